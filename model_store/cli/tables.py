@@ -107,7 +107,8 @@ def describe_output(signature: Signature) -> str:
     output = signature.output
     if isinstance(output, ClassificationOutput):
         return f"{output.name}: one of {format_value(output.labels)}"
-    return format_value(output.names)
+    learned = "" if output.transform is None else f" (transform: {output.transform.kind})"
+    return format_value(output.names) + learned
 
 
 def layers_table(network: Sequential) -> Table:

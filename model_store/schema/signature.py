@@ -19,6 +19,7 @@ from model_store.errors import Fault, did_you_mean
 from model_store.nn import Array
 from model_store.schema.column import ReplacedValues, replacement_warnings
 from model_store.schema.columns import ArrayColumn, CategoryColumn, Column, FaultCollector, NumberColumn, RowLocations
+from model_store.schema.target_transform import TargetTransform
 from model_store.schema.top_k import largest_columns
 from model_store.utils.values import describe_value, list_names
 
@@ -43,17 +44,34 @@ class ClassificationOutput:
 
 @dataclass(frozen=True)
 class RegressionOutput:
-    """The output of a regression: `output · scale + offset`, in the units of the targets."""
+    """The output of a regression: `output · scale + offset`, in the units of the targets.
+
+    With a `transform` these are transformed targets, which its inverse turns into those units.
+    """
 
     names: tuple[str, ...]
     offset: tuple[float, ...]
     scale: tuple[float, ...]
     kind: Literal["values"] = "values"
+    transform: TargetTransform | None = None
+
+    newer_attributes = ("transform",)
 
     def __post_init__(self) -> None:
         """Raise ValueError if two targets have the same name: a prediction would lose one of them."""
         if len(set(self.names)) != len(self.names):
             raise ValueError(f"signature.output.names: expected unique names, found {list_names(self.names)}")
+
+    def encode(self, values: Array) -> Array:
+        """Return targets (n, targets) as the outputs that a network learns, in float64."""
+        transformed = values if self.transform is None else self.transform.apply(values)
+        encoded: Array = (transformed - self.offset) / self.scale
+        return encoded
+
+    def decode(self, outputs: Array) -> Array:
+        """Return raw outputs (n, targets) in the units of the targets, in float64; infinite if they overflow."""
+        values: Array = outputs.astype(np.float64) * self.scale + self.offset
+        return values if self.transform is None else self.transform.invert(values)
 
     def public_details(self) -> dict[str, Any]:
         """Return what callers see of the output."""
@@ -214,6 +232,8 @@ class Signature:
         else:
             with np.errstate(over="ignore"):  # takes as long as the rest of this function
                 values = values * scale + offset
+        if self.output.transform is not None:
+            values = self.output.transform.invert(values)
         self._check_finite(values)
         return dict(zip(self.output.names, values.T, strict=True))
 

@@ -10,6 +10,7 @@ from marshmallow import RAISE, Schema, ValidationError, fields, post_load, valid
 from model_store.schema.columns import KINDS, Column
 from model_store.schema.scaled_numbers import check_scale, finite_number_field
 from model_store.schema.signature import ClassificationOutput, RegressionOutput, Signature
+from model_store.schema.target_transform import TargetTransform
 
 _NAME = validate.Length(min=1, max=1000)
 
@@ -47,11 +48,20 @@ class _ClassificationSchema(_PartSchema):
     labels = fields.List(fields.Raw(validate=_check_label), required=True, validate=validate.Length(min=2))
 
 
+class _TransformField(fields.Field[TargetTransform]):
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> TargetTransform:
+        try:
+            return TargetTransform.parse(value)
+        except ValueError as e:
+            raise ValidationError(str(e)) from e
+
+
 class _RegressionSchema(_PartSchema):
     result_class = RegressionOutput
     names = fields.List(fields.String(validate=_NAME), required=True, validate=validate.Length(min=1))
     offset = fields.List(finite_number_field(), required=True)
     scale = fields.List(finite_number_field(check_scale), required=True)
+    transform = _TransformField()
 
 
 # One schema for each kind, not for each column: to make one takes longer than to check a column.
@@ -79,6 +89,8 @@ def read_signature(config: Any) -> Signature:
         raise ValueError("signature.output.labels: expected unique labels")
     if isinstance(output, RegressionOutput) and not len(output.names) == len(output.offset) == len(output.scale):
         raise ValueError("signature.output: expected as many offsets and scales as names")
+    if isinstance(output, RegressionOutput) and (transform := output.transform) is not None:
+        transform.check_targets(len(output.names))
     return Signature(inputs, output)
 
 

@@ -34,6 +34,16 @@ def hostile(artifact: ValidArtifact) -> Variants:
             "signature/inputs/0",
             {"kind": "text", "name": "a", "features": 10**9, "fill": None, "statistics": {}},
         ),
+        "a transform of another kind": artifact.with_manifest_value("signature/output", _values({"kind": "eval"})),
+        "knots that descend": artifact.with_manifest_value(
+            "signature/output", _values({"kind": "quantile", "scores": [0, 1], "values": [[0, 1], [1, 0]]})
+        ),
+        "knots of one target": artifact.with_manifest_value(
+            "signature/output", _values({"kind": "quantile", "scores": [0, 1], "values": [[0, 1]]})
+        ),
+        "a million knots": artifact.with_manifest_value(
+            "signature/output", _values({"kind": "quantile", "scores": [0] * 10**6, "values": [[0, 1]] * 2})
+        ),
         "a label more": artifact.with_manifest_value("signature/output/labels", ["no", "yes", "maybe"]),
         "a label twice": artifact.with_manifest_value("signature/output/labels", ["no", "no"]),
     }
@@ -41,6 +51,11 @@ def hostile(artifact: ValidArtifact) -> Variants:
 
 def _date(number: dict[str, Any], **attributes: Any) -> dict[str, Any]:
     return {**number, "kind": "date", **attributes}
+
+
+def _values(transform: dict[str, Any]) -> dict[str, Any]:
+    one = {"kind": "values", "names": ["no", "yes"], "offset": [0, 0], "scale": [1, 1]}
+    return {**one, "transform": transform}
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from marshmallow import ValidationError, fields, validates_schema
 from model_store.errors import Fault, did_you_mean
 from model_store.nn import INITIALIZERS
 from model_store.schema.columns import TABLE_KINDS
+from model_store.schema.target_transform import TRANSFORMS
 from model_store.tables.formats import TABLE_FORMATS, is_table
 from model_store.tables.options import OPTION_RULES, TableOptions, find_conflict
 from model_store.utils.values import describe_value, is_name
@@ -111,6 +112,7 @@ class DataSchema(SectionSchema):
     optional = _column_names("a list of column names", single=False)
     unknown = ChoiceField(("refuse", "bucket"))  # type: ignore[assignment]  # marshmallow removes fields from the class
     scale = ChoiceField(("standard", "robust", "none"))
+    target_transform = ChoiceField(TRANSFORMS)
     weight = CheckedField("a column name", lambda value: isinstance(value, str) and bool(value))
     stream = CheckedField("true or false", lambda value: isinstance(value, bool))
 

@@ -35,6 +35,7 @@ class DataSection(TableOptions):
     optional: list[str] | None = None
     unknown: str = "bucket"
     scale: str = "standard"
+    target_transform: str | None = None
     weight: str | None = None
     stream: bool | None = None
 

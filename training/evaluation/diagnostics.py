@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from model_store.nn import Sequential
 from model_store.schema.signature import ClassificationOutput, RegressionOutput, Signature
 from training.encoded_rows import EncodedRows
-from training.evaluation.error_analysis import error_slices, worst_classified, worst_predicted
+from training.evaluation.error_analysis import error_slices, target_units, worst_classified, worst_predicted
 from training.evaluation.importance import permutation_importance
 from training.evaluation.metrics import log_loss, log_probabilities
 from training.evaluation.threshold_curves import threshold_curves
@@ -91,11 +91,11 @@ def diagnose(
         measure, errors = "error_rate", (log_p.argmax(axis=1) != part.y).astype(np.float64)
     else:
         diagnostics["residuals"] = residuals(output, part.y, part.outputs, rng, raw_values=raw_values)
-        differences = part.outputs.astype(np.float64) * output.scale + output.offset - part.y
-        diagnostics["worst_rows"] = worst_predicted(output, differences, part.locate)
+        differences, units = output.decode(part.outputs) - part.y, target_units(output, part.y)
+        diagnostics["worst_rows"] = worst_predicted(output, differences, units, part.locate)
         measure, errors = "rmse", differences[:, 0]
         if len(output.names) > 1:
-            measure, errors = "relative_rmse", np.sqrt(((differences / output.scale) ** 2).mean(axis=1))
+            measure, errors = "relative_rmse", np.sqrt(((differences / units) ** 2).mean(axis=1))
     found = permutation_importance(network, signature, rows.x, rows.y, rng, row_budget)
     diagnostics["importance"] = found
     if found is not None and "grid" not in found:
@@ -146,7 +146,7 @@ def residuals(
     With 200 rows or more, the range of the histogram is from the 0.5 to the 99.5 percentile. None if an error
     overflows.
     """
-    y_pred = outputs.astype(np.float64) * output.scale + output.offset
+    y_pred = output.decode(outputs)
     with np.errstate(over="ignore"):
         if not np.isfinite(((y_pred - y_true) ** 2).sum()):
             return None

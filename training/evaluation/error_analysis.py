@@ -49,14 +49,23 @@ def worst_classified(
     ]
 
 
+def target_units(output: RegressionOutput, y_true: NDArray[Any]) -> NDArray[np.float64]:
+    """Return what the errors of each target are divided by to compare them: about a standard deviation."""
+    if output.transform is None:
+        return np.array(output.scale)
+    deviations: NDArray[np.float64] = y_true.std(axis=0)
+    deviations[deviations == 0] = 1.0
+    return deviations
+
+
 def worst_predicted(
-    output: RegressionOutput, errors: NDArray[np.float64], locate: Callable[[int], str]
+    output: RegressionOutput, errors: NDArray[np.float64], units: NDArray[np.float64], locate: Callable[[int], str]
 ) -> list[dict[str, Any]]:
     """Return the rows with the largest `errors` (n, targets), predicted minus true value, in the units of the targets.
 
-    With several targets, errors are compared in units of their scale, and a row is listed with its largest one.
+    With several targets, errors are compared in `units` (see `target_units`), and a row is listed with its largest one.
     """
-    relative = np.abs(errors) / output.scale
+    relative = np.abs(errors) / units
     largest = relative.argmax(axis=1)
     order = np.argsort(-relative[np.arange(len(errors)), largest], kind="stable")[:MAX_WORST_ROWS]
     return [

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from model_store.nn import Sequential
 from model_store.schema.signature import RegressionOutput, Signature
 from training.encoded_rows import EncodedRows
+from training.evaluation.error_analysis import target_units
 from training.evaluation.metrics import finite_or_none, log_probabilities
 
 MAX_PARTS = 30  # columns whose importance is kept
@@ -110,12 +111,13 @@ def _row_losses(
     """Return the name of the measure, and a function from encoded rows to the loss of each."""
     output = signature.output
     if isinstance(output, RegressionOutput):
-        scaled = (y_true - output.offset) / output.scale
-        variance = scaled.var(axis=0)
+        units = target_units(output, y_true)
+        true = y_true / units
+        variance = true.var(axis=0)
         variance[variance == 0] = 1.0
 
         def squared_errors(x: NDArray[Any]) -> NDArray[np.float64]:
-            errors: NDArray[np.float64] = ((network(x) - scaled) ** 2 / variance).mean(axis=1)
+            errors: NDArray[np.float64] = ((output.decode(network(x)) / units - true) ** 2 / variance).mean(axis=1)
             return errors
 
         return "squared_error", squared_errors

@@ -33,8 +33,7 @@ def evaluate(
     """
     if isinstance(output, ClassificationOutput):
         return classification_metrics(output.labels, y_true, predicted_classes(outputs), weights)
-    y_pred = outputs.astype(np.float64) * output.scale + output.offset
-    return regression_metrics(output.names, y_true, y_pred, weights)
+    return regression_metrics(output.names, y_true, output.decode(outputs), weights)
 
 
 def row_results(
@@ -46,7 +45,7 @@ def row_results(
     """
     if isinstance(output, ClassificationOutput):
         return RowResults.of_classes(digest, predicted_classes(outputs) == y_true)
-    errors = outputs.astype(np.float64) * output.scale + output.offset - y_true
+    errors = output.decode(outputs) - y_true
     return RowResults.of_targets(digest, output.names, errors)
 
 

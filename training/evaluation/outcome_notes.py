@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from model_store.utils.number_format import format_number, format_score
+from model_store.utils.number_format import format_number, format_percent, format_score
 from model_store.utils.values import list_names
 from training.config.defaults import default_patience
 from training.config.settings import TrainSection
@@ -15,6 +15,7 @@ _MIN_SUSPICIOUS_R2 = 0.995
 _MIN_RELIANCE = 0.01  # of the largest cost of a shuffled column
 _LAST_EPOCHS = 0.05  # of all: a lowest validation loss among them is still falling
 _MIN_ROC_AREA = 0.55  # lower ones are close to random
+_MIN_BIAS = 0.01  # of the mean of the target; less is noise
 _MIN_LINEAR_GAIN = 0.02  # by which the error of a linear model is lower; less is noise
 
 
@@ -27,6 +28,7 @@ def find_outcome_notes(section: TrainSection, record: Mapping[str, Any]) -> list
         *_find_overfitting(section, history),
         *_find_unfinished_training(section, history),
         *_find_no_better_than_baseline(section, metrics, baseline, diagnostics),
+        *_find_retransformation_bias(record, diagnostics),
         *_find_better_linear_model(metrics, record.get("linear"), diagnostics),
         *_find_reliance(metrics, diagnostics.get("importance")),
     ]
@@ -99,6 +101,27 @@ def _find_no_better_than_baseline(
     return [
         f"the RMSE of {list_names(names, 8)} is no better than that of always predicting the mean: the columns tell "
         "little about the target, or the training failed: try --find-rate, more epochs or fewer columns"
+    ]
+
+
+def _find_retransformation_bias(record: Mapping[str, Any], diagnostics: Mapping[str, Any]) -> list[str]:
+    """Report how far the mean of the predictions of a transformed target is below that of the true values."""
+    transform = record["job"]["data"].get("target_transform") if "job" in record else None
+    residuals = (diagnostics.get("residuals") or {}).get("targets", {})
+    if transform is None:
+        return []
+    means = dict(zip(record["metrics"]["targets"], record["baseline"]["answer"], strict=True))
+    low = [
+        f"{name} by {format_percent(-found['bias'] / abs(means[name]))}"
+        for name, found in residuals.items()
+        if means[name] and found["bias"] < -_MIN_BIAS * abs(means[name])
+    ]
+    if not low:
+        return []
+    return [
+        f"target_transform = '{transform}': the predictions are closer to the median of the target than to its mean, "
+        f"and on average too low: {list_names(low, 4)} of the mean. If sums of predictions matter, remove it, or use "
+        "loss = 'gamma' or 'poisson'"
     ]
 
 

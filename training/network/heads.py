@@ -38,6 +38,8 @@ def classification_head(settings: JobSettings, labels: int, source: str) -> tupl
         faults.append(Fault("train.label_smoothing", f"expected a loss of probabilities, found '{loss}'", fix))
     if loss in _POSITIVE_LOSSES or loss == "pinball":
         faults.append(Fault("train.loss", f"'{loss}' is only for regressions, found a classification", "remove it"))
+    if settings.data.target_transform is not None:
+        faults.append(Fault("data.target_transform", "only for regressions, found a classification", "remove it"))
     if settings.network.clip_outputs:
         problem = "only for regressions, found a classification"
         faults.append(Fault("network.clip_outputs", problem, "remove it"))
@@ -49,6 +51,9 @@ def classification_head(settings: JobSettings, labels: int, source: str) -> tupl
 def regression_head(settings: JobSettings, source: str) -> tuple[str | None, str]:
     output, loss = settings.network.output, settings.train.loss
     faults = []
+    if settings.data.target_transform is not None and loss in _POSITIVE_LOSSES:
+        problem = f"'{loss}' is a loss of means of targets that are not transformed"
+        faults.append(Fault("data.target_transform", problem, "remove it, or use 'mse', for example"))
     if output == "softmax":
         fix = f"use one of {', '.join(ACTIVATIONS)}, or remove it"
         faults.append(Fault("network.output", "'softmax' is only for classifications, found a regression", fix))

@@ -71,8 +71,7 @@ class NetworkSpec:
     def encode_targets(self, targets: NDArray[Any], output: ClassificationOutput | RegressionOutput) -> NDArray[Any]:
         """Return targets (see `Dataset`) as the outputs that the network learns, (n, outputs)."""
         if isinstance(output, RegressionOutput):
-            scaled: NDArray[Any] = (targets - output.offset) / output.scale
-            return scaled.astype(self.dtype)
+            return output.encode(targets).astype(self.dtype)
         if self.output_size == 1:
             return targets.reshape(-1, 1).astype(self.dtype)
         one_hot: NDArray[Any] = np.eye(self.output_size, dtype=self.dtype)[targets]

@@ -22,6 +22,7 @@ from training.data.data_checks import (
     find_untested_classes,
 )
 from training.data.dataset import Dataset
+from training.data.fitting.target_transform import find_invalid_target, fit_target_transform
 from training.data.leakage_checks import find_leakage
 from training.data.row_weights import check_weights
 from training.data.splitting import Fold, Split
@@ -143,6 +144,10 @@ class PreparedJob:
     def encode_targets(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Return the targets of these rows as the outputs that the network learns, (n, outputs)."""
         targets, dtype = self.dataset.targets[rows], self.network_spec.dtype
+        if fault := find_invalid_target(self.signature.output, targets):
+            row, target, problem, fix = fault
+            location = f"{self.dataset.location(int(rows[row]))}, column {self.dataset.target_names[target]}"
+            raise DataError(self.dataset.name, [Fault(location, problem, fix)])
         with np.errstate(over="ignore"):
             encoded = self.network_spec.encode_targets(targets, self.signature.output)
         if len(invalid := np.argwhere(~np.isfinite(encoded))):
@@ -151,10 +156,9 @@ class PreparedJob:
             problem = f"expected a number that fits {dtype}, found {targets[row, target]:g}"
             fix = "write scale = 'standard' in [data], or dtype = 'float64' in [network]"
             raise DataError(self.dataset.name, [Fault(location, problem, fix)])
-        if fault := self.network_spec.find_invalid_target(encoded):
-            row, problem, fix = fault
-            target = f"column {self.dataset.target_names[0]}"
-            location = f"{self.dataset.location(int(rows[row]))}, {target}"
+        if wrong := self.network_spec.find_invalid_target(encoded):
+            row, problem, fix = wrong
+            location = f"{self.dataset.location(int(rows[row]))}, column {self.dataset.target_names[0]}"
             raise DataError(self.dataset.name, [Fault(location, problem, fix)])
         return encoded
 
@@ -231,6 +235,7 @@ def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> 
         learned_targets = rows.targets[parts.training]
     signature = encode_as_codes(fit_positive_output(signature, settings.train.loss), settings.network.layers)
     spec = specify_network(settings, signature, job.source)
+    signature = fit_target_transform(rows.name, signature, learned_targets, settings.data)
     counts = np.zeros(0, np.int64)
     if rows.labels:
         counts = np.bincount(learned_targets) if stream is None else stream.class_counts

@@ -21,6 +21,7 @@ from model_store.errors import Fault
 from model_store.schema.columns import Column, FaultCollector, RowLocations
 from model_store.schema.signature import Signature
 from training.data.fitting.kinds import COLUMN_KINDS
+from training.data.fitting.target_transform import find_invalid_target
 from training.data.streaming.dataset import StreamedDataset
 from training.data.streaming.record_file import ChunkOrder, RecordFile
 from training.engine.loop import Samples, TrainingState
@@ -161,6 +162,9 @@ class BlockLoader(Samples):
                 for group in self._groups:
                     group.encode(raw_records, records[group.name])
                 targets = dataset.targets(raw_records)
+                if fault := find_invalid_target(self.signature.output, targets):
+                    location = f"column {dataset.source.target_names[fault[1]]}"
+                    raise DataError(dataset.source.name, [Fault(location, *fault[2:])])
                 is_class = bool(dataset.held_out.labels)
                 records["y"] = targets if is_class else self.network_spec.encode_targets(targets, self.signature.output)
             x, y = self._expand(records, *buffers)
@@ -170,9 +174,9 @@ class BlockLoader(Samples):
                 location = f"column {next(iter(overflows), ', '.join(dataset.source.target_names))}"
                 problem = f"a scaled number does not fit {self.network_spec.dtype}"
                 raise DataError(dataset.source.name, [Fault(location, problem, "write dtype = 'float64' in [network]")])
-            if fault := self.network_spec.find_invalid_target(y):
+            if wrong := self.network_spec.find_invalid_target(y):
                 location = f"column {', '.join(dataset.source.target_names)}"
-                raise DataError(dataset.source.name, [Fault(location, *fault[1:])])
+                raise DataError(dataset.source.name, [Fault(location, *wrong[1:])])
             if not start:
                 self._first = x[0].copy()
             self._lowest = np.minimum(self._lowest, y.min(axis=0))

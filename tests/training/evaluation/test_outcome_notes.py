@@ -39,6 +39,24 @@ def test_a_validation_loss_that_still_falls_suggests_more_epochs() -> None:
     assert find_outcome_notes(section, training(history=falling[:39])) == []  # stopped early
 
 
+def test_predictions_of_a_transformed_target_that_are_too_low_on_average_are_reported() -> None:
+    def found(bias: float, **data: str) -> list[str]:
+        return find_outcome_notes(
+            TrainSection(),
+            {
+                "job": {"data": data},
+                "history": [],
+                "metrics": {"targets": {"price": {"r2": 0.5}}},
+                "baseline": {"answer": [200.0]},
+                "diagnostics": {"residuals": {"targets": {"price": {"bias": bias}}}},
+            },
+        )
+
+    (note,) = found(-24.0, target_transform="log")
+    assert "on average too low: price by 12.0 % of the mean" in note
+    assert found(-1.0, target_transform="log") == found(24.0, target_transform="log") == found(-24.0) == []
+
+
 def test_an_accuracy_of_the_baseline_with_a_good_roc_area_suggests_a_threshold() -> None:
     metrics, baseline = {"accuracy": 0.86}, {"answer": "no", "accuracy": 0.867}
     found = training(metrics=metrics, baseline=baseline, diagnostics={"roc": {"area": 0.761}})

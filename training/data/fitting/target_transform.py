@@ -1,0 +1,72 @@
+"""Fitting of the transform of a regression's targets, on the training rows alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model_store.errors import Fault
+from model_store.schema.signature import ClassificationOutput, RegressionOutput, Signature
+from model_store.schema.target_transform import TargetTransform
+from training.config.settings import DataSection
+from training.data.fitting.signature import constant_target_fault
+from training.data.fitting.statistics import summarize
+from training.errors import DataError
+
+_MIN_KNOTS, _MAX_KNOTS, _ROWS_PER_KNOT = 11, 101, 10  # of a quantile transform
+
+
+def fit_target_transform(source: str, signature: Signature, targets: NDArray[Any], section: DataSection) -> Signature:
+    """Return the signature with the transform that the job names, and offset and scale of the transformed targets.
+
+    targets: (n, targets) of the training rows, or of a sample of them. DataError if one cannot be transformed.
+    """
+    output, kind = signature.output, section.target_transform
+    if kind is None or isinstance(output, ClassificationOutput):
+        return signature
+    transform = fit_quantiles(targets) if kind == "quantile" else TargetTransform(kind)
+    output = replace(output, transform=transform)
+    if fault := find_invalid_target(output, targets):
+        _, target, problem, fix = fault
+        raise DataError(source, [Fault(f"column {output.names[target]}", problem, fix)])
+    summaries = [summarize(values) for values in transform.apply(targets).T]
+    names = zip(output.names, summaries, strict=True)
+    if faults := [constant_target_fault(name, one.minimum) for name, one in names if one.is_constant]:
+        raise DataError(source, faults)
+    offset, scale = zip(*(one.scaling(section.scale != "none") for one in summaries), strict=True)
+    return replace(signature, output=replace(output, offset=offset, scale=scale))
+
+
+def fit_quantiles(targets: NDArray[Any]) -> TargetTransform:
+    """Return the transform of targets (n, targets) to normal scores.
+
+    The knots are evenly spaced scores from that of the lowest of n rows, `Φ⁻¹(1 / 2n)`, to that of the highest; their
+    values are the quantiles of the rows. There is one for each 10 rows, at least 11 and at most 101.
+    """
+    count = min(_MAX_KNOTS, max(_MIN_KNOTS, len(targets) // _ROWS_PER_KNOT))
+    normal = NormalDist()
+    highest = normal.inv_cdf(1 - 0.5 / max(2, len(targets)))
+    scores = np.linspace(-highest, highest, count).tolist()
+    levels = [normal.cdf(score) for score in scores]
+    levels[0], levels[-1] = 0.0, 1.0
+    values = np.maximum.accumulate(np.quantile(targets.astype(np.float64), levels, axis=0))  # rounding may not descend
+    return TargetTransform("quantile", tuple(scores), tuple(map(tuple, values.T.tolist())))
+
+
+def find_invalid_target(
+    output: ClassificationOutput | RegressionOutput, targets: NDArray[Any]
+) -> tuple[int, int, str, str] | None:
+    """Return row and target of the first value that the output cannot transform, the problem and a fix; else None."""
+    transform = None if isinstance(output, ClassificationOutput) else output.transform
+    if transform is None or not len(invalid := np.argwhere(transform.find_invalid(targets))):
+        return None
+    row, target = invalid[0].tolist()
+    problem = f"expected a target {transform.domain} for target_transform = '{transform.kind}'"
+    fix = "write 'quantile'"
+    if transform.kind == "log" and (targets >= 0).all():
+        fix = "write 'log1p' or 'quantile'"
+    return row, target, f"{problem}, found {targets[row, target]:g}", f"{fix}, or remove it"
