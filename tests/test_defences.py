@@ -72,6 +72,10 @@ DEFENCES = {
         "model_store/tables/text_file.py", "text.readline(MAX_LINE_CHARACTERS)", "text.readline()",
         "tests/training/data/test_odd_files.py::test_a_line_that_is_no_row_takes_bounded_memory",
     ),
+    "a checkpoint is not decompressed": Defence(
+        "training/engine/checkpoint.py", "check_stored(archive, os.fstat(file.fileno()).st_size)", "pass",
+        "tests/training/engine/test_checkpoint.py::test_a_checkpoint_takes_no_more_memory_than_its_file",
+    ),
     "a sheet of a workbook has a limit": Defence(
         "model_store/tables/spreadsheet.py", "if number > MAX_ROWS or cell_count > MAX_CELLS:", "if number > MAX_ROWS:",
         "tests/training/data/test_odd_files.py::"

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from model_store.errors import Fault, did_you_mean
 from model_store.utils.regular_file import open_regular
 from training.errors import DAMAGED_FILE_ERRORS, DataError
+from training.stored_arrays import read_npy_header
 
 
 @dataclass(frozen=True)
@@ -91,14 +92,6 @@ def check_npz_members(path: Path) -> None:
         raise DataError(path.name, [Fault("", problem, "write it with numpy.savez(path, x=x, y=y)")]) from error
     if faults:
         raise DataError(path.name, faults)
-
-
-def read_npy_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Read the header of an .npy file: shape, whether in Fortran order, and type."""
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    header: tuple[tuple[int, ...], bool, np.dtype[Any]] = read(file)
-    return header
 
 
 def _savez_hint(key: str) -> str:

@@ -8,8 +8,10 @@ the one before.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,9 +26,13 @@ from model_store.utils.atomic_write import atomic_write, fsync_directory, remove
 from model_store.utils.regular_file import open_regular
 from training.engine.training_lock import InUseError, TrainingLock, lock_training
 from training.errors import DAMAGED_FILE_ERRORS, FaultListError, TrainingError
+from training.stored_arrays import check_stored, read_stored
 
 DEFAULT_INTERVAL_SECONDS = 60.0
 _IDENTITY_KEY = "identity"
+_MAX_IDENTITY_BYTES = 1 << 24  # settings with the names of 100,000 columns take some megabytes
+_MAX_SHOWN_CHARACTERS = 200  # of a setting in a message
+_DAMAGE = (TypeError, AttributeError, *DAMAGED_FILE_ERRORS)  # what reading garbage raises
 # Older checkpoints have the names on the left.
 _RENAMED_KEYS = {"watch/": "early_stopping/", "training/chance": "training/rng_states"}
 
@@ -107,10 +113,9 @@ class Checkpoint:
             mine = name + "/"
             try:
                 part.load_state({key.removeprefix(mine): a for key, a in self._arrays.items() if key.startswith(mine)})
-            except (TypeError, *DAMAGED_FILE_ERRORS) as error:
-                fault = Fault(
-                    name, f"expected the state of this version, found {error}", "remove the file to start again"
-                )
+            except _DAMAGE as error:
+                problem = f"expected the state of this version, found {str(error) or type(error).__name__}"
+                fault = Fault(name, problem, "remove the file to start again")
                 raise CheckpointError(str(self.path), [fault]) from error
         self._arrays = {}
         return True
@@ -204,18 +209,21 @@ class Checkpoint:
     def _open(self, resume: bool) -> dict[str, Array]:
         """Return the arrays to resume from. CheckpointError if the file is another job's, or would be overwritten."""
         try:
-            with open_regular(self.path) as file, np.load(file, allow_pickle=False) as archive:
-                arrays = dict(archive)
-            identity = json_from_array(arrays.pop(_IDENTITY_KEY))
+            with open_regular(self.path) as file, zipfile.ZipFile(file) as archive:
+                check_stored(archive, os.fstat(file.fileno()).st_size)
+                identity = json_from_array(read_stored(archive, _IDENTITY_KEY, _MAX_IDENTITY_BYTES))
+                differences = list(_differences(identity, self.identity))
+                names = {name.removesuffix(".npy") for name in archive.namelist()} - {_IDENTITY_KEY}
+                needed = sorted(names) if resume and not differences else ()
+                arrays = {_current_name(name): read_stored(archive, name) for name in needed}
         except FileNotFoundError:
             return {}
-        except (TypeError, *DAMAGED_FILE_ERRORS) as error:
+        except _DAMAGE as error:
             if not resume:
                 self._owned = True  # damaged: the next checkpoint replaces it
                 return {}
             fault = Fault("", f"expected a checkpoint of a training, found {error}", "remove the file to start again")
             raise CheckpointError(str(self.path), [fault]) from error
-        differences = list(_differences(identity, self.identity))
         if resume and differences:
             fix = "restore the old value, or start again without --resume"
             faults = [
@@ -236,7 +244,7 @@ class Checkpoint:
             )
             return {}
         self._owned = True
-        return {_current_name(name): array for name, array in arrays.items()}
+        return arrays
 
 
 def _current_name(name: str) -> str:
@@ -267,4 +275,5 @@ def _differences(kept: Any, found: Any, location: str = "") -> Iterator[tuple[st
 
 
 def _describe(value: Any) -> str:
-    return "nothing" if value is None else json.dumps(value, ensure_ascii=False)
+    text = "nothing" if value is None else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _MAX_SHOWN_CHARACTERS else text[: _MAX_SHOWN_CHARACTERS - 3] + "..."

@@ -14,6 +14,7 @@ from training.config.settings import EarlyStoppingSection
 from training.encoded_rows import EncodedRows, apply_in_pieces
 from training.engine.loop import DivergedError
 from training.losses import Loss
+from training.stored_arrays import checked_array
 
 MAX_HISTORY_POINTS = 500  # epochs of the history that an artifact records
 
@@ -108,14 +109,21 @@ class EarlyStopping:
         }
 
     def load_state(self, state: Mapping[str, Array]) -> None:
+        width = 3 if state["history"].shape[1:] == (3,) else 4  # checkpoints of 0.1.0 have no metric
+        history = checked_array(state, "history", np.float64, (None, width)).tolist()
         self.history = [
             EpochResult(number, int(total), loss, *(None if math.isnan(value) else value for value in others))
-            for number, (total, loss, *others) in enumerate(state["history"].tolist(), 1)
+            for number, (total, loss, *others) in enumerate(history, 1)
         ]
-        best, self._best_score = state["best"].tolist()
+        best, self._best_score = checked_array(state, "best", np.float64, (2,)).tolist()
+        if best not in range(len(self.history) + 1):
+            raise ValueError(f"best: expected an epoch up to {len(self.history)}, found {best}")
         self.best = self.history[int(best) - 1] if best else None
+        arrays = self.network.arrays()
         self._best_arrays = {
-            name.removeprefix("best/"): array for name, array in state.items() if name.startswith("best/")
+            name: checked_array(state, f"best/{name}", arrays[name].dtype, arrays[name].shape)
+            for name in arrays
+            if f"best/{name}" in state
         }
 
     def history_points(self) -> list[dict[str, Any]]:

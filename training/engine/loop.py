@@ -20,6 +20,7 @@ from training.engine.compiled import CompiledStep
 from training.losses import CrossEntropy, Loss
 from training.optim.base import Optimizer
 from training.optim.lr_schedulers import Schedule, ScheduleContext
+from training.stored_arrays import checked_array, checked_count
 
 T = TypeVar("T")  # an order, or a seed of one; or what is found in a module
 AnyModule = TypeVar("AnyModule", bound=Module)
@@ -93,7 +94,7 @@ def train(
     compile_step = partial(
         CompiledStep, module, loss, rows_sum_to_1=isinstance(loss, CrossEntropy) and samples.targets_sum_to_1
     )
-    state = TrainingState(module, rng)
+    state = TrainingState(module, rng, epochs, in_epoch)
     if checkpoint is not None:
         checkpoint.register(training=state, optimizer=optimizer)
         if schedule is not None:
@@ -190,11 +191,18 @@ class TrainingState:
     """The progress of a training and what it needs to resume: the module's arrays and all random generators.
 
     `errors` holds the mean loss of each finished epoch; `steps` counts the steps of the current one, and `total` sums
-    the losses of their samples. `ended` is True once `on_epoch` has ended the training.
+    the losses of their samples. `ended` is True once `on_epoch` has ended the training. A state with more than
+    `max_epochs` epochs or `max_steps` steps of an epoch is another training's.
     """
 
-    def __init__(self, module: Module, rng: np.random.Generator | None = None) -> None:
-        self.module, self.rng = module, rng
+    def __init__(
+        self,
+        module: Module,
+        rng: np.random.Generator | None = None,
+        max_epochs: float = math.inf,
+        max_steps: float = math.inf,
+    ) -> None:
+        self.module, self.rng, self.max_epochs, self.max_steps = module, rng, max_epochs, max_steps
         self.errors: list[float] = []
         self.steps, self.total, self.ended = 0, 0.0, False
         self._before: Any = None  # the state of `rng` before it drew the current epoch's order
@@ -228,14 +236,22 @@ class TrainingState:
         }
 
     def load_state(self, state: Mapping[str, Array]) -> None:
-        self.errors, self.steps = state["errors"].tolist(), int(state["steps"])
-        self.total = float(state["total"])
-        self.ended = bool(state.get("ended", False))  # checkpoints of 0.1.0 do not have it
+        errors = checked_array(state, "errors", np.float64, (None,))
+        if len(errors) > self.max_epochs:
+            raise ValueError(f"errors: expected {self.max_epochs} epochs at most, found {len(errors)}")
+        self.errors, self.steps = errors.tolist(), checked_count(state, "steps", self.max_steps)
+        self.total = float(checked_array(state, "total", np.float64))
+        if not isfinite(self.total):
+            raise ValueError(f"total: expected a finite number, found {self.total}")
+        # Checkpoints of 0.1.0 do not have "ended".
+        self.ended = "ended" in state and bool(checked_array(state, "ended", np.bool_))
         self._before, *rng_states = json_from_array(state["rng_states"])
+        if self._before is not None and self.rng is not None:
+            copy.deepcopy(self.rng).bit_generator.state = self._before  # raises an error if it is no state
         for generator, found in zip(self._generators, rng_states, strict=True):
             generator.bit_generator.state = found
         for name, array in self.module.arrays().items():
-            array[...] = state[name]
+            array[...] = checked_array(state, name, array.dtype, array.shape)
 
 
 def random_generators(module: Module) -> Iterator[np.random.Generator]:

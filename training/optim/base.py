@@ -14,6 +14,7 @@ import numpy as np
 
 from model_store.nn import Array, Module, Sequential
 from model_store.nn.arrays import aligned_zeros
+from training.stored_arrays import checked_count
 from training.tracer import Call, Tracer, call_into, scalar
 
 # A long vector is stepped in pieces that stay in the cache from one call to the next. Measured with 6.3 million
@@ -152,9 +153,10 @@ class Optimizer:
             if (found.dtype, found.shape) != (array.dtype, array.shape):
                 location = f"{type(self).__name__}.state.{name}"
                 raise ValueError(f"{location}: expected {array.dtype} {array.shape}, found {found.dtype} {found.shape}")
+        steps = checked_count(state, "steps")
         for name, array in expected.items():
             array[...] = state[name]
-        self.steps = int(state["steps"])
+        self.steps = steps
 
     def __reduce_ex__(self, protocol: SupportsIndex, /) -> NoReturn:
         name = type(self).__name__

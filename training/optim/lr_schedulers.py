@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from model_store.nn import Array
+from training.stored_arrays import checked_array
 
 
 @dataclass(frozen=True)
@@ -193,10 +194,11 @@ class OnPlateau(Schedule):
             self._cooldown_left, self._bad_epochs = self.cooldown, 0
 
     def state(self) -> dict[str, Array]:
-        return {"plateau": np.array([self._factor, self._best, self._bad_epochs, self._cooldown_left])}
+        return {"plateau": np.array([self._factor, self._best, self._bad_epochs, self._cooldown_left], np.float64)}
 
     def load_state(self, state: Mapping[str, Array]) -> None:
-        self._factor, self._best, bad_epochs, cooldown_left = state["plateau"].tolist()
+        found = checked_array(state, "plateau", np.float64, (4,))
+        self._factor, self._best, bad_epochs, cooldown_left = found.tolist()
         self._bad_epochs, self._cooldown_left = int(bad_epochs), int(cooldown_left)
 
 

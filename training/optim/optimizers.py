@@ -13,6 +13,7 @@ import numpy as np
 
 from model_store.nn import Array, Module
 from training.optim.base import Optimizer, OptimizerOptions
+from training.stored_arrays import checked_array
 from training.tracer import Call
 
 
@@ -92,10 +93,10 @@ class SGD(Optimizer):
 
     def load_state(self, state: Mapping[str, Array]) -> None:
         super().load_state(state)
-        self._velocity_rate = float(state["rate"])
+        self._velocity_rate = float(checked_array(state, "rate", np.float64))
 
     def _state_arrays(self) -> dict[str, Array]:
-        return {**super()._state_arrays(), "rate": np.array(self._velocity_rate)}
+        return {**super()._state_arrays(), "rate": np.array(self._velocity_rate, np.float64)}
 
 
 class RMSProp(Optimizer):

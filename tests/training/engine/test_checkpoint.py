@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import io
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tracemalloc
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -22,6 +26,8 @@ from training import MSE, SGD, OnPlateau, train
 from training.config.settings import EarlyStoppingSection
 from training.engine.checkpoint import Checkpoint, CheckpointError, InterruptedTrainingError
 from training.engine.early_stopping import EarlyStopping, EpochCallback, EpochResult
+from training.engine.loop import DivergedError
+from training.stored_arrays import read_stored
 
 ROOT = Path(__file__).parents[3]
 FIXTURES = ROOT / "tests" / "fixtures"
@@ -245,6 +251,103 @@ def test_a_checkpoint_with_another_optimizer_state_is_rejected(tmp_path: Path) -
         CheckpointError, match=r"optimizer: expected the state of this version, found SGD\.state: expected"
     ):
         training(Checkpoint(path, IDENTITY, resume=True))
+
+
+GARBAGE = [
+    np.array(-1), np.array(10**18), np.array(np.nan), np.array(np.inf), np.array("x" * 9), np.array(True),
+    np.zeros(0), np.zeros((3, 0)), np.full(4, np.nan), np.full((2, 4), -1.0), np.zeros((2, 3, 4)), np.zeros(5, "V0"),
+    np.frombuffer(b"[" * 20_000, np.uint8), np.frombuffer(b"[null, 7, {}]", np.uint8), np.frombuffer(b"{}", np.uint8),
+    np.frombuffer(b"[" + b"1" * 5_000 + b"]", np.uint8),
+]  # fmt: skip
+
+
+def test_garbage_in_any_array_of_a_checkpoint_is_an_error_of_the_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "c.npz"
+    doomed = Mortal(path, IDENTITY, seconds=0)
+    doomed.fatal = 8
+    with pytest.raises(Killed):
+        training(doomed)
+    doomed.close()
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    accepted = set()
+    for name in arrays:
+        for number, garbage in enumerate(GARBAGE):
+            np.savez(path, **{**arrays, name: garbage})
+            with contextlib.suppress(CheckpointError, DivergedError):
+                training(Checkpoint(path, IDENTITY, resume=True))
+                accepted.add((name, number))
+    for name, number in accepted:
+        assert (GARBAGE[number].dtype, GARBAGE[number].ndim) == (arrays[name].dtype, arrays[name].ndim)
+
+
+def test_every_array_of_a_checkpoint_is_needed(tmp_path: Path) -> None:
+    path = tmp_path / "c.npz"
+    training(Checkpoint(path, IDENTITY, seconds=0))
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    for name in arrays:
+        np.savez(path, **{other: array for other, array in arrays.items() if other != name})
+        with contextlib.suppress(CheckpointError):
+            training(Checkpoint(path, IDENTITY, resume=True))
+
+
+def compressed(path: Path, arrays: Mapping[str, Array]) -> None:
+    np.savez_compressed(path, **arrays)
+
+
+def claimed(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Write an archive in which the header of one array claims more than the member has."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays.items():
+            np.save(content := io.BytesIO(), array)
+            archive.writestr(f"{name}.npy", content.getvalue())
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (1 << 40,)})
+        archive.writestr("training/more.npy", header.getvalue())
+
+
+def overlapping(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Write an archive whose directory lists one member a thousand times."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays.items():
+            np.save(content := io.BytesIO(), array)
+            archive.writestr(f"{name}.npy", content.getvalue())
+        archive.writestr("training/0.npy", bytes(1 << 16))
+        archive.filelist.extend(archive.filelist[-1:] * 1000)
+
+
+@pytest.mark.parametrize("write", [compressed, claimed, overlapping])
+def test_a_checkpoint_takes_no_more_memory_than_its_file(tmp_path: Path, write: Any) -> None:
+    path = tmp_path / "c.npz"
+    Checkpoint(path, IDENTITY).save()
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    write(path, {**arrays, "training/zeros": np.zeros(1 << 23)})
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError, match=r"expected a checkpoint of a training, found .*expected .* found"):
+            Checkpoint(path, IDENTITY, resume=True)
+        assert tracemalloc.get_traced_memory()[1] < path.stat().st_size + (1 << 23)
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_checkpoint_that_is_not_resumed_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only its identity is, for the message."""
+    path = tmp_path / "c.npz"
+    training(Checkpoint(path, {"job": {"train": {"seed": 4}}}, seconds=0))
+    read: list[str] = []
+
+    def read_and_note(archive: Any, name: str, *rest: Any) -> Array:
+        read.append(name)
+        return read_stored(archive, name, *rest)
+
+    monkeypatch.setattr("training.engine.checkpoint.read_stored", read_and_note)
+    Checkpoint(path, IDENTITY)
+    with pytest.raises(CheckpointError):
+        Checkpoint(path, IDENTITY, resume=True)
+    assert read == ["identity", "identity"]
 
 
 class Full:

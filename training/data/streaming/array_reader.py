@@ -22,6 +22,7 @@ from training.data.readers import first_line, translate_file_errors
 from training.data.streaming import source
 from training.data.streaming.source import Batch, DataSource, DictionaryColumn
 from training.errors import DAMAGED_FILE_ERRORS, DataError
+from training.stored_arrays import read_npy_header
 
 
 @dataclass
@@ -110,7 +111,7 @@ def _open_npz_array(path: Path, key: str) -> StoredArray:
     readers.check_npz_members(path)
     try:
         with open_member() as file:
-            shape, fortran_order, dtype = readers.read_npy_header(file)
+            shape, fortran_order, dtype = read_npy_header(file)
             if fortran_order and len(shape) > 1:
                 raise ValueError("expected C order, found Fortran order: save numpy.ascontiguousarray of it")
             return StoredArray(open_member, file.tell(), dtype, shape)
