@@ -87,7 +87,7 @@ DEFENCES = {
         "tests/service/http/test_request_body.py::test_a_body_that_was_compressed_a_hundredfold_is_413",
     ),
     "an embedding lists no features that no array has": Defence(
-        "model_store/nn/embeddings.py", "self.chosen = np.array(self.positions)",
+        "model_store/nn/layers/embeddings.py", "self.chosen = np.array(self.positions)",
         "self.chosen = np.array(self.positions); np.arange(self.input_size)",
         "tests/model_store/nn/test_tabular_layers.py::"
         "test_embeddings_take_no_memory_for_the_features_that_they_pass_on",

@@ -37,7 +37,7 @@ def test_no_page_loads_anything_from_another_host(site: Path) -> None:
     [
         ("training", ["training.train", "training.losses.regression.MSE", "training.optim.optimizers.SGD"]),
         ("training", ["training.engine.gradient_check.check_gradients", "training.optim.lr_schedulers.Cosine"]),
-        ("networks", ["model_store.nn.linear.Linear", "model_store.nn.sequential.Sequential"]),
+        ("networks", ["model_store.nn.layers.linear.Linear", "model_store.nn.sequential.Sequential"]),
         ("store", [f"model_store.registry.store.{name}" for name in ("open_store", "Store.load", "Version")]),
         (
             "store",

@@ -4,7 +4,11 @@ A batch is `(batch, features)`, one sample a row, or `(batch, height, width, cha
 import.
 """
 
-from model_store.nn.activations import (
+from model_store.nn.arrays import Array
+from model_store.nn.average import Average
+from model_store.nn.from_config import LAYERS, build
+from model_store.nn.initializers import INITIALIZERS
+from model_store.nn.layers.activations import (
     GELU,
     SELU,
     Activation,
@@ -18,17 +22,13 @@ from model_store.nn.activations import (
     Softmax,
     Tanh,
 )
-from model_store.nn.arrays import Array
-from model_store.nn.average import Average
-from model_store.nn.conv import Conv2D, Flatten, MaxPool2D
-from model_store.nn.dropout import Dropout
-from model_store.nn.embeddings import Embedding, PeriodicEmbedding
-from model_store.nn.feature_layers import Clip, ConstantInputs, FeatureScale, ParametricActivation
-from model_store.nn.from_config import LAYERS, build
-from model_store.nn.initializers import INITIALIZERS
-from model_store.nn.linear import Linear
+from model_store.nn.layers.conv import Conv2D, Flatten, MaxPool2D
+from model_store.nn.layers.dropout import Dropout
+from model_store.nn.layers.embeddings import Embedding, PeriodicEmbedding
+from model_store.nn.layers.feature_layers import Clip, ConstantInputs, FeatureScale, ParametricActivation
+from model_store.nn.layers.linear import Linear
+from model_store.nn.layers.normalization import BatchNorm, LayerNorm
 from model_store.nn.module import Module
-from model_store.nn.normalization import BatchNorm, LayerNorm
 from model_store.nn.sequential import Sequential
 
 __all__ = [

@@ -10,9 +10,9 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from model_store.nn.conv import Conv2D
-from model_store.nn.embeddings import PeriodicEmbedding
-from model_store.nn.linear import Linear
+from model_store.nn.layers.conv import Conv2D
+from model_store.nn.layers.embeddings import PeriodicEmbedding
+from model_store.nn.layers.linear import Linear
 from model_store.nn.module import Module, Shape
 
 MAX_BATCH_VALUES = 2**24  # in one array of a forward pass: 64 MB in float32

@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from model_store.nn.activations import ACTIVATIONS, Exp, Softmax
 from model_store.nn.arrays import Array
 from model_store.nn.average import Average
-from model_store.nn.conv import Conv2D, Flatten, MaxPool2D
 from model_store.nn.cost import MAX_ROW_OPERATIONS
-from model_store.nn.dropout import Dropout
-from model_store.nn.embeddings import Embedding, PeriodicEmbedding
-from model_store.nn.feature_layers import Clip, ConstantInputs, FeatureScale, ParametricActivation
 from model_store.nn.initializers import DEFAULT_INITIALIZER
-from model_store.nn.linear import Linear
+from model_store.nn.layers.activations import ACTIVATIONS, Exp, Softmax
+from model_store.nn.layers.conv import Conv2D, Flatten, MaxPool2D
+from model_store.nn.layers.dropout import Dropout
+from model_store.nn.layers.embeddings import Embedding, PeriodicEmbedding
+from model_store.nn.layers.feature_layers import Clip, ConstantInputs, FeatureScale, ParametricActivation
+from model_store.nn.layers.linear import Linear
+from model_store.nn.layers.normalization import BatchNorm, LayerNorm
 from model_store.nn.module import Module
-from model_store.nn.normalization import BatchNorm, LayerNorm
 from model_store.nn.sequential import Sequential
 
 _TYPES: list[type[Module]] = [Linear, *ACTIVATIONS.values(), Exp, Softmax]

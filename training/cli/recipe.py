@@ -8,7 +8,7 @@ scaled by mean and standard deviation: the paper's smooth clip lost what large v
 
 from __future__ import annotations
 
-from model_store.nn.activations import ACTIVATIONS
+from model_store.nn.layers.activations import ACTIVATIONS
 from training.config.defaults import default_patience
 
 MIN_ACCURATE_ROWS = 2500

@@ -13,7 +13,7 @@ from marshmallow import ValidationError, fields
 
 from model_store.errors import Fault, did_you_mean
 from model_store.nn import Exp, Module, Softmax
-from model_store.nn.activations import ACTIVATIONS
+from model_store.nn.layers.activations import ACTIVATIONS
 from model_store.utils.values import describe_value
 from training.config.fields import (
     CheckedField,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from model_store.errors import Fault
-from model_store.nn.activations import ACTIVATIONS
+from model_store.nn.layers.activations import ACTIVATIONS
 from model_store.schema.signature import RegressionOutput, Signature
 from training.config.settings import JobSettings
 from training.errors import JobError

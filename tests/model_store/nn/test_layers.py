@@ -26,7 +26,7 @@ from model_store.nn import (
     Tanh,
     build,
 )
-from model_store.nn.activations import ACTIVATIONS
+from model_store.nn.layers.activations import ACTIVATIONS
 from training import check_gradients
 
 MODULES: list[Module] = [*(layer() for layer in ACTIVATIONS.values()), LeakyReLU(0.2), Softmax()]

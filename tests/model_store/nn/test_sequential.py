@@ -30,8 +30,8 @@ from model_store.nn import (
     Softmax,
     Tanh,
     build,
-    linear,
 )
+from model_store.nn.layers import linear
 from training import MSE, SGD, check_gradients, train
 
 

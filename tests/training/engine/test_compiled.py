@@ -29,8 +29,8 @@ from model_store.nn import (
     Softmax,
     Tanh,
 )
-from model_store.nn.activations import ACTIVATIONS
 from model_store.nn.arrays import SMALL_FEATURES
+from model_store.nn.layers.activations import ACTIVATIONS
 from training import MAE, MSE, SGD, BinaryCrossEntropy, CrossEntropy, Huber, Loss, train
 from training.engine.compiled import CompiledStep, compile_module
 from training.engine.compiled.layout import SMALL_BATCH, bias_augmented, empty_bias_augmented, matmul_calls

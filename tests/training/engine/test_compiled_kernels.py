@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_store.nn import Array, BatchNorm, Conv2D, Dropout, Identity, LayerNorm, Linear, MaxPool2D, Module, ReLU
-from model_store.nn.activations import ACTIVATIONS
 from model_store.nn.arrays import SMALL_FEATURES
+from model_store.nn.layers.activations import ACTIVATIONS
 from training import MAE, MSE, Huber, Loss
 from training.engine.compiled import COMPILERS, LOSS_COMPILERS, compile_module
 from training.engine.compiled.layout import SMALL_BATCH, empty_bias_augmented

@@ -16,7 +16,7 @@ from model_store.nn import (
     ParametricActivation,
     ReLU,
 )
-from model_store.nn.activations import ACTIVATIONS
+from model_store.nn.layers.activations import ACTIVATIONS
 from training.engine.compiled.compilers import CompiledModule, compile_generic, register_compiler
 from training.engine.compiled.layout import empty_outputs
 from training.tracer import Call, Tracer, scalar

@@ -1,4 +1,4 @@
-"""Compilers of the normalization layers; for the formulas see model_store/nn/normalization.py."""
+"""Compilers of the normalization layers; for the formulas see model_store/nn/layers/normalization.py."""
 
 from __future__ import annotations
 

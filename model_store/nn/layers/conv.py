@@ -16,9 +16,9 @@ import numpy.typing as npt
 from model_store.nn.arrays import Array
 from model_store.nn.config_fields import IMAGE_SHAPE, MAX_SAMPLE_VALUES, NON_NEGATIVE_INT, POSITIVE_INT, WINDOW_SIZE
 from model_store.nn.initializers import DEFAULT_INITIALIZER, initial_parameters
+from model_store.nn.layers.window import Window
 from model_store.nn.module import Module, Shape
 from model_store.nn.parametrized import ArrayAttribute, ParametrizedModule
-from model_store.nn.window import Window
 
 
 class Conv2D(ParametrizedModule):

@@ -8,9 +8,9 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from model_store.nn.activations import ACTIVATIONS
 from model_store.nn.arrays import Array
 from model_store.nn.config_fields import POSITIVE_INT, Field
+from model_store.nn.layers.activations import ACTIVATIONS
 from model_store.nn.module import Shape
 from model_store.nn.parametrized import ArrayAttribute, ParametrizedModule
 

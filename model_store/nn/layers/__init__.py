@@ -1,0 +1,1 @@
+"""The layers: each formula beside its derivative, on one screen."""
