@@ -10,11 +10,7 @@ Exit codes: 0 success, 2 usage or job file error, 3 data error, 4 training diver
 
 from __future__ import annotations
 
-import re
 import shlex
-import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +18,6 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from model_store.cli import common, terminal
 from model_store.errors import did_you_mean
@@ -30,9 +25,10 @@ from model_store.registry.store import open_store
 from model_store.tables.formats import table_stem
 from model_store.utils.current_user import current_user
 from training.cli import output, scaffold
+from training.cli.parameters import FoldsType, overrides_option, seed_option
+from training.cli.progress import prepare, progress
 from training.data.splitting import Fold
 from training.engine.checkpoint import DEFAULT_INTERVAL_SECONDS, Checkpoint, CheckpointError, InterruptedTrainingError
-from training.engine.early_stopping import EpochCallback, EpochResult
 from training.engine.loop import DivergedError
 from training.errors import DataError, JobError
 from training.pipeline import job as jobs
@@ -84,51 +80,6 @@ def main() -> None:
 
     FILE is a job file in TOML; `train init` writes one.
     """
-
-
-class OverrideType(click.ParamType[tuple[str, Any]]):
-    """`section.key=value`: the value is TOML, or a string if it is not valid TOML. `section.key=` removes the key."""
-
-    name = "section.key=value"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
-        location, equals, text = str(value).partition("=")
-        if not equals or "." not in location or not all(location.split(".")):
-            self.fail(f"expected section.key=value, such as train.epochs=5; found {value!r}", param, ctx)
-        if not text:
-            return location.strip(), None
-        try:
-            parsed = tomllib.loads(f"value = {text}")
-        except tomllib.TOMLDecodeError:
-            parsed = {}
-        return location.strip(), parsed["value"] if parsed.keys() == {"value"} else text
-
-
-class FoldsType(click.ParamType[tuple[int, int]]):
-    """`K`, or `KxN` for N repetitions."""
-
-    name = "folds"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        if isinstance(value, tuple):
-            return value
-        found = re.fullmatch(r"(\d{1,6})(?:x(\d{1,6}))?", str(value))
-        if found is None or int(found[1]) < 2 or found[2] in ("0", "00"):
-            self.fail(
-                f"expected a number of at least 2, such as 5, or 5x3 for 3 repetitions; found {value}", param, ctx
-            )
-        return int(found[1]), int(found[2] or 1)
-
-
-overrides_option = click.option(
-    "--set",
-    "overrides",
-    type=OverrideType(),
-    multiple=True,
-    metavar="SECTION.KEY=VALUE",
-    help="Override a key of the job: train.epochs=5. An empty value removes it: train.epochs=. Repeatable.",
-)
-seed_option = click.option("--seed", type=int, metavar="N", help="Same as --set train.seed=N.")
 
 
 def _load_job(file: str, overrides: tuple[tuple[str, Any], ...], seed: int | None) -> jobs.Job:
@@ -223,7 +174,7 @@ def run(
     if target is not None:
         target.check_writable(job.settings.model.name)
     out: Console = terminal.stderr if as_json else terminal.stdout
-    prepared = _prepare(out, job)
+    prepared = prepare(out, job)
     if common.verbosity() > 0:
         output.print_check(out, prepared)
     elif common.verbosity() == 0:
@@ -234,7 +185,7 @@ def run(
         start = "resuming from" if checkpoint.has_state else "starting from the beginning: there is no checkpoint"
         out.print(f"note: {start} {checkpoint.path}", soft_wrap=True)
     try:
-        with _progress(out, prepared) as on_epoch:
+        with progress(out, prepared) as on_epoch:
             outcome = jobs.train_and_evaluate(prepared, on_epoch, checkpoint)
     except InterruptedTrainingError as error:
         fix = "; continue it with train --resume" if error.saved else ""
@@ -272,7 +223,7 @@ def run(
 @common.exit_codes(EXIT_CODES)
 def check(file: str, overrides: tuple[tuple[str, Any], ...], seed: int | None, as_json: bool) -> None:
     """Read the job FILE and its data and show columns, classes, split and layers, without training."""
-    prepared = _prepare(terminal.stderr if as_json else terminal.stdout, _load_job(file, overrides, seed))
+    prepared = prepare(terminal.stderr if as_json else terminal.stdout, _load_job(file, overrides, seed))
     if as_json:
         common.print_json(output.check_data(prepared))
         return
@@ -342,35 +293,6 @@ def _find_rate(job: jobs.Job, as_json: bool) -> None:
         common.print_json({"model": job.settings.model.name, **asdict(curve)})
     else:
         output.print_rates(terminal.stdout, curve)
-
-
-def _prepare(out: Console, job: jobs.Job) -> jobs.PreparedJob:
-    """Prepare the job; on a terminal show what is being read, because a table of 60 MB takes some seconds."""
-    if common.verbosity() < 0 or not out.is_terminal:
-        return jobs.prepare(job)
-    data = job.settings.data
-    with out.status(f"Reading {data.path or data.images}"):
-        return jobs.prepare(job)
-
-
-@contextmanager
-def _progress(out: Console, prepared: jobs.PreparedJob) -> Iterator[EpochCallback | None]:
-    """Show a progress bar on a terminal, else print a line for each epoch; with -q nothing."""
-    if common.verbosity() < 0:
-        yield None
-    elif not out.is_terminal:
-        yield lambda epoch: out.print(output.epoch_line(epoch), soft_wrap=True)
-    else:
-        text = TextColumn("{task.description}", markup=False)
-        with Progress(text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=out) as bar:
-            task = bar.add_task("epoch", total=prepared.job.settings.train.epochs)
-
-            def advance(epoch: EpochResult) -> None:
-                loss = epoch.loss if epoch.validation_loss is None else epoch.validation_loss
-                which = "loss" if epoch.validation_loss is None else "validation loss"
-                bar.update(task, completed=epoch.number, description=f"{which} {loss:.5f}")
-
-            yield advance
 
 
 def _open_checkpoint(
