@@ -135,7 +135,7 @@ class CategoryColumn(Column):
             if feature is None and value is not None and self.unknown == "bucket":
                 feature = len(self.categories)
                 if faults.replaced is not None:
-                    problem = f"no training row has the category {describe_value(value)}"
+                    problem = f"{self._not_known} {describe_value(value)}"
                     faults.replaced.add(f"{locations[i]}.{self.name}", problem, partial(self._suggest, value))
             if feature is not None:
                 if self.encoding == "code":
@@ -149,6 +149,12 @@ class CategoryColumn(Column):
                     f"{locations[i]}.{self.name}", f"expected one of {known}; found {found}", partial(self._fix, value)
                 )
         return encoded
+
+    @property
+    def _not_known(self) -> str:
+        if "distinct" in self.statistics:
+            return f"the {len(self.categories)} most frequent categories of the training rows do not include"
+        return "no training row has the category"
 
     def _fix(self, value: Any) -> str:
         if isinstance(value, bool):
@@ -279,9 +285,11 @@ class CategoryColumn(Column):
         counts = finite_numbers([frequencies.get(category, 0) for category in self.categories])
         if not counts or min(counts) < 0 or not sum(counts):
             return None
+        rare = max(0, *finite_numbers([self.statistics.get("count")]), 0) - sum(counts)
         if self.fill in self.categories:
             counts[self.categories.index(self.fill)] += missing_count(self.statistics)
-        counts += [0] * (self.codes - len(counts))  # for unknown categories, which share a feature
+        if self.unknown == "bucket":
+            counts.append(max(0, rare))  # unknown categories, and those too rare for a feature of their own
         frequent = np.argsort([-count for count in counts], kind="stable")[:MAX_CATEGORY_BINS]
         feature_bins = np.full(len(counts), len(frequent))
         feature_bins[frequent] = np.arange(len(frequent))

@@ -116,7 +116,7 @@ def _render(
     cells = [cell for cell in table.columns[target] if cell is not None]
     classes = type_inference.infer_task(table, [target]) == "classification"
     inputs = {name: values for name, values in table.columns.items() if name != target}
-    exclusions = {name: _exclusion(name, values, streamed=streamed) for name, values in inputs.items()}
+    exclusions = {name: _exclusion(name, values) for name, values in inputs.items()}
     if all(exclusions.values()):  # rather identifiers than no column
         exclusions |= {name: "" for name, reason in exclusions.items() if reason.endswith(_ADD_IT)}
     used = [name for name, reason in exclusions.items() if not reason]
@@ -195,7 +195,7 @@ def _toml_escape(character: str) -> str:
     return f"\\u{ord(character):04x}" if ord(character) < 0x10000 else f"\\U{ord(character):08x}"
 
 
-def _exclusion(name: str, cells: Sequence[str | None], *, streamed: bool) -> str:
+def _exclusion(name: str, cells: Sequence[str | None]) -> str:
     """Return why a column is left out, "" if it is not."""
     present = [cell for cell in cells if cell is not None]
     if len(set(present)) < 2:
@@ -207,8 +207,6 @@ def _exclusion(name: str, cells: Sequence[str | None], *, streamed: bool) -> str
     if reason := type_inference.identifier_reason(name, cells):
         return f"{reason}{_ADD_IT}"
     kind = infer_kind(cells)
-    if streamed and kind == "text":
-        return "free text, which cannot be streamed"
     if kind == "category" and type_inference.looks_like_identifier(cells):
         distinct = len(set(present))
         return f"{distinct} distinct values, too many for a category{_category_hint(present)}"

@@ -171,29 +171,27 @@ def parse_dates(table: Table, column: str, written: DateFormat) -> NDArray[np.fl
 def parse_categories(table: Table, column: str, *, declared: bool) -> NDArray[np.object_]:
     """Return a column as (n,) strings, None where a cell is missing. DataError if it has too many distinct values.
 
-    `declared` is True if the job file states that the column is a category.
+    `declared` is True if the job file states that the column is a category, which may have any number of values.
     """
     cells = table.columns[column]
-    distinct = len({cell for cell in cells if cell is not None})
-    if distinct > MAX_CATEGORIES or (not declared and looks_like_identifier(cells)):
-        raise DataError(table.name, [_category_fault(table, column, distinct, declared=declared)])
+    if not declared and looks_like_identifier(cells):
+        distinct = len({cell for cell in cells if cell is not None})
+        raise DataError(table.name, [_category_fault(table, column, distinct)])
     values = np.empty(len(cells), object)
     values[:] = cells
     return values
 
 
-def _category_fault(table: Table, column: str, distinct: int, *, declared: bool) -> Fault:
+def _category_fault(table: Table, column: str, distinct: int) -> Fault:
     """Return the fault of a column that is not a category: mostly numbers, or identifiers and free text."""
     cells = table.columns[column]
     invalid = _invalid_number_rows(cells)
-    if not declared and len(invalid) < len(cells) / 2:
+    if len(invalid) < len(cells) / 2:
         return _invalid_number_fault(table, column, invalid, "or remove the column")
-    limit = f" (at most {MAX_CATEGORIES})" if distinct > MAX_CATEGORIES else ""
-    problem = f"{distinct} distinct values in {len(cells)} rows: too many for a category{limit}"
+    problem = f"{distinct} distinct values in {len(cells)} rows: too many for a category"
     conversion = suggest_conversion([cell for cell in cells if cell is not None])
     fix = (f"{conversion}; or " if conversion else "") + "exclude the column: list the others in data.columns"
-    if not declared and distinct <= MAX_CATEGORIES:
-        fix += f', or declare it a category: in [data], kinds = {{ "{column}" = "category" }}'
+    fix += f', or declare it a category: in [data], kinds = {{ "{column}" = "category" }}'
     return Fault(f"column {column}", problem, fix)
 
 

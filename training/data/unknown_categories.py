@@ -19,12 +19,17 @@ _MAX_EXAMPLES = 3
 def find_unknown_categories(signature: Signature, dataset: Dataset, split: Split) -> list[str]:
     """Return a note of the columns whose held-out rows have categories that no training row has.
 
+    A column of too many categories has a note of its own: the rare ones of training rows count as unknown, too.
     DataError with one fault for each column whose unknown categories are refused.
     """
-    notes, faults = [], []
+    notes, wide, faults = [], [], []
     held_out = np.concatenate([split.validation, split.test])
     for column in signature.inputs:
         if not isinstance(column, CategoryColumn):
+            continue
+        if (distinct := column.statistics.get("distinct")) is not None:
+            frequent = f"all but the {len(column.categories)} most frequent ones"
+            wide.append(f"column {column.name} has {distinct} categories: {frequent} count as unknown")
             continue
         values = dataset.inputs[column.name][held_out]
         unknown = [(value, row) for value, row in zip(values.tolist(), held_out.tolist(), strict=True)
@@ -43,4 +48,5 @@ def find_unknown_categories(signature: Signature, dataset: Dataset, split: Split
         faults.append(Fault(f"column {column.name}", problem, "write unknown = 'bucket' in [data], or add such rows"))
     if faults:
         raise DataError(dataset.name, faults)
-    return [f"categories that no training row has count as unknown: {list_names(notes)}"] if notes else []
+    found = [f"categories that no training row has count as unknown: {list_names(notes)}"] if notes else []
+    return wide + found

@@ -11,19 +11,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from model_store.errors import Fault
-from model_store.schema.columns import Column, FaultCollector, RowLocations
+from model_store.schema.columns import CategoryColumn, Column, FaultCollector, RowLocations
 from model_store.schema.signature import Signature
 from training.data.fitting.kinds import COLUMN_KINDS
 from training.data.fitting.target_transform import find_invalid_target
 from training.data.streaming.dataset import StreamedDataset
 from training.data.streaming.record_file import ChunkOrder, RecordFile
+from training.data.streaming.text_codes import TextCodes
 from training.engine.loop import Samples, TrainingState
 from training.errors import DataError
 from training.network.specification import NetworkSpec
@@ -31,36 +32,45 @@ from training.network.specification import NetworkSpec
 # A block, at most: rows that are shuffled together. Not larger, as the network waits for the first block of an epoch.
 BLOCK_ROWS, BLOCK_BYTES = 65_536, 8 << 20
 PIECE_VALUES = 1 << 18  # expanded at a time: a megabyte, still in the cache when the network trains on it
+_MAX_TABLE_VALUES = 1 << 21  # of the features of different texts: 8 MB
 
 
 @dataclass(frozen=True)
 class _FeatureGroup:
     """Neighbouring features of the network, and the field of a record that they are expanded from.
 
-    The field holds codes, whose features are the rows of `table`; integers, which are divided by `scale`; or the
-    features themselves.
+    The field holds indices of the rows of `table`, for the codes of texts that are in memory `indices`; integers, which
+    are divided by `scale`; or the features themselves.
     """
 
     span: slice
     columns: list[Any]
     field: tuple[str, Any, tuple[int, ...]]
     table: NDArray[Any] | None = None
+    indices: NDArray[np.int32] | None = None
     scale: np.float32 | None = None
 
     @property
     def name(self) -> str:
         return self.field[0]
 
-    def encode(self, records: NDArray[Any], field: NDArray[Any]) -> None:
+    def encode(self, dataset: StreamedDataset, records: NDArray[Any], field: NDArray[Any]) -> None:
         """Write the columns of the stream's `records` into `field`. A number that does not fit becomes infinite."""
-        if self.table is not None or self.scale is not None:
-            field[...] = records[self.columns[0].name].reshape(field.shape)
+        values = records[self.columns[0].name]
+        if self.indices is not None:
+            field[...] = self.indices.take(values, mode="clip")
+            others = np.flatnonzero(values >= len(self.indices))
+            if len(others):
+                read = dataset.values(self.columns[0].name, records[others])
+                field[others] = _category_indices(self.columns[0], read)
+            return
+        if self.scale is not None:
+            field[...] = values.reshape(field.shape)
             return
         at = 0
         for column in self.columns:
-            field[:, at : at + column.width] = column.encode(
-                records[column.name], RowLocations("", ()), FaultCollector()
-            )
+            values, count = dataset.values(column.name, records), len(records)
+            field[:, at : at + column.width] = column.encode(values, RowLocations("", range(count)), FaultCollector())
             at += column.width
 
     def expand(self, field: NDArray[Any], x: NDArray[Any]) -> None:
@@ -160,7 +170,7 @@ class BlockLoader(Samples):
             records = np.zeros(len(raw_records), self._records.dtype)
             with np.errstate(over="ignore"):
                 for group in self._groups:
-                    group.encode(raw_records, records[group.name])
+                    group.encode(dataset, raw_records, records[group.name])
                 targets = dataset.targets(raw_records)
                 if fault := find_invalid_target(self.signature.output, targets):
                     location = f"column {dataset.source.target_names[fault[1]]}"
@@ -184,6 +194,8 @@ class BlockLoader(Samples):
             self._constant &= (x == self._first).all(axis=0)
             self._records.append(records)
         raw.close()
+        for texts in dataset.statistics.codes.values():
+            texts.close()
 
 
 def _group_features(dataset: StreamedDataset, signature: Signature, network_spec: NetworkSpec) -> list[_FeatureGroup]:
@@ -193,9 +205,11 @@ def _group_features(dataset: StreamedDataset, signature: Signature, network_spec
     for column in signature.inputs:
         span, name = slice(at, at + column.width), str(at)
         at += column.width
-        if column.name in dataset.statistics.codes:
-            table = _one_hot_table(column, dataset.statistics.codes[column.name]).astype(network_spec.dtype)
-            groups.append(_FeatureGroup(span, [column], (name, np.int32, ()), table=table))
+        texts = dataset.statistics.codes.get(column.name)
+        if texts is not None and (isinstance(column, CategoryColumn) or _are_few(texts, column)):
+            table, indices = _feature_table(column, texts)
+            field = (name, np.int32, ())
+            groups.append(_FeatureGroup(span, [column], field, table.astype(network_spec.dtype), indices))
         elif _divides_exactly(column, dtype := dataset.records.dtype[column.name].base, network_spec.dtype):
             scale = np.float32(column.scale)
             groups.append(_FeatureGroup(span, [column], (name, dtype, (column.width,)), scale=scale))
@@ -219,7 +233,25 @@ def _whole_batches(rows: int, batch_size: int) -> int:
     return batch_size * max(1, rows // batch_size)
 
 
-def _one_hot_table(column: Column, codes: dict[Any, int]) -> NDArray[Any]:
-    """Return the features of each code. Values that no training row has are zeros, and are never looked up."""
-    values = COLUMN_KINDS[column.kind].from_texts(list(codes), column.name)
-    return column.encode(values, RowLocations("", range(len(codes))), FaultCollector())
+def _are_few(texts: TextCodes, column: Column) -> bool:
+    """Return True if the features of all texts of a column fit in memory."""
+    return texts.are_remembered and len(texts) * column.width <= _MAX_TABLE_VALUES
+
+
+def _feature_table(column: Column, texts: TextCodes) -> tuple[NDArray[Any], NDArray[np.int32]]:
+    """Return the features of each category, or text, and the row of each code in memory in that table.
+
+    A missing value of a column that has none gets any row, which is never looked up.
+    """
+    values = COLUMN_KINDS[column.kind].from_texts(list(texts.remembered), column.name)
+    if not isinstance(column, CategoryColumn):
+        encoded = column.encode(values, RowLocations("", range(len(values))), FaultCollector())
+        return encoded, np.arange(len(values), dtype=np.int32)
+    table = np.eye(column.codes) if column.encoding == "one_hot" else np.arange(column.codes).reshape(-1, 1)
+    return table, _category_indices(column, values)
+
+
+def _category_indices(column: Any, values: NDArray[Any]) -> NDArray[np.int32]:
+    """Return the index of the category of each value."""
+    encoded = replace(column, encoding="code").encode(values, RowLocations("", range(len(values))), FaultCollector())
+    return np.asarray(encoded[:, 0].astype(np.int32))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from model_store.schema.columns import KINDS
 from model_store.schema.decile_statistics import decile_statistics
+from training.data import type_inference
 from training.data.fitting.columns import fit_array, fit_category, fit_number
 from training.data.fitting.kinds import COLUMN_KINDS
 from training.data.fitting.statistics import (
@@ -22,6 +23,7 @@ from training.data.fitting.statistics import (
     NumericSummary,
     summarize,
 )
+from training.errors import DataError
 
 
 def test_every_column_kind_is_stored_under_its_name_and_fitted_by_training() -> None:
@@ -138,6 +140,21 @@ def test_categories_are_sorted_and_the_most_frequent_is_the_fill_value() -> None
     assert found.fill == "b"
     assert found.unknown == "bucket"
     assert found.statistics["frequencies"] == {"a": 1, "b": 2, "c": 2}
+
+
+def test_of_too_many_categories_the_most_frequent_ones_are_kept() -> None:
+    rare = [f"rare {i}" for i in range(type_inference.MAX_CATEGORIES)]
+    statistics = CategoryStatistics.from_values(np.array(["a", "b", *rare, "b", None, "a", "b"], object))
+    found = fit_category("a", statistics, "refuse", "bucket")
+    assert len(found.categories) == type_inference.MAX_CATEGORIES
+    assert set(found.categories) == {"a", "b", *sorted(rare)[:-2]}
+    assert found.statistics["distinct"] == len(rare) + 2
+    bins = found.bins("float32")
+    assert bins is not None
+    assert sum(bins.expected) == found.statistics["count"] == len(rare) + 5
+    assert bins.expected[bins.feature_bins[-1]] == 2  # rows of the two categories without a feature
+    with pytest.raises(DataError, match="1002 distinct values, at most 1000 can be told apart"):
+        fit_category("a", statistics, "refuse", "refuse")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from model_store.errors import Fault
 from model_store.schema.category_column import FALSE_SPELLINGS, TRUE_SPELLINGS, are_booleans
 from model_store.schema.columns import ArrayColumn, CategoryColumn, DateColumn, NumberColumn
 from model_store.schema.date_column import CYCLES, DAY
@@ -14,6 +15,8 @@ from model_store.schema.decile_statistics import decile_statistics
 from model_store.utils.values import exact_unit
 from training.config.settings import DataSection
 from training.data.fitting.statistics import ArrayStatistics, CategoryStatistics, NumberStatistics
+from training.data.type_inference import MAX_CATEGORIES
+from training.errors import DataError
 
 Missing = Literal["impute", "refuse"]
 Unknown = Literal["refuse", "bucket"]
@@ -55,12 +58,20 @@ def fit_date(name: str, statistics: NumberStatistics, section: DataSection) -> D
 def fit_category(
     name: str, statistics: CategoryStatistics, missing: Missing, unknown: Unknown
 ) -> CategoryColumn | None:
-    """Fit a category: sorted categories; the fill value is the most frequent one, the first of equals."""
+    """Fit a category: sorted categories; the fill value is the most frequent one, the first of equals.
+
+    Of more than `MAX_CATEGORIES` categories, the most frequent ones are kept. DataError if the others are refused.
+    """
     counts = _merge_spellings(statistics.counts)
     if not counts:
         return None
+    if statistics.distinct > MAX_CATEGORIES and unknown == "refuse":
+        problem = f"{statistics.distinct} distinct values, at most {MAX_CATEGORIES} can be told apart"
+        raise DataError("", [Fault(f"column {name}", problem, "write unknown = 'bucket' in [data], or exclude it")])
     frequencies = dict(sorted(counts.items()))
-    found = {"count": sum(counts.values()), "missing": statistics.missing, "frequencies": frequencies}
+    found = {"count": statistics.count, "missing": statistics.missing, "frequencies": frequencies}
+    if statistics.distinct > MAX_CATEGORIES:
+        found["distinct"] = statistics.distinct
     fill = max(frequencies, key=lambda category: frequencies[category]) if missing == "impute" else None
     return CategoryColumn(name, tuple(frequencies), unknown, fill, found)
 

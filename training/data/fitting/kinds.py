@@ -138,7 +138,9 @@ class _CountedTexts(ColumnKind):
         return CategoryStatistics.from_values(values)
 
     def streamed_statistics(self, stream: StreamedColumn) -> CategoryStatistics:
-        return CategoryStatistics(stream.counts, stream.missing)
+        if stream.distinct is None:
+            return CategoryStatistics.from_counts(stream.counts, stream.missing)
+        return CategoryStatistics(stream.counts, stream.missing, stream.shape[0] - stream.missing, stream.distinct)
 
 
 class TextKind(_CountedTexts):
@@ -151,11 +153,10 @@ class TextKind(_CountedTexts):
         return self.from_texts(table.columns[name], name)
 
     def fit(self, name: str, statistics: Any, section: DataSection) -> Column | None:
-        if not statistics.counts:
+        if not statistics.count:
             return None
-        found = {"count": sum(statistics.counts.values()), "missing": statistics.missing}
-        fill = "" if section.missing == "impute" else None
-        return TextColumn(name, TEXT_FEATURES, fill, {**found, "distinct": len(statistics.counts)})
+        found = {"count": statistics.count, "missing": statistics.missing, "distinct": statistics.distinct}
+        return TextColumn(name, TEXT_FEATURES, "" if section.missing == "impute" else None, found)
 
 
 class CategoryKind(_CountedTexts):

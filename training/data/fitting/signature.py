@@ -37,11 +37,15 @@ def fit_signature(
     for name, kind, statistics in columns:
         required = name not in incomplete and name not in (section.optional or ())
         own = replace(section, missing="refuse") if required else section
-        column = COLUMN_KINDS[kind].fit(name, statistics, own)
+        try:
+            column = COLUMN_KINDS[kind].fit(name, statistics, own)
+        except DataError as error:
+            faults += error.faults
+            continue
         if column is not None:
             written = formats.get(name)
             inputs.append(column if written is None else replace(column, format=written))  # type: ignore[type-var]
-    if not inputs:
+    if not inputs and not faults:
         faults.append(Fault("", "no column has a value in the training rows", "add rows, or input columns"))
     summaries = {} if isinstance(output, ClassificationOutput) else output
     faults += [constant_target_fault(name, one.minimum) for name, one in summaries.items() if one.is_constant]

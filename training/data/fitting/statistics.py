@@ -95,17 +95,27 @@ class NumberStatistics:
 
 @dataclass(frozen=True)
 class CategoryStatistics:
-    """The count of each category of a column, and the number of missing cells."""
+    """How often the most frequent texts of a column occur, the numbers of missing cells, of others, and of
+    different texts.
+    """
 
     counts: Mapping[str, int]
     missing: int
+    count: int
+    distinct: int
 
     @classmethod
     def from_values(cls, values: NDArray[np.object_]) -> CategoryStatistics:
         """Return the statistics of (n,) strings, None where one is missing."""
         counts = Counter(values.tolist())
         missing = counts.pop(None, 0)
-        return cls(counts, missing)
+        return cls.from_counts(counts, missing)
+
+    @classmethod
+    def from_counts(cls, counts: Mapping[str, int], missing: int) -> CategoryStatistics:
+        """Return the statistics of texts that occur so often."""
+        frequent = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[: type_inference.MAX_CATEGORIES]
+        return cls(dict(frequent), missing, sum(counts.values()), len(counts))
 
 
 @dataclass(frozen=True)
@@ -133,3 +143,4 @@ class StreamedColumn:
     counts: Mapping[str, int]
     summary: NumericSummary | None
     sample: NDArray[Any]
+    distinct: int | None = None  # texts, if `counts` holds only the most frequent ones

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -33,6 +34,7 @@ from training.data.splitting import Split, check_part_sizes, part_sizes
 from training.data.streaming.held_out import HeldOutSampler, RowNumbers
 from training.data.streaming.record_file import RecordFile
 from training.data.streaming.source import Batch, DataSource, DictionaryColumn
+from training.data.streaming.text_codes import TextCodes, count_texts
 from training.data.tables import open_job_table
 from training.errors import DAMAGED_FILE_ERRORS, DataError
 
@@ -80,17 +82,16 @@ class RunningStatistics:
     def __init__(self) -> None:
         self.summaries: dict[str, NumericSummary] = {}
         self.missing: dict[str, int] = {}
-        self.codes: dict[str, dict[Any, int]] = {}  # the code of each value, in order of appearance
-        self.counts: dict[str, NDArray[np.int64]] = {}  # of each code
+        self.codes: dict[str, TextCodes] = {}
+        self.counts: dict[str, NDArray[np.int64]] = {}  # of each text in memory, and last of all others
 
-    def encode(self, name: str, column: DictionaryColumn) -> NDArray[np.int32]:
-        """Return a column as codes that are the same in every batch. Values that no row has get no code."""
-        known = self.codes.setdefault(name, {})
+    def encode(self, name: str, column: DictionaryColumn, kept: NDArray[np.bool_], source: str) -> NDArray[np.int32]:
+        """Return a column as codes. Values that no row has get no code, nor do rows that are not `kept`: 0."""
+        known = self.codes.setdefault(name, TextCodes(source))
         used = np.zeros(len(column.values), bool)
-        used[column.codes] = True
-        mapping = np.full(len(column.values), -1, np.int32)
-        for i in np.flatnonzero(used):
-            mapping[i] = known.setdefault(column.values[i], len(known))
+        used[column.codes[kept]] = True
+        mapping = np.zeros(len(column.values), np.int32)
+        mapping[used] = known.encode(column.values[i] for i in np.flatnonzero(used))
         codes: NDArray[np.int32] = mapping[column.codes]
         return codes
 
@@ -99,9 +100,11 @@ class RunningStatistics:
         for name in records.dtype.names or ():
             values = records[name]
             if name in self.codes:
-                counts = np.bincount(values, minlength=len(self.codes[name]))
-                previous = self.counts.get(name, counts[:0])
-                counts[: len(previous)] += previous
+                others = len(self.codes[name].remembered)
+                counts = np.bincount(np.minimum(values, others), minlength=others + 1)
+                previous = self.counts.get(name, np.zeros(1, np.int64))
+                counts[: len(previous) - 1] += previous[:-1]
+                counts[-1] += previous[-1]
                 self.counts[name] = counts
                 continue
             if values.ndim == 1:
@@ -112,13 +115,14 @@ class RunningStatistics:
                 summary = summarize(values)
                 self.summaries[name] = self.summaries[name].merge(summary) if name in self.summaries else summary
 
-    def count_values(self, name: str) -> tuple[dict[str, int], int]:
-        """Return how often each text of a column occurs, and how many values are missing."""
-        if name not in self.codes:
-            return {}, self.missing.get(name, 0)
-        counts = {value: int(self.counts[name][code]) for value, code in self.codes[name].items()}
-        missing = counts.pop(None, 0)
-        return {value: count for value, count in counts.items() if count}, missing
+    def count_missing(self, name: str) -> int:
+        """Return how many values of a column are missing."""
+        return int(self.counts[name][0]) if name in self.codes else self.missing.get(name, 0)
+
+    def count_texts(self, name: str) -> dict[str, int]:
+        """Return how often each text of a column occurs, if all are in memory."""
+        counts = zip(self.codes[name].remembered, self.counts[name].tolist(), strict=False)
+        return {text: count for text, count in counts if text is not None and count}
 
 
 @dataclass(frozen=True)
@@ -141,9 +145,9 @@ class StreamedDataset:
     def signature(self, section: DataSection) -> Signature:
         """Return the signature with the preprocessing fitted on the training rows."""
         sample = self.sample()
-        kinds = self.source.kinds.items()
+        kinds = self.held_out.kinds.items()
         incomplete = self.held_out.incomplete_columns()
-        incomplete |= {name for name, _ in kinds if self.statistics.count_values(name)[1]}
+        incomplete |= {name for name, _ in kinds if self.statistics.count_missing(name)}
         columns = ((name, kind, self._column_statistics(name, kind, sample[name])) for name, kind in kinds)
         if self.held_out.labels:
             output = ClassificationOutput(self.source.target_names[0], self.held_out.labels)
@@ -153,9 +157,24 @@ class StreamedDataset:
 
     def _column_statistics(self, name: str, kind: str, sample: NDArray[Any]) -> Any:
         dtype, shape = self.records.dtype[name].subdtype or (self.records.dtype[name], ())
-        counts, missing = self.statistics.count_values(name)
-        summary, shape = self.statistics.summaries.get(name), (len(self.records), *shape)
-        return COLUMN_KINDS[kind].streamed_statistics(StreamedColumn(dtype, shape, missing, counts, summary, sample))
+        missing, shape = self.statistics.count_missing(name), (len(self.records), *shape)
+        counts: dict[str, int] = {}
+        distinct = None
+        if (texts := self.statistics.codes.get(name)) is not None:
+            if texts.are_remembered:
+                counts = self.statistics.count_texts(name)
+            else:
+                most = type_inference.MAX_CATEGORIES if kind == "category" else 0
+                codes = (block[name] for block in self.records.blocks())
+                counts, distinct = count_texts(texts, codes, most)
+        summary = self.statistics.summaries.get(name)
+        return COLUMN_KINDS[kind].streamed_statistics(
+            StreamedColumn(dtype, shape, missing, counts, summary, sample, distinct)
+        )
+
+    def values(self, name: str, records: NDArray[Any]) -> NDArray[Any]:
+        """Return a column of records as `Column.encode` takes it."""
+        return _decode(name, records, self.held_out.kinds, self.statistics)
 
     def sample(self) -> NDArray[Any]:
         """Return evenly spaced training rows, as many as medians are computed from."""
@@ -170,7 +189,8 @@ class StreamedDataset:
         """The number of training rows of each label."""
         counts = np.zeros(len(self.held_out.labels), np.int64)
         if self.label_of_code is not None:
-            np.add.at(counts, self.label_of_code, self.statistics.counts[self.source.target_names[0]])
+            found = self.statistics.counts[self.source.target_names[0]]
+            np.add.at(counts, self.label_of_code, found[: len(self.label_of_code)])
         return counts
 
     @property
@@ -222,7 +242,7 @@ def read_stream(
     held_out, left_over = sampler.draw([validation_sizes, test_sizes], class_of)
     statistics.update(left_over)
     training.append(left_over)
-    held_out_parts = _held_out_dataset(source, statistics, held_out, label_of_code, labels)
+    held_out_parts = _held_out_dataset(source, section, statistics, held_out, label_of_code, labels)
     return StreamedDataset(source, training, statistics, label_of_code, *held_out_parts)
 
 
@@ -231,23 +251,26 @@ def _make_records(
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Return a batch as records, and a mask of those with a target. DataError names the row, after `rows_before`."""
     fields: dict[str, NDArray[Any]] = {}
+    kept = _has_target(batch, source)
     for name, column in batch.items():
-        fields[name] = statistics.encode(name, column) if isinstance(column, DictionaryColumn) else column
+        if isinstance(column, DictionaryColumn):
+            fields[name] = statistics.encode(name, column, kept, source.name)
+            continue
+        fields[name] = column
         if fields[name].dtype.kind == "b":
             fields[name] = fields[name].astype(np.uint8)
-    count = len(next(iter(fields.values())))
-    records = np.empty(count, [(name, values.dtype, values.shape[1:]) for name, values in fields.items()])
-    kept = np.ones(count, bool)
+    records = np.empty(len(kept), [(name, values.dtype, values.shape[1:]) for name, values in fields.items()])
     faults: list[Fault] = []
     whole_rows = {name for name, kind in source.kinds.items() if KINDS[kind].is_whole_row}
     for name, values in fields.items():
         records[name] = values
-        absent = np.zeros(count, bool)
+        absent = np.zeros(len(kept), bool)
         if name in statistics.codes:
-            absent = values == statistics.codes[name].get(None, -1)
-            if len(statistics.codes[name].keys() - {None}) > type_inference.MAX_CATEGORIES:
-                problem = f"more than {type_inference.MAX_CATEGORIES} distinct values: too many for a category"
-                faults.append(Fault(f"column {name}", problem, "exclude the column: list the others in data.columns"))
+            absent = kept & (values == 0)
+            if name in source.target_names and len(statistics.codes[name]) > type_inference.MAX_CATEGORIES + 1:
+                problem = f"too many classes: more than {type_inference.MAX_CATEGORIES}"
+                fix = "write task = 'regression' if it is a quantity, or choose another target"
+                faults.append(Fault(f"column {name}", problem, fix))
         elif values.dtype.kind == "f":
             invalid = ~np.isfinite(values)
             if values.ndim == 1 and name not in whole_rows:
@@ -257,14 +280,26 @@ def _make_records(
                 row = rows_before + 1 + int(np.argwhere(invalid)[0][0])
                 problem = f"expected a finite number, found {values[invalid].flat[0]}"
                 faults.append(Fault(f"row {row}, column {name}", problem, "correct the value, or remove the row"))
+        if name in source.target_names:
+            absent = ~kept
         if section.missing == "refuse" and absent.any():
             row = rows_before + 1 + int(absent.argmax())
             faults.append(Fault(f"column {name}", f"missing values: row {row}", "write missing = 'impute' in [data]"))
-        if name in source.target_names:
-            kept &= ~absent
     if faults:
         raise DataError(source.name, faults)
     return records, kept
+
+
+def _has_target(batch: Batch, source: DataSource) -> NDArray[np.bool_]:
+    """Return a mask of the rows of a batch whose targets are known."""
+    masks = []
+    for name in source.target_names:
+        column = batch[name]
+        if isinstance(column, DictionaryColumn):
+            masks.append(np.array([value is not None for value in column.values])[column.codes])
+        else:
+            masks.append(~np.isnan(column))
+    return np.asarray(np.logical_and.reduce(masks))
 
 
 def _encode_classes(
@@ -272,14 +307,11 @@ def _encode_classes(
 ) -> tuple[NDArray[np.int64], tuple[str | int, ...]]:
     """Return the index of the label for each code of the target, and the labels."""
     (target,) = source.target_names
-    codes = statistics.codes[target]
-    known = [value for value in codes if value is not None]
+    known = [value for value in statistics.codes[target].remembered if value is not None]
     indices, labels = encode_labels(
         source.name, target, known if source.keep_labels else type_inference.parse_labels(known)
     )
-    label_of_code = np.zeros(len(codes), np.int64)
-    label_of_code[[value is not None for value in codes]] = indices
-    return label_of_code, labels
+    return np.concatenate([np.zeros(1, np.int64), indices]), labels
 
 
 def _targets(records: NDArray[Any], source: DataSource, label_of_code: NDArray[np.int64] | None) -> NDArray[Any]:
@@ -288,8 +320,21 @@ def _targets(records: NDArray[Any], source: DataSource, label_of_code: NDArray[n
     return np.column_stack([records[name] for name in source.target_names])
 
 
+def _is_wide(statistics: RunningStatistics, name: str, kind: str) -> bool:
+    """Return True if a column has too many texts for a category."""
+    return kind == "category" and len(statistics.codes[name]) - 1 > type_inference.MAX_CATEGORIES
+
+
+def _decode(name: str, records: NDArray[Any], kinds: Mapping[str, str], statistics: RunningStatistics) -> NDArray[Any]:
+    """Return a column of records as `Column.encode` takes it."""
+    if (texts := statistics.codes.get(name)) is None:
+        return records[name].copy()
+    return COLUMN_KINDS[kinds[name]].from_texts(texts.texts(records[name]), name)
+
+
 def _held_out_dataset(
     source: DataSource,
+    section: DataSection,
     statistics: RunningStatistics,
     held_out: list[tuple[NDArray[Any], RowNumbers]],
     label_of_code: NDArray[np.int64] | None,
@@ -298,15 +343,17 @@ def _held_out_dataset(
     """Return the validation rows, then the test rows, as a dataset in memory."""
     records, numbers = (np.concatenate(part) for part in zip(*held_out, strict=True))
     validation_rows = len(held_out[0][0])
-    inputs = {
-        name: COLUMN_KINDS[kind].from_texts(list(statistics.codes[name]), name)[records[name]]
-        if name in statistics.codes
-        else records[name].copy()
+    kinds = {
+        name: "text" if name not in section.kinds and _is_wide(statistics, name, kind) else kind
         for name, kind in source.kinds.items()
     }
+    inputs = {name: _decode(name, records, kinds, statistics) for name in kinds}
+    if texts := [name for name, kind in kinds.items() if kind != source.kinds[name]]:
+        limit = type_inference.MAX_CATEGORIES
+        source.notes.append(f"read as text, with more than {limit} distinct values: {', '.join(texts)}")
     targets = _targets(records, source, label_of_code)
     dataset = Dataset(
-        source.name, source.fingerprint.sha256, inputs, source.kinds, source.target_names, targets, labels,
+        source.name, source.fingerprint.sha256, inputs, kinds, source.target_names, targets, labels,
         numbers.tolist(), source.notes, "row", formats=source.formats,
     )  # fmt: skip
     no_rows = np.empty(0, np.int64)

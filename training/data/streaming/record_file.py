@@ -19,6 +19,7 @@ from training.errors import DataError
 
 # A chunk, at most: neighbouring records that stay together until they are shuffled in a block.
 CHUNK_ROWS, CHUNK_BYTES = 1024, 128 << 10
+_BLOCK_BYTES = 4 << 20  # read at a time
 
 
 class RecordFile:
@@ -54,6 +55,12 @@ class RecordFile:
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Read the records from `start` to `stop`."""
         return self.read_ranges([(start, stop)])
+
+    def blocks(self) -> Iterator[NDArray[Any]]:
+        """Yield all records in order, a few megabytes at a time."""
+        size = max(1, _BLOCK_BYTES // self.dtype.itemsize)
+        for start in range(0, len(self), size):
+            yield self.read(start, min(start + size, len(self)))
 
     def read_ranges(self, ranges: list[tuple[int, int]]) -> NDArray[Any]:
         """Read the records of several ranges, one after the other. Several threads may do so at a time."""

@@ -73,14 +73,6 @@ def _choose_source_fields(first: Table, section: DataSection, fingerprint: Finge
     notes = table_dataset.table_notes(first, section)
     target_names, names = table_dataset.choose_columns(first, section, notes=notes)
     kinds = table_dataset.choose_kinds(first, names, section)
-    if texts := [name for name, kind in kinds.items() if kind == "text"]:
-        if section.columns is not None or len(texts) == len(names):
-            problem = "expected numbers, dates or categories, as free text cannot be streamed; found text"
-            fix = "write stream = false in [data], or exclude the column: list the others in data.columns"
-            raise DataError(first.name, [Fault(f"column {name}", problem, fix) for name in texts])
-        names = [name for name in names if name not in texts]
-        kinds = {name: kinds[name] for name in names}
-        notes.append(f"left out columns of free text, which cannot be streamed: {', '.join(texts)}")
     task = table_dataset.choose_task(first, target_names, section, notes)
     if task == "classification":
         table_dataset.check_classes(first, target_names[0])
