@@ -4,8 +4,8 @@
     artifact.data                                 the bytes of a valid artifact
     artifact.forge(arrays=...)                    a valid frame around any content
 
-Each other script in this folder breaks one rule of the format. `python -m tests.attacks.crcs_are_true FOLDER` writes
-its hostile files, to test any reader.
+Each script in the folders beside it, one for each section of the specification, breaks one rule.
+`python -m tests.attacks.members.crcs_are_true FOLDER` writes its hostile files, to test any reader.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ import pytest
 from benchmarks.switching import MOVES, NAME, Service, driven, load, move, published, small
 from model_store.registry import signing
 from model_store.registry.store import Store, open_store
-from tests.attacks import arrays_are_finite
+from tests.attacks.arrays import arrays_are_finite
 from tests.attacks.forge import valid_artifact
 from tests.service.conftest import break_version
 
