@@ -107,7 +107,7 @@ DEFENCES = {
     ),
     "scrapes wait for health checks": Defence(
         "service/server/event_loop.py", "UNLOGGED_ROUTES - {METRICS_PATH}", "UNLOGGED_ROUTES",
-        "tests/service/server/test_event_worker.py::test_a_flood_of_scrapes_does_not_delay_health_checks",
+        "tests/service/server/event_worker/test_event_worker.py::test_a_flood_of_scrapes_does_not_delay_health_checks",
     ),
     "few golden rows of many features are checked": Defence(
         "model_store/artifact/model.py", "min(by_cost, MAX_BATCH_VALUES // self.signature.width)", "by_cost",
@@ -144,7 +144,7 @@ DEFENCES = {
     ),
     "messages about a malformed head quote nothing of it": Defence(
         "service/server/gunicorn_compat.py", 'else problem\n', 'else str(error)\n',
-        "tests/service/server/test_secrets_in_heads.py::"
+        "tests/service/server/event_worker/test_secrets_in_heads.py::"
         "test_the_head_of_a_rejected_request_is_neither_logged_nor_returned",
     ),
     "log lines have visible characters only": Defence(
@@ -239,11 +239,11 @@ DEFENCES = {
     ),
     "a large response is rendered in blocks of rows": Defence(
         "service/protocols/row_blocks.py", "BLOCK_VALUES = 2**15", "BLOCK_VALUES = 2**40",
-        "tests/service/server/test_large_responses.py::test_the_largest_response_takes_little_more_than_its_own_memory",
+        "tests/service/server/event_worker/test_large_responses.py::test_the_largest_response_takes_little_more_than_its_own_memory",
     ),
     "the pieces of a large response count as output": Defence(
         "service/server/admission.py", "output_bytes += sum(map(len, connection.send_pieces))", "pass",
-        "tests/service/server/test_large_responses.py"
+        "tests/service/server/event_worker/test_large_responses.py"
         "::test_a_client_that_does_not_read_keeps_no_other_waiting_and_counts_as_output",
     ),
     "a forwarded prefix has no escaped dot": Defence(
@@ -295,42 +295,42 @@ DEFENCES = {
     ),
     "bodies of small chunks are decoded in turns": Defence(
         "service/server/request_reader.py", "for _ in range(3 * CHUNKS_PER_READ):", "while True:",
-        "tests/service/server/test_event_loop.py::test_a_body_of_small_chunks_does_not_delay_other_requests",
+        "tests/service/server/event_worker/test_event_loop.py::test_a_body_of_small_chunks_does_not_delay_other_requests",
     ),
     "requests that wait too long are shed": Defence(
         "service/server/admission.py", "- connection.arrived_at > MAX_QUEUE_SECONDS",
         "- connection.arrived_at > 1e9",
-        "tests/service/server/test_event_worker.py::"
+        "tests/service/server/event_worker/test_event_worker.py::"
         "test_a_request_queued_for_too_long_is_shed_and_its_connection_kept",
     ),
     "health checks are served one per turn": Defence(
         "service/server/event_loop.py", "self._queue_of(connection, request.head.path).append(connection)",
         "(self.queue.append if request.head.path in '/a/b/c' else self.queue.appendleft)(connection)",
-        "tests/service/server/test_event_worker.py::test_a_flood_of_health_checks_does_not_delay_other_requests",
+        "tests/service/server/event_worker/test_event_worker.py::test_a_flood_of_health_checks_does_not_delay_other_requests",
     ),
     "a load does not block the event loop": Defence(
         "service/registry/registry.py", "if not load or self._on_event_loop_thread():", "if not load:",
-        "tests/service/server/test_background_loading.py::test_loading_a_version_does_not_delay_other_requests",
+        "tests/service/server/event_worker/test_background_loading.py::test_loading_a_version_does_not_delay_other_requests",
     ),
     "a version that cannot be loaded is not retried at once": Defence(
         "service/registry/registry.py", "if self._loader.in_backoff(*key):", "if False:",
-        "tests/service/server/test_background_loading.py::test_a_version_that_cannot_be_loaded_is_503_and_is_not_retried_at_once",
+        "tests/service/server/event_worker/test_background_loading.py::test_a_version_that_cannot_be_loaded_is_503_and_is_not_retried_at_once",
     ),
     "requests that wait for a load do not count toward the input limit": Defence(
         "service/server/event_worker.py", "loop.admission.release_input_bytes(connection)", "pass",
-        "tests/service/server/test_blocking_executor.py::test_waiting_requests_are_bounded_and_do_not_count_toward_the_input_limit",
+        "tests/service/server/event_worker/test_blocking_executor.py::test_waiting_requests_are_bounded_and_do_not_count_toward_the_input_limit",
     ),
     "buffered input is bounded": Defence(
         "service/server/admission.py", "if connection.input_bytes:  # else it is shed already", "if False:",
-        "tests/service/server/test_memory_limits.py::test_input_is_bounded_for_all_connections_together",
+        "tests/service/server/event_worker/test_memory_limits.py::test_input_is_bounded_for_all_connections_together",
     ),
     "large uploads shed no small request": Defence(
         "service/server/admission.py", "filter(self.is_large, self.connections)", "self.connections",
-        "tests/service/server/test_memory_limits.py::test_large_uploads_shed_no_small_request",
+        "tests/service/server/event_worker/test_memory_limits.py::test_large_uploads_shed_no_small_request",
     ),
     "large requests take at most half of the time while small ones wait": Defence(
         "service/server/event_worker.py", "(not loop.queue or self._large_request_seconds <= 0)", "True",
-        "tests/service/server/test_event_worker.py::"
+        "tests/service/server/event_worker/test_event_worker.py::"
         "test_large_requests_take_at_most_half_of_the_time_while_small_ones_wait",
     ),
     "only the proxy sets X-Forwarded-Proto": Defence(
@@ -389,33 +389,33 @@ DEFENCES = {
     ),
     "under overload many connections are accepted in a turn": Defence(
         "service/server/acceptor.py", "if now - self._backlog_since > OVERLOAD_SECONDS:", "if False:",
-        "tests/service/server/test_memory_limits.py::test_overload_does_not_leave_connections_in_the_backlog",
+        "tests/service/server/event_worker/test_memory_limits.py::test_overload_does_not_leave_connections_in_the_backlog",
     ),
     "idle connections are closed for new ones": Defence(
         "service/server/admission.py", "not waits_for_next, connection.deadline", "connection.deadline",
-        "tests/service/server/test_memory_limits.py::test_idle_clients_do_not_shut_out_new_ones",
+        "tests/service/server/event_worker/test_memory_limits.py::test_idle_clients_do_not_shut_out_new_ones",
     ),
     "a process without descriptors allows fewer connections": Defence(
         "service/server/acceptor.py", "self._on_fd_exhaustion(e)", "pass",
-        "tests/service/server/test_memory_limits.py::test_without_descriptors_the_connection_limit_is_lowered",
+        "tests/service/server/event_worker/test_memory_limits.py::test_without_descriptors_the_connection_limit_is_lowered",
     ),
     "the connection limit is restored": Defence(
         "service/server/admission.py", "        self.connection_limit = MAX_CONNECTIONS\n        return True",
         "        return True",
-        "tests/service/server/test_memory_limits.py::test_the_connection_limit_is_restored_once_descriptors_suffice",
+        "tests/service/server/event_worker/test_memory_limits.py::test_the_connection_limit_is_restored_once_descriptors_suffice",
     ),
     "a shortage of the whole system closes no connection": Defence(
         "service/server/acceptor.py", "if e.errno == errno.EMFILE:", "if True:",
-        "tests/service/server/test_memory_limits.py::test_a_passing_shortage_of_the_system_closes_no_connection",
+        "tests/service/server/event_worker/test_memory_limits.py::test_a_passing_shortage_of_the_system_closes_no_connection",
     ),
     "accepting pauses during a shortage": Defence(
         "service/server/acceptor.py", "self._pause(e)", "pass",
-        "tests/service/server/test_memory_limits.py::test_accepting_pauses_while_the_system_is_short",
+        "tests/service/server/event_worker/test_memory_limits.py::test_accepting_pauses_while_the_system_is_short",
     ),
     "an internal error closes one connection": Defence(
         "service/server/event_loop.py", "except Exception:  # noqa: BLE001 - a fault of ours",
         "except ZeroDivisionError:  #",
-        "tests/service/server/test_event_loop.py::test_an_internal_error_closes_its_own_connection_only",
+        "tests/service/server/event_worker/test_event_loop.py::test_an_internal_error_closes_its_own_connection_only",
     ),
     "labels of versions are bounded": Defence(
         "service/telemetry/metrics.py", "full = len(self._version_labels) >= MAX_LABELLED_VERSIONS", "full = False",
@@ -466,7 +466,7 @@ DEFENCES = {
     ),
     "requests that overload sheds are counted for their model": Defence(
         "service/server/error_responses.py", "None if head is None else self._recorder.served_at(head.path)", "None",
-        "tests/service/server/test_event_worker.py::test_requests_rejected_by_overload_are_counted_for_their_model",
+        "tests/service/server/event_worker/test_event_worker.py::test_requests_rejected_by_overload_are_counted_for_their_model",
     ),
     "counts without space are logged": Defence(
         "service/telemetry/cell_file.py", "            except OSError as e:\n                self._private = True",

@@ -14,7 +14,7 @@ from service.security.api_keys import generate_key
 from tests.service.conftest import store  # noqa: F401 - a fixture
 from tests.service.routes.test_docs import CHROMIUM, FLAGS
 from tests.service.server.conftest import loop, own_server  # noqa: F401 - fixtures
-from tests.service.server.event_worker_harness import Loop
+from tests.service.server.event_worker.harness import Loop
 
 SHOP = "https://shop.example"
 GOOD = {"instances": [[3, 80]]}

@@ -10,7 +10,7 @@ import pytest
 from model_store.registry.store import Store, open_store
 from service.server import event_loop, request_reader
 from tests.service.conftest import image, penguins, price
-from tests.service.server.event_worker_harness import Loop
+from tests.service.server.event_worker.harness import Loop
 from tests.service.server.server_process import Server
 
 

@@ -23,7 +23,7 @@ from service.config import Settings
 from service.security.api_keys import generate_key
 from service.server.gunicorn_app import GunicornApplication
 from tests.service.conftest import image, penguins, price
-from tests.service.server.event_worker_harness import Loop
+from tests.service.server.event_worker.harness import Loop
 
 PRICE, IMAGE, PENGUINS = "/models/price/predict", "/models/image/predict", "/models/penguins/predict"
 PENGUIN = {"island": "Biscoe", "mass": 4200.5, "sex": None}

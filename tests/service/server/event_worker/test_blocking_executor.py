@@ -15,8 +15,8 @@ from service.config import Settings
 from service.registry.errors import WouldBlock
 from service.server import blocking_executor as module
 from service.server import event_loop
-from tests.service.server.event_worker_harness import App, Environ, Loop, error_of, post
-from tests.service.server.loading_harness import Gate, end, waited
+from tests.service.server.event_worker.harness import App, Environ, Loop, error_of, post
+from tests.service.server.event_worker.loading_harness import Gate, end, waited
 
 
 class Loading(App):

@@ -16,7 +16,7 @@ from service.server import fast_path as fast_path_module
 from service.server.wsgi_bridge import MAX_BUFFERED_BYTES
 from tests.service.conftest import MakeClient
 from tests.service.routes.test_row_limits import CLASSES, NATIVE, classifier
-from tests.service.server.event_worker_harness import Environ, Loop, post
+from tests.service.server.event_worker.harness import Environ, Loop, post
 from tests.service.server.server_process import Server
 from tests.service.server.test_fast_path import fast_path_of, take
 

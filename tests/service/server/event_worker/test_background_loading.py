@@ -19,8 +19,8 @@ from service.registry.registry import ModelRegistry
 from service.server import blocking_executor as module
 from service.server.gunicorn_app import GunicornApplication
 from tests.service.conftest import break_version, price, with_golden
-from tests.service.server.event_worker_harness import Loop
-from tests.service.server.loading_harness import GOOD, Gate, end, waited
+from tests.service.server.event_worker.harness import Loop
+from tests.service.server.event_worker.loading_harness import GOOD, Gate, end, waited
 
 
 class Service:

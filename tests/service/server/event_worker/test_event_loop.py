@@ -10,7 +10,7 @@ import pytest
 from service.http.responses import RESPONSE_HEADERS
 from service.server import acceptor, admission, event_loop, request_reader
 from service.server.connection import READ_TIMEOUT_SECONDS
-from tests.service.server.event_worker_harness import LAST_CHUNK, Loop, error_of, in_small_chunks, post, queued_clients
+from tests.service.server.event_worker.harness import LAST_CHUNK, Loop, error_of, in_small_chunks, post, queued_clients
 
 
 def test_a_connection_is_kept_for_the_next_request(loop: Loop) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from model_store.registry.store import open_store
 from tests.service.conftest import price
-from tests.service.server.event_worker_harness import Loop, error_of
+from tests.service.server.event_worker.harness import Loop, error_of
 from tests.service.server.server_process import Server
 
 SECRET = b"fp_5ecret"

@@ -11,7 +11,7 @@ import pytest
 
 from service.server import acceptor, admission, event_loop
 from service.server.connection import READ_TIMEOUT_SECONDS
-from tests.service.server.event_worker_harness import Loop, error_of, post, queued_clients
+from tests.service.server.event_worker.harness import Loop, error_of, post, queued_clients
 
 
 def test_input_is_bounded_for_all_connections_together(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:

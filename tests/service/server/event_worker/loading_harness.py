@@ -6,7 +6,7 @@ import socket
 import threading
 from typing import Any
 
-from tests.service.server.event_worker_harness import Loop
+from tests.service.server.event_worker.harness import Loop
 
 GOOD = b'{"instances": [[3, 80]]}'
 

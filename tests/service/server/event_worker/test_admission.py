@@ -18,7 +18,7 @@ from service.config import Settings
 from service.server import admission, blocking_executor, connection, event_loop, event_worker, request_reader
 from service.server.gunicorn_app import GunicornApplication
 from tests.service.conftest import price, with_golden
-from tests.service.server.event_worker_harness import LAST_CHUNK, Loop, in_small_chunks, post
+from tests.service.server.event_worker.harness import LAST_CHUNK, Loop, in_small_chunks, post
 
 GOOD, BAD = b'{"instances": [[3, 80]]}', b'{"instances": [[3, "x"]]}'
 PREDICT = "/models/price/predict"

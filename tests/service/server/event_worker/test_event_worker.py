@@ -12,7 +12,7 @@ import pytest
 
 from service.server import admission, event_loop, event_worker
 from service.server.connection import READ_TIMEOUT_SECONDS
-from tests.service.server.event_worker_harness import Loop, error_of, post, queued_clients
+from tests.service.server.event_worker.harness import Loop, error_of, post, queued_clients
 
 
 def test_the_application_receives_only_complete_requests(loop: Loop) -> None:

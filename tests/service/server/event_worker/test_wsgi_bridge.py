@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.service.server.event_worker_harness import Environ, Loop, error_of, post
+from tests.service.server.event_worker.harness import Environ, Loop, error_of, post
 
 Application = Callable[[Environ, Callable[..., Any]], Any]
 
