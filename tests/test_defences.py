@@ -46,6 +46,10 @@ DEFENCES = {
         "service/http/request_body.py", "else max(others))", "else 0)",
         "tests/service/http/test_request_body.py::test_lines_of_csv_count_as_values_also_empty_ones",
     ),
+    "no example is made of a large row": Defence(
+        "model_store/artifact/model.py", "if self.example_values > MAX_EXAMPLE_VALUES:", "if False:",
+        "tests/service/registry/test_example_request.py::test_no_example_is_made_of_a_large_row",
+    ),
     "an example that is too long is not made": Defence(
         "service/routes/error_examples.py", "if _min_row_bytes(served) <= _MAX_BODY_BYTES:", "if True:",
         "tests/service/routes/test_wide_models.py::"

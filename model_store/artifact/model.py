@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,9 @@ from model_store.nn import Array, Sequential
 from model_store.nn.cost import MAX_BATCH_VALUES, MAX_ROW_OPERATIONS
 from model_store.schema.signature import ClassificationOutput, Signature
 from model_store.utils.values import integral_floats_to_ints
+
+MAX_EXAMPLE_VALUES = 10_000  # of a row and its prediction: a row of 4096 x 4096 takes 650 MB as Python lists
+MAX_EXAMPLE_CHARACTERS = 100_000  # of the texts of a row
 
 
 @dataclass(frozen=True)
@@ -62,15 +66,29 @@ class Model:
         return self.signature.decode(self.network(self.encode(instances)), top_k)
 
     @property
+    def example_values(self) -> int:
+        """The number of values of a row and of its prediction."""
+        return sum(math.prod(column.shape) for column in self.signature.inputs) + self.network.output_size
+
+    @property
     def example_row(self) -> Any:
-        """A valid row: the first golden one, else one of typical values; by column name if the columns have names."""
+        """A valid row: the first golden one, else one of typical values; by column name if the columns have names.
+
+        None, before anything is made, for more than `MAX_EXAMPLE_VALUES`; and for texts of more than
+        `MAX_EXAMPLE_CHARACTERS`.
+        """
+        if self.example_values > MAX_EXAMPLE_VALUES:
+            return None
         columns = self.signature.inputs
         if columns[0].is_whole_row:
             return self.golden.instances[0] if self.golden else columns[0].typical_value()
         row = self.golden.instances[0] if self.golden else [column.typical_value() for column in columns]
-        if isinstance(row, dict):
-            return row
-        return dict(zip(self.signature.names, integral_floats_to_ints(row), strict=True))
+        values = row.values() if isinstance(row, dict) else row
+        if sum(len(value) for value in values if isinstance(value, str)) > MAX_EXAMPLE_CHARACTERS:
+            return None
+        return (
+            row if isinstance(row, dict) else dict(zip(self.signature.names, integral_floats_to_ints(row), strict=True))
+        )
 
     def check_golden(self) -> None:
         """Raise ArtifactError unless this machine reproduces the golden outputs, with the same bits in any batch.

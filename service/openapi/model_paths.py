@@ -73,7 +73,9 @@ def add_model_paths(
         warnings=array_schema(ref("Fault")),
         receipt=ref("Receipt"),
     )
-    response_example = {"model": name, "version": served.number, "predictions": [example.prediction]}
+    rows_example = example and {"instances": [example.instance]}
+    tensors_example = example and {"inputs": tensors.row_to_tensors(signature, example.instance)}
+    response_example = example and {"model": name, "version": served.number, "predictions": [example.prediction]}
 
     def add(path: str, tag: str, prefix: str, request_body: Json, response_body: Json, errors: str) -> None:
         native = errors == "E"
@@ -92,7 +94,6 @@ def add_model_paths(
             add_octet_stream(operation["responses"]["200"])
         spec.path(path, operations={"post": operation})
 
-    rows_example = {"instances": [example.instance]}
     request_body = json_content(component("request", request), rows_example)
     response_body = json_content(component("response", response), response_example)
     add(f"/models/{name}/predict", "models", "predict", request_body, response_body, "E")
@@ -102,7 +103,6 @@ def add_model_paths(
     response_body = json_content(component("v1.response", response))
     add(f"/v1/models/{name}:predict", "tensorflow serving", "v1", request_body, response_body, "P")
     request, response = _open_inference_schemas(served)
-    tensors_example = {"inputs": tensors.row_to_tensors(signature, example.instance)}
     request_body = json_content(component("v2.request", request), tensors_example)
     response_body = json_content(component("v2.response", response))
     add(f"/v2/models/{name}/infer", "open inference", "v2", request_body, response_body, "P")

@@ -145,7 +145,12 @@ class ModelSchema(ModelSummarySchema):
     output = fields.Nested(OutputSchema, required=True)
     max_rows = fields.Integer(required=True, metadata={"description": "The most rows of a request without `top_k`."})
     training = fields.Dict(keys=fields.String(), values=fields.Raw(), required=True)
-    example = fields.Nested(PredictedExampleSchema, required=True)
+    example = fields.Nested(
+        PredictedExampleSchema,
+        required=True,
+        allow_none=True,
+        metadata={"description": "null if a row is too large for an example."},
+    )
 
 
 class ExampleRequestSchema(Schema):

@@ -8,6 +8,9 @@ from weakref import WeakKeyDictionary
 
 import orjson
 
+from model_store.artifact.model import MAX_EXAMPLE_CHARACTERS, MAX_EXAMPLE_VALUES
+from service.http.exceptions import error_at
+from service.registry.example_request import ExampleRequest
 from service.registry.loaded_version import LoadedVersion
 from service.registry.registry import ModelRegistry
 from service.registry.snapshot import ModelEntry, Snapshot
@@ -87,8 +90,23 @@ def model_details(entry: ModelEntry, served: LoadedVersion) -> dict[str, Any]:
         "output": model.signature.output.public_details(),
         "max_rows": served.max_rows,
         "training": {key: model.training[key] for key in _TRAINING_KEYS if key in model.training},
-        "example": {"instances": [served.example.instance], "predictions": [served.example.prediction]},
+        "example": _example_details(served.example),
     }
+
+
+def _example_details(example: ExampleRequest | None) -> dict[str, Any] | None:
+    return example and {"instances": [example.instance], "predictions": [example.prediction]}
+
+
+def require_example(served: LoadedVersion) -> ExampleRequest:
+    """Return a version's example; ApiError 404 if a row of it is too large for one."""
+    if served.example is None:
+        problem = (
+            f"{served.name} has none: a row and its prediction have {served.model.example_values} values, "
+            f"and an example at most {MAX_EXAMPLE_VALUES}, with {MAX_EXAMPLE_CHARACTERS} characters of text"
+        )
+        raise error_at(404, "not_found", "example", problem, f"make a row of the inputs in /models/{served.name}")
+    return served.example
 
 
 def _publication_details(entry: ModelEntry, served: LoadedVersion | None) -> dict[str, Any] | None:

@@ -14,9 +14,14 @@ class ExampleRequest:
     prediction: Any
 
 
-def make_example(model: Model) -> ExampleRequest:
-    """Return the first golden row with its recorded prediction; without golden rows, predict a typical row."""
+def make_example(model: Model) -> ExampleRequest | None:
+    """Return the first golden row with its recorded prediction; without golden rows, predict a typical row.
+
+    None if they are too large for an example: see `Model.example_row`.
+    """
     instance = model.example_row
+    if instance is None:
+        return None
     if model.golden:
         return ExampleRequest(instance, model.signature.decode(model.golden.outputs[:1])[0])
     return ExampleRequest(instance, model.predict([instance])[0])

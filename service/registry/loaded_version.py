@@ -22,7 +22,7 @@ class LoadedVersion:
     digest: str
     model: Model
     schema: PredictSchema
-    example: ExampleRequest
+    example: ExampleRequest | None  # None if a row is too large for one
     batching: BatchingPolicy
     row_limit: RowLimit
     publication: Publication | None = None  # as read with it; see `ModelEntry.publication`

@@ -125,21 +125,28 @@ def create_blueprint(registry: ModelRegistry, settings: Settings) -> Blueprint:
 
 
 def _page_model(entry: ModelEntry, served: LoadedVersion, curl: str) -> dict[str, Any]:
-    """Return a model's details with what the page shows: a curl command with its response, fields and metrics."""
+    """Return a model's details with what the page shows: a curl command with its response, fields and metrics.
+
+    A model without an example has neither command nor response, and its form is empty.
+    """
     details = model_metadata.model_details(entry, served)
-    example = details["example"]
-    body = orjson.dumps({"instances": example["instances"]}).decode()
     path = f"/models/{details['name']}/predict"
-    url = shlex.quote(request.root_url.rstrip("/") + path)
-    return details | {
+    page = details | {
         "path": path,
+        "metrics": _metrics_table(details["training"]),
+        "fields": [column.form_field() for column in served.model.signature.inputs],
+    }
+    example = details["example"]
+    if example is None:
+        return page
+    body = orjson.dumps({"instances": example["instances"]}).decode()
+    url = shlex.quote(request.root_url.rstrip("/") + path)
+    return page | {
         "curl": f"{curl} {url} -d {shlex.quote(printable(body))}",
         "request": body,
         "response": _indented_json(
             {"model": details["name"], "version": details["version"], "predictions": example["predictions"]}
         ),
-        "metrics": _metrics_table(details["training"]),
-        "fields": [column.form_field() for column in served.model.signature.inputs],
     }
 
 

@@ -33,7 +33,10 @@ REPOSITORY_PATH = "/v2/repository/"
 
 
 def error_example(registry: ModelRegistry, faults: list[Fault]) -> dict[str, Any] | None:
-    """Return `{"body": ..., "curl": "..."}`, without the body if it is long, or None if no model can predict."""
+    """Return `{"body": ..., "curl": "..."}`, without the body if it is long.
+
+    None if no model can predict, or if a row of the model is too large for an example.
+    """
     base, curl = request.root_url.rstrip("/"), "curl -s"
     if current_app.extensions["keys"]:
         curl += ' -H "Authorization: Bearer $FORWARD_PASS_KEY"'
@@ -43,11 +46,12 @@ def error_example(registry: ModelRegistry, faults: list[Fault]) -> dict[str, Any
         url = shlex.quote(base + quote(path))
         return {"body": {}, "curl": f"{curl} {url} -H 'Content-Type: application/json' -d '{{}}'"}
     served, is_requested = _intended_version(registry)
-    if served is None:
+    if served is None or served.example is None:
         return None
     url = shlex.quote(base + quote(_predict_path(served, is_requested), safe="/:"))
     if _min_row_bytes(served) <= _MAX_BODY_BYTES:  # else a short request would cost as much as a long row
-        body = _example_body(served, _example_row(served, faults), is_only_model=len(registry.snapshot.entries) == 1)
+        row = _example_row(served, served.example.instance, faults)
+        body = _example_body(served, row, is_only_model=len(registry.snapshot.entries) == 1)
         text = orjson.dumps(body).decode()
         if len(text) <= _MAX_BODY_BYTES:
             return {"body": body, "curl": f"{curl} {url} -d {shlex.quote(printable(text))}"}
@@ -128,8 +132,8 @@ def _example_body(served: LoadedVersion, row: Any, *, is_only_model: bool) -> di
     return {"instances": [row]}
 
 
-def _example_row(served: LoadedVersion, faults: list[Fault]) -> Any:
-    """Return the first row with an error, or else the first row, repaired; the model's example if none was sent."""
+def _example_row(served: LoadedVersion, example: Any, faults: list[Fault]) -> Any:
+    """Return the first row with an error, or else the first row, repaired; `example` if none was sent."""
     of_tensors = "sent_tensors" in g  # their errors name a row or a tensor
     location = re.compile(r"rows\.(\d{1,9})" if of_tensors else r"(?:instances|inputs|line)[. ](\d{1,9})")
     number = next((int(found[1]) for fault in faults if (found := location.match(fault.location))), 0)
@@ -137,8 +141,6 @@ def _example_row(served: LoadedVersion, faults: list[Fault]) -> Any:
         number = g.sent_csv.lines.index(number)
     if of_tensors:
         inputs, tail = g.sent_tensors
-        return repair_row(served, row_from_tensors(served, inputs, tail, number))
+        return repair_row(served, example, row_from_tensors(served, inputs, tail, number))
     rows = g.get("sent_rows")
-    return (
-        repair_row(served, rows[number]) if isinstance(rows, list) and number < len(rows) else served.example.instance
-    )
+    return repair_row(served, example, rows[number]) if isinstance(rows, list) and number < len(rows) else example

@@ -28,8 +28,9 @@ def create_blueprint(registry: ModelRegistry) -> Blueprint:
 
     @blueprint.get("/models/<name>/example")
     @blueprint.get("/models/<name>/versions/<version>/example")
-    def example(name: str, version: str | None = None) -> Response:
+    def example_body(name: str, version: str | None = None) -> Response:
         """Return a valid body for the predict endpoints that take rows."""
-        return json_response({"model": name, "instances": [registry.find(name, version).example.instance]})
+        example = model_metadata.require_example(registry.find(name, version))
+        return json_response({"model": name, "instances": [example.instance]})
 
     return blueprint

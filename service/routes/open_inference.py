@@ -90,7 +90,8 @@ def create_blueprint(
     def example(name: str, version: str | None = None) -> Response:
         """Return a valid body for /infer. Not part of the protocol; the examples in errors use it."""
         served = registry.find(name, version)
-        return json_response({"inputs": tensors.row_to_tensors(served.model.signature, served.example.instance)})
+        instance = model_metadata.require_example(served).instance
+        return json_response({"inputs": tensors.row_to_tensors(served.model.signature, instance)})
 
     @blueprint.get("/v2/models/stats")
     @blueprint.get(f"{_MODEL}/stats")

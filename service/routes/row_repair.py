@@ -23,9 +23,9 @@ _MAX_UNKNOWN_NAMES = 20  # each is compared with all names of the model
 _MAX_TEXTS = 10_000  # of a tensor: more are not parsed to find those of one row
 
 
-def repair_row(served: LoadedVersion, sent: Any) -> Any:
-    """Return a valid row as close to `sent` as possible, with the example's values where nothing is close."""
-    example, columns = served.example.instance, served.model.signature.inputs
+def repair_row(served: LoadedVersion, example: Any, sent: Any) -> Any:
+    """Return a valid row as close to `sent` as possible, with the values of `example` where nothing is close."""
+    columns = served.model.signature.inputs
     if not isinstance(example, Mapping):  # the model takes a single array
         array = next(iter(sent.values()), None) if isinstance(sent, Mapping) else sent
         return _repair_value(served, columns[0], array, example)

@@ -119,9 +119,12 @@ def print_published(console: Console, outcome: Outcome, store: str, aliases: Pub
     if not is_default:
         model, path = f"{model}/{version.number}", f"{path}/versions/{version.number}"
     url = f"http://127.0.0.1:{port}/models/{path}"
-    row = json.dumps(outcome.model.example_row, ensure_ascii=False)
-    if len(row) <= _MAX_ROW_LENGTH:
-        body = json.dumps({"instances": [outcome.model.example_row]}, ensure_ascii=False)
+    example = outcome.model.example_row
+    row = json.dumps(example, ensure_ascii=False)
+    if example is None:  # a row is too large for one
+        commands.append(f"curl {url}")
+    elif len(row) <= _MAX_ROW_LENGTH:
+        body = json.dumps({"instances": [example]}, ensure_ascii=False)
         commands += [
             f"curl {url}/predict -d {shlex.quote(body)}",
             f"models predict {model} --row {shlex.quote(row)}{store_option}",
