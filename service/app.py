@@ -70,7 +70,9 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
         store,
         cache_dir,
         metrics,
-        row_limits=RowLimits(settings.max_instances, settings.max_output_values, settings.max_operations),
+        row_limits=RowLimits(
+            settings.max_instances, settings.max_output_values, settings.max_operations, settings.max_text_characters
+        ),
         max_extra_versions=settings.max_extra_versions,
         follow=settings.follow,
         unloaded_models=UnloadedModels(metrics.counters.directory / "unloaded") if settings.admin else None,

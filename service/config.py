@@ -130,7 +130,8 @@ class Settings:
     max_body_bytes: int = _setting(
         "SERVE_MAX_BODY_BYTES",
         8 * 2**20,
-        "Largest request body; JSON and CSV may hold at most one value per 16 bytes of this limit.",
+        "Largest request body; JSON and CSV may hold at most one value per 16 bytes of this limit, and columns of text "
+        "one character per 4 bytes.",
         minimum=1,
     )
     max_input_bytes: int = _setting(
@@ -275,6 +276,11 @@ class Settings:
     @property
     def worker_count(self) -> int:
         return self.workers or available_cpus()
+
+    @property
+    def max_text_characters(self) -> int:
+        """The most characters in columns of text of a request: each is hashed."""
+        return max(1, self.max_body_bytes // 4)
 
     @property
     def input_limit(self) -> int:

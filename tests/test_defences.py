@@ -46,6 +46,10 @@ DEFENCES = {
         "service/http/request_body.py", "else max(others))", "else 0)",
         "tests/service/http/test_request_body.py::test_lines_of_csv_count_as_values_also_empty_ones",
     ),
+    "characters of texts are limited": Defence(
+        "service/validation/row_limits.py", "if total > self.text_characters and count:", "if False:",
+        "tests/service/routes/test_text_limits.py::test_every_protocol_limits_the_characters_of_texts",
+    ),
     "no example is made of a large row": Defence(
         "model_store/artifact/model.py", "if self.example_values > MAX_EXAMPLE_VALUES:", "if False:",
         "tests/service/registry/test_example_request.py::test_no_example_is_made_of_a_large_row",

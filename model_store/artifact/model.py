@@ -68,7 +68,7 @@ class Model:
     @property
     def example_values(self) -> int:
         """The number of values of a row and of its prediction."""
-        return sum(math.prod(column.shape) for column in self.signature.inputs) + self.network.output_size
+        return sum(math.prod(column.shape) for column in self.signature.inputs) + (self.network.output_size or 1)
 
     @property
     def example_row(self) -> Any:

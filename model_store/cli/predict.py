@@ -39,6 +39,7 @@ from model_store.utils.values import list_names
 
 _JSON_HEAD_BYTES = 1 << 12  # in which JSON begins
 _BATCH_CELLS = 100_000  # a few thousand rows of a table or a hundred images: some megabytes of memory
+_TEXT_CELLS = 200  # that a text counts as: however long the texts, a batch has fewer than a service hashes in a request
 
 
 @dataclass(frozen=True)
@@ -251,7 +252,7 @@ def _predict_file(
     InputError with the lines of invalid rows.
     """
     signature, name, opener = predictor.signature, _display_name(file), FileOpener(file)
-    width = sum(math.prod(column.shape) for column in signature.inputs)
+    width = sum(_TEXT_CELLS if column.kind == "text" else math.prod(column.shape) for column in signature.inputs)
     size = max(1, min(5_000, _BATCH_CELLS // width))
     count, filled = 0, Counter[str]()
     with open_output(output) as target, _progress(opener, file) as advance, ExitStack() as opened:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
@@ -14,12 +12,11 @@ from marshmallow import fields, validate
 from model_store.nn import Array
 from model_store.schema.column import Column, FaultCollector, FormField, RowLocations
 from model_store.utils.number_format import format_number
+from model_store.utils.text_hashing import hashed_counts
 from model_store.utils.values import describe_value
 
 TEXT_FEATURES = 256
 MAX_HASHED_CHARACTERS = 4096  # of a text; the rest does not count
-_WORD = re.compile(r"\w+")
-_NGRAM = 3
 
 
 @dataclass(frozen=True)
@@ -58,23 +55,19 @@ class TextColumn(Column):
 
     def encode(self, values: Array, locations: RowLocations, faults: FaultCollector) -> Array:
         """Return parsed values as features (n, width)."""
-        encoded = np.zeros((len(values), self.features))
+        texts = ["" if text is None else text[:MAX_HASHED_CHARACTERS] for text in values]
+        encoded = hashed_counts(texts, self.features)
+        norms = np.sqrt(np.einsum("ij,ij->i", encoded, encoded))  # exact: the counts are integers
+        encoded /= np.where(norms == 0, 1.0, norms)[:, np.newaxis]
         for i, text in enumerate(values):
             if text is not None:
-                self._add_tokens(text, encoded[i])
-            elif self.fill is not None:
+                continue
+            if self.fill is not None:
                 self.note_filled((i,), locations, faults)
             else:
                 fix = "send a text; the column is required"
                 faults.add(f"{locations[i]}.{self.name}", "expected text, found none", fix)
         return encoded
-
-    def _add_tokens(self, text: str, row: Array) -> None:
-        hashes = [zlib.crc32(token.encode("utf-8", "replace")) for token in _tokens(text[:MAX_HASHED_CHARACTERS])]
-        if hashes:
-            found = np.array(hashes, np.int64)
-            np.add.at(row, found % self.features, np.where(found >> 31, -1.0, 1.0))
-            row /= np.linalg.norm(row) or 1.0
 
     def missing_values(self, count: int) -> Array:
         return np.full(count, None)
@@ -139,12 +132,3 @@ class TextColumn(Column):
 
     def repairs(self, value: Any) -> list[Any]:
         return [value, str(value)]
-
-
-def _tokens(text: str) -> Iterator[str]:
-    """Yield the words of a text in lower case, and the trigrams of each between spaces."""
-    for word in _WORD.findall(text.lower()):
-        yield f"w {word}"
-        padded = f" {word} "
-        for start in range(len(padded) - _NGRAM + 1):
-            yield padded[start : start + _NGRAM]

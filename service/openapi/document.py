@@ -65,7 +65,7 @@ _TOP_K_PARAMETER = {
 _ERROR_DESCRIPTIONS = {
     "400": "The body is incomplete or not valid JSON.",
     "404": "The model or version does not exist. The response lists those that do.",
-    "413": "The body is too large, or has more rows than the model's limit.",
+    "413": "The body is too large, or has more rows or characters of text than the model's limit.",
     "415": "The Content-Type is not supported.",
     "422": "The request is invalid. The response lists every error with its location and a fix.",
     "503": "No version of the model can predict now.",

@@ -73,9 +73,11 @@ def add_model_paths(
         warnings=array_schema(ref("Fault")),
         receipt=ref("Receipt"),
     )
-    rows_example = example and {"instances": [example.instance]}
-    tensors_example = example and {"inputs": tensors.row_to_tensors(signature, example.instance)}
-    response_example = example and {"model": name, "version": served.number, "predictions": [example.prediction]}
+    rows_example = tensors_example = response_example = None
+    if example is not None:
+        rows_example = {"instances": [example.instance]}
+        tensors_example = {"inputs": tensors.row_to_tensors(signature, example.instance)}
+        response_example = {"model": name, "version": served.number, "predictions": [example.prediction]}
 
     def add(path: str, tag: str, prefix: str, request_body: Json, response_body: Json, errors: str) -> None:
         native = errors == "E"

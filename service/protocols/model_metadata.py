@@ -95,7 +95,7 @@ def model_details(entry: ModelEntry, served: LoadedVersion) -> dict[str, Any]:
 
 
 def _example_details(example: ExampleRequest | None) -> dict[str, Any] | None:
-    return example and {"instances": [example.instance], "predictions": [example.prediction]}
+    return None if example is None else {"instances": [example.instance], "predictions": [example.prediction]}
 
 
 def require_example(served: LoadedVersion) -> ExampleRequest:

@@ -53,13 +53,18 @@ class PredictParser:
     def encode(
         self, body: dict[str, Any], served: LoadedVersion | None, faults: list[Fault], top_k: int | None = None
     ) -> tuple[LoadedVersion, EncodedRows]:
-        """Encode the rows of the body for what `find_version` returned. Raises InputError with the errors of both."""
+        """Encode the rows of the body for what `find_version` returned. Raises InputError with the errors of both,
+        or RowLimitError.
+        """
         total = len(faults)
         try:
             if served is None:
-                encoded = self._schema_without_model.encode(body, None)
+                encoded = self._schema_without_model.encode(body)
             else:
-                encoded = served.schema.encode(body, served.row_limit.max_rows(top_k))
+                rows = body.get("instances")
+                if isinstance(rows, list):
+                    served.row_limit.check_rows("instances", rows, top_k)
+                encoded = served.schema.encode(body)
         except InputError as e:
             faults += e.faults
             total += e.total

@@ -58,7 +58,7 @@ def split_body(body: bytes, json_length: str | None, max_bytes: int) -> tuple[di
 
 
 def parse_request(document: dict[str, Any] | None, tail: memoryview, served: LoadedVersion) -> InferRequest:
-    """Parse what `split_body` returned. Raises InputError with all errors, or TooManyRowsError."""
+    """Parse what `split_body` returned. Raises InputError with all errors, or RowLimitError."""
     declared = tensors.output_specs(served.model)
     if document is None:
         return InferRequest(_parse_raw_row(tail, served), {tensor.name: True for tensor in declared})
@@ -68,6 +68,7 @@ def parse_request(document: dict[str, Any] | None, tail: memoryview, served: Loa
     if not faults.total and used != len(tail):
         fix = "set parameters.binary_data_size of each binary input to its number of bytes"
         faults.add("body", f"expected {used} bytes after the JSON, found {len(tail)}", fix)
+    served.row_limit.check_tensors("inputs", given)
     expected = _requested_outputs(document, declared, faults)
     identity = document.get("id")
     if not isinstance(identity, str | None):

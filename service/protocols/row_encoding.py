@@ -9,17 +9,16 @@ from model_store.schema.columns import FaultCollector
 from model_store.utils.values import describe_value
 from service.registry.loaded_version import LoadedVersion
 from service.validation.predict_request import EncodedRows
-from service.validation.row_limits import check_row_count
 
 
 def encode_rows(served: LoadedVersion, rows: Any, location: str, top_k: int | None = None) -> EncodedRows:
-    """Validate and encode untrusted rows. Raises InputError with all errors, or TooManyRowsError."""
+    """Validate and encode untrusted rows. Raises InputError with all errors, or RowLimitError."""
     faults = FaultCollector()
     if not isinstance(rows, list):
         faults.add(location, f"expected a list, found {describe_value(rows)}", "put the row into a list: [row]")
     elif not rows:
         faults.add(location, "expected at least one row, found none", "send [row, ...]")
     faults.raise_if_any()
-    check_row_count(location, len(rows), served.row_limit.max_rows(top_k))
+    served.row_limit.check_rows(location, rows, top_k)
     warnings: list[Fault] = []
     return EncodedRows(served.model.encode(rows, location, warnings), warnings)

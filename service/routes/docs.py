@@ -59,7 +59,11 @@ _ERROR_CODES = (
     (405, ("method_not_allowed",), "The endpoint does not support this method."),
     (408, ("request_timeout",), "The request did not arrive within 30 seconds."),
     (413, ("body_too_large",), "The body exceeds the size limit."),
-    (413, ("too_many_rows",), "The request has more rows than the model's limit. The message says how many fit."),
+    (
+        413,
+        ("too_many_rows",),
+        "The request has more rows or characters of text than the model's limit. The message says how many rows fit.",
+    ),
     (415, ("unsupported_media_type",), "The Content-Type is not supported. It may be left out for JSON."),
     (422, ("invalid_request",), "The request is invalid. The response lists every error."),
     (500, ("internal_error",), "A bug in the service. The cause is in its log under the request_id."),

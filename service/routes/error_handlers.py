@@ -26,7 +26,7 @@ from service.registry.errors import UnavailableError, UnknownModelError
 from service.routes.error_examples import REPOSITORY_PATH, error_example
 from service.security.api_keys import AccessDeniedError
 from service.telemetry.mmap_counters import CountsUnavailableError
-from service.validation.row_limits import TooManyRowsError
+from service.validation.row_limits import RowLimitError
 
 log = logging.getLogger("service")
 
@@ -63,7 +63,7 @@ def error_response(error: ApiError) -> Response:
 def register(app: Flask) -> None:
     app.register_error_handler(ApiError, error_response)
     app.register_error_handler(InputError, _invalid_request)
-    app.register_error_handler(TooManyRowsError, _too_many_rows)
+    app.register_error_handler(RowLimitError, _too_many_rows)
     app.register_error_handler(AccessDeniedError, _access_denied)
     app.register_error_handler(UnknownModelError, _not_found)
     app.register_error_handler(UnavailableError, _unavailable)
@@ -79,7 +79,7 @@ def _invalid_request(error: InputError) -> Response:
     return error_response(ApiError(422, "invalid_request", f"{count} in the request: {error}", error.faults))
 
 
-def _too_many_rows(error: TooManyRowsError) -> Response:
+def _too_many_rows(error: RowLimitError) -> Response:
     return error_response(ApiError(413, "too_many_rows", str(error), [error.fault]))
 
 

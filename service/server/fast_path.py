@@ -36,7 +36,7 @@ from service.server.request_reader import RequestHead
 from service.server.response_head import header_lines, response_head
 from service.telemetry.request_record import RequestRecord, RequestRecorder, clock
 from service.validation.predict_request import is_version_ref
-from service.validation.row_limits import TooManyRowsError
+from service.validation.row_limits import RowLimitError
 from service.validation.simdjson_table import SimdjsonReader
 
 _PREDICT_PATH = re.compile(r"(?:/models/([A-Za-z0-9._-]+)(?:/versions/([A-Za-z0-9._-]+))?)?/predict")
@@ -48,7 +48,7 @@ _FALLBACK_ERRORS = (
     AccessDeniedError,
     NotFound,
     InputError,
-    TooManyRowsError,
+    RowLimitError,
     UnknownModelError,
     UnavailableError,
     WouldBlock,

@@ -18,7 +18,6 @@ from model_store.artifact.model import Model
 from model_store.errors import Fault, InputError, did_you_mean
 from model_store.nn import Array
 from model_store.utils.values import describe_value
-from service.validation.row_limits import check_row_count
 
 QUERY_PARAMETERS = {"warnings": "true", "receipt": "true", "top_k": "5"}  # with a value that is valid
 
@@ -124,13 +123,8 @@ class PredictSchema(Schema):
             elif isinstance(field, ModelNameField):
                 field.expected_name = name
 
-    def encode(self, body: Mapping[str, Any], max_rows: int | None) -> EncodedRows | None:
-        """Return the encoded rows, or None if the schema has no model. Raises InputError with all errors,
-        or TooManyRowsError for more than `max_rows`.
-        """
-        rows = body.get("instances")
-        if max_rows is not None and isinstance(rows, list):
-            check_row_count("instances", len(rows), max_rows)
+    def encode(self, body: Mapping[str, Any]) -> EncodedRows | None:
+        """Return the encoded rows, or None if the schema has no model. Raises InputError with all errors."""
         faults: list[Fault] = []
         known = {key: body[key] for key in self.fields if key in body}
         total = len(body) - len(known)

@@ -6,12 +6,16 @@ A request of 100 kB can ask a model of 1,000 classes for 10,000 rows: an answer 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from model_store.artifact.model import Model
 from model_store.errors import Fault
+from model_store.nn import Array
 from model_store.nn.cost import MAX_BATCH_VALUES
 from model_store.schema.signature import ClassificationOutput
+from model_store.schema.text_column import MAX_HASHED_CHARACTERS, TextColumn
 
 _NAME_CHARACTERS = 32  # of a label or target in a response: a longer one counts as several values
 
@@ -24,6 +28,8 @@ class RowLimit:
     output_values: int  # in a response
     row_values: int  # in a response, for each row
     label_values: int  # the most that one of its labels or targets counts as
+    text_columns: tuple[tuple[int, str], ...]  # index and name of each
+    text_characters: int  # in all text columns of a request
 
     def max_rows(self, top_k: int | None = None) -> int:
         """Return the number of rows, at least 1. A response with the `top_k` most probable labels may have more."""
@@ -32,14 +38,46 @@ class RowLimit:
             values = min(values, (1 + top_k) * self.label_values)  # the label, and the probabilities
         return max(1, min(self.inference_rows, self.output_values // values))
 
+    def check_rows(self, location: str, rows: Sequence[Any], top_k: int | None = None) -> None:
+        """Raise RowLimitError if untrusted rows, of any form, are too many or have too many characters of text."""
+        check_row_count(location, len(rows), self.max_rows(top_k))
+        if self.text_columns:
+            self._check_texts(location, (self._texts_of_row(row) for row in rows))
+
+    def check_tensors(self, location: str, tensors: Mapping[str, Array]) -> None:
+        """Raise TooManyCharactersError if the text tensors of a request have too many characters."""
+        texts = [tensors[name].ravel().tolist() for _, name in self.text_columns if name in tensors]
+        self._check_texts(location, zip(*texts, strict=False))  # unequal counts are reported later
+
+    def _check_texts(self, location: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Raise TooManyCharactersError if the texts of the rows, several for each, have too many characters.
+
+        They are counted as they are hashed: of each text the first `MAX_HASHED_CHARACTERS`. One row alone always fits.
+        """
+        total = 0
+        for count, texts in enumerate(rows):
+            for text in texts:
+                if type(text) is str:
+                    total += min(len(text), MAX_HASHED_CHARACTERS)
+                elif type(text) is int:
+                    total += len(str(text))
+            if total > self.text_characters and count:
+                raise TooManyCharactersError(location, self.text_characters, count)
+
+    def _texts_of_row(self, row: Any) -> list[Any]:
+        if isinstance(row, dict):
+            return [row.get(name) for _, name in self.text_columns]
+        return [row[i] for i, _ in self.text_columns if i < len(row)] if isinstance(row, list | tuple) else []
+
 
 @dataclass(frozen=True)
 class RowLimits:
-    """The limits of a request: rows, values in its response, and multiply-adds."""
+    """The limits of a request: rows, values in its response, multiply-adds, and characters in columns of text."""
 
     max_instances: int
     max_output_values: int
     max_operations: int
+    max_text_characters: int
 
     def for_model(self, model: Model) -> RowLimit:
         """Return how many rows a request for `model` may have.
@@ -57,17 +95,39 @@ class RowLimits:
             MAX_BATCH_VALUES // model.signature.width,
             max(MAX_BATCH_VALUES, self.max_output_values) // len(names),
         )
-        return RowLimit(inference_rows, self.max_output_values, sum(values), max(values))
+        inputs = model.signature.inputs
+        texts = tuple((i, column.name) for i, column in enumerate(inputs) if isinstance(column, TextColumn))
+        return RowLimit(
+            inference_rows, self.max_output_values, sum(values), max(values), texts, self.max_text_characters
+        )
 
 
-class TooManyRowsError(Exception):
+class RowLimitError(Exception):
+    """A request has more rows than it may; `fault` says which limit it exceeds, and how many fit."""
+
+    def __init__(self, location: str, problem: str, fix: str) -> None:
+        self.fault = Fault(location, problem, fix)
+        super().__init__(f"{location}: {problem}; {fix}")
+
+
+class TooManyRowsError(RowLimitError):
     """A request has more rows than the model's limit."""
 
     def __init__(self, location: str, max_rows: int, found: int | str) -> None:
-        rows = "1 row" if max_rows == 1 else f"{max_rows} rows"
-        problem = f"expected at most {rows} in a request for this model, found {found}"
-        self.fault = Fault(location, problem, "send them in several requests")
-        super().__init__(f"{location}: {problem}; {self.fault.fix}")
+        problem = f"expected at most {_rows(max_rows)} in a request for this model, found {found}"
+        super().__init__(location, problem, "send them in several requests")
+
+
+class TooManyCharactersError(RowLimitError):
+    """The rows of a request have more characters in columns of text than the limit; the first `count` fit."""
+
+    def __init__(self, location: str, most: int, count: int) -> None:
+        problem = f"expected at most {most} characters of text in a request, found more"
+        super().__init__(location, problem, f"send {_rows(count)} at a time")
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count} rows"
 
 
 def check_row_count(location: str, found: int, max_rows: int) -> None:

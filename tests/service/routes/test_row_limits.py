@@ -23,7 +23,10 @@ from tests.service.conftest import MakeClient, assert_error, network
 from tests.service.routes.test_sagemaker_vertex import npy
 from tests.service.server.test_fast_path import fast_path_of, take
 
-LIMITS = RowLimits(Settings().max_instances, Settings().max_output_values, Settings().max_operations)
+SETTINGS = Settings()
+LIMITS = RowLimits(
+    SETTINGS.max_instances, SETTINGS.max_output_values, SETTINGS.max_operations, SETTINGS.max_text_characters
+)
 CLASSES = 1000
 
 
@@ -116,8 +119,8 @@ def test_the_limit_counts_operations() -> None:
     model = Model(Sequential(layers), Signature((NumberColumn("x"),), RegressionOutput(("y",), (0.0,), (1.0,))))
     operations = model.network.row_cost.operations
     assert operations > 500 * 500
-    assert RowLimits(10_000, 2**20, 7 * operations).for_model(model).max_rows() == 7
-    assert RowLimits(10_000, 2**20, operations // 2).for_model(model).max_rows() == 1
+    assert RowLimits(10_000, 2**20, 7 * operations, 1).for_model(model).max_rows() == 7
+    assert RowLimits(10_000, 2**20, operations // 2, 1).for_model(model).max_rows() == 1
 
 
 def test_the_limit_counts_the_labels_of_categories() -> None:
