@@ -9,6 +9,7 @@ from model_store.errors import InputError
 from model_store.registry.store import open_store
 from service.config import Settings
 from service.protocols import open_inference, tensors
+from service.validation.row_limits import RowLimits
 from tests.service.conftest import PENGUIN, assert_error, fault_locations, penguins, price
 
 ROW = [3.0, 80.0]
@@ -242,7 +243,8 @@ V2_INVALID = [
 
 @pytest.mark.parametrize("body", V2_INVALID)
 def test_every_error_of_tensors_says_how_to_fix_it(store, body):
-    served = SimpleNamespace(model=store.load("price")[1], max_rows=10)
+    model = store.load("price")[1]
+    served = SimpleNamespace(model=model, max_rows=10, row_limit=RowLimits(10, 10, 10**9, 1).for_model(model))
     with pytest.raises(InputError) as caught:
         tensors.encode(served.model, open_inference.parse_request(body, memoryview(b""), served).arrays, 10)
     assert all(fault.fix for fault in caught.value.faults)
