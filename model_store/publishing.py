@@ -25,8 +25,8 @@ from model_store.errors import StoreError
 from model_store.nn import LAYERS, Array, Module, Sequential, Sigmoid, Softmax
 from model_store.registry.store import Store, Version, open_store
 from model_store.report.page import render
-from model_store.schema.column import Column
-from model_store.schema.decile_statistics import decile_statistics
+from model_store.schema.columns.base import Column
+from model_store.schema.columns.decile_statistics import decile_statistics
 from model_store.schema.signature import (
     ArrayColumn,
     ClassificationOutput,

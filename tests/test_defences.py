@@ -69,7 +69,7 @@ DEFENCES = {
         "tests/service/routes/test_wide_models.py::test_models_that_are_too_large_to_describe_are_named",
     ),
     "statistics with many bins are not monitored": Defence(
-        "model_store/schema/scaled_numbers.py", "== len(counts) <= _MAX_BINS", "== len(counts)",
+        "model_store/schema/columns/scaled_numbers.py", "== len(counts) <= _MAX_BINS", "== len(counts)",
         "tests/service/routes/test_wide_models.py::test_statistics_with_many_bins_are_not_monitored",
     ),
     "messages about a damaged alias quote nothing of it": Defence(
@@ -461,7 +461,7 @@ DEFENCES = {
         "tests/service/inference/test_drift.py::test_without_drift_the_mean_index_is_near_zero",
     ),
     "means of arrays are compared with a margin for rounding": Defence(
-        "model_store/schema/array_column.py", "dtype, margin)", "dtype, 0.0)",
+        "model_store/schema/columns/array.py", "dtype, margin)", "dtype, 0.0)",
         "tests/service/inference/test_drift.py::test_arrays_of_a_constant_mean_have_no_drift",
     ),
     "a prediction is finite after its scaling": Defence(

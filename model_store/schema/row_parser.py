@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Any, Literal
 
 from model_store.errors import Fault, InputError, did_you_mean
-from model_store.schema.column import Column, parse_text_cell
+from model_store.schema.columns.base import Column, parse_text_cell
 from model_store.schema.signature import ClassificationOutput, Signature
 from model_store.utils.csv_reader import read_csv_lines
 from model_store.utils.duplicate_keys import duplicate_key_faults, has_duplicate_keys

@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from model_store.errors import Fault, did_you_mean
 from model_store.nn import Array
-from model_store.schema.column import ReplacedValues, replacement_warnings
 from model_store.schema.columns import ArrayColumn, CategoryColumn, Column, FaultCollector, NumberColumn, RowLocations
+from model_store.schema.columns.base import ReplacedValues, replacement_warnings
 from model_store.schema.target_transform import TargetTransform
 from model_store.schema.top_k import largest_columns
 from model_store.utils.values import describe_value, list_names

@@ -8,7 +8,7 @@ from typing import Any
 from marshmallow import RAISE, Schema, ValidationError, fields, post_load, validate
 
 from model_store.schema.columns import KINDS, Column
-from model_store.schema.scaled_numbers import check_scale, finite_number_field
+from model_store.schema.columns.scaled_numbers import check_scale, finite_number_field
 from model_store.schema.signature import ClassificationOutput, RegressionOutput, Signature
 from model_store.schema.target_transform import TargetTransform
 

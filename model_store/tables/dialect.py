@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 
 from model_store.errors import Fault, InputError
-from model_store.schema.column import MISSING_CELLS
+from model_store.schema.columns.base import MISSING_CELLS
 from model_store.tables.options import TableOptions
 from model_store.tables.text_file import choose_encoding, decode_head
 from model_store.utils.csv_reader import read_csv_lines

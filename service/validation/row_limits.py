@@ -14,8 +14,8 @@ from model_store.artifact.model import Model
 from model_store.errors import Fault
 from model_store.nn import Array
 from model_store.nn.cost import MAX_BATCH_VALUES
+from model_store.schema.columns.text import MAX_HASHED_CHARACTERS, TextColumn
 from model_store.schema.signature import ClassificationOutput
-from model_store.schema.text_column import MAX_HASHED_CHARACTERS, TextColumn
 
 _NAME_CHARACTERS = 32  # of a label or target in a response: a longer one counts as several values
 

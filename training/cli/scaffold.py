@@ -14,7 +14,7 @@ import numpy as np
 
 from model_store.errors import Fault, did_you_mean
 from model_store.schema.columns import TABLE_KINDS
-from model_store.schema.date_text import infer_date_format
+from model_store.schema.columns.date_text import infer_date_format
 from model_store.tables.formats import TABLE_FORMATS, is_table
 from model_store.tables.text_file import EncodingError
 from model_store.utils.atomic_write import atomic_write

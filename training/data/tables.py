@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from model_store.errors import Fault, InputError
-from model_store.schema.column import parse_text_cell
+from model_store.schema.columns.base import parse_text_cell
 from model_store.tables.formats import open_table
 from model_store.tables.table_file import TableFile
 from training.config.settings import DataSection

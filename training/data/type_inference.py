@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.errors import Fault
-from model_store.schema.date_text import DateFormat, infer_date_format
-from model_store.schema.number_text import MAX_MISSING_WORDS, MAX_NUMBER_TEXT, NumberFormat, infer_number_format
+from model_store.schema.columns.date_text import DateFormat, infer_date_format
+from model_store.schema.columns.number_text import MAX_MISSING_WORDS, MAX_NUMBER_TEXT, NumberFormat, infer_number_format
 from model_store.utils.values import describe_value, parse_finite_number, parse_number
 from training.data.readers import Table
 from training.errors import MAX_SHOWN_FAULTS, DataError

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.evaluation.confidence import wilson_interval
-from model_store.schema.column import finite_numbers
 from model_store.schema.columns import Column
+from model_store.schema.columns.base import finite_numbers
 from model_store.schema.signature import ClassificationOutput, RegressionOutput
 from training.evaluation.metrics import finite_or_none
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from model_store.schema.date_text import DateFormat, infer_date_format, to_iso
+from model_store.schema.columns.date_text import DateFormat, infer_date_format, to_iso
 
 
 @pytest.mark.parametrize(

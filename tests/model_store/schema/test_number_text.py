@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from model_store.schema.column import FaultCollector, RowLocations
-from model_store.schema.number_column import NumberColumn
-from model_store.schema.number_text import MAX_NUMBER_TEXT, NumberFormat, infer_number_format
+from model_store.schema.columns.base import FaultCollector, RowLocations
+from model_store.schema.columns.number import NumberColumn
+from model_store.schema.columns.number_text import MAX_NUMBER_TEXT, NumberFormat, infer_number_format
 
 
 @pytest.mark.parametrize(

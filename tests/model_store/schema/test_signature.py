@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from model_store.errors import Fault, InputError
 from model_store.schema import signature as signature_module
-from model_store.schema.column import FaultCollector
+from model_store.schema.columns.base import FaultCollector
 from model_store.schema.signature import (
     ArrayColumn,
     CategoryColumn,

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_store.schema.column import FaultCollector, RowLocations
-from model_store.schema.text_column import TextColumn
+from model_store.schema.columns.base import FaultCollector, RowLocations
+from model_store.schema.columns.text import TextColumn
 from model_store.utils import text_hashing
 from model_store.utils.text_hashing import hashed_counts, tokens
 

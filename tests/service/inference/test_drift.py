@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from model_store.artifact.model import Model
 from model_store.nn import Linear, Sequential
 from model_store.registry.store import open_store
-from model_store.schema.category_column import MAX_CATEGORY_BINS
+from model_store.schema.columns.category import MAX_CATEGORY_BINS
 from model_store.schema.signature import ArrayColumn, CategoryColumn, NumberColumn, RegressionOutput, Signature
 from service.inference import drift
 from service.inference.drift import column_bins, drift_index, population_stability_index

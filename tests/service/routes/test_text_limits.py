@@ -9,8 +9,8 @@ import pytest
 
 from model_store.artifact.model import Model
 from model_store.registry.store import Store
+from model_store.schema.columns.text import MAX_HASHED_CHARACTERS, TextColumn
 from model_store.schema.signature import NumberColumn, RegressionOutput, Signature
-from model_store.schema.text_column import MAX_HASHED_CHARACTERS, TextColumn
 from service.config import Settings
 from service.validation.row_limits import RowLimits, TooManyCharactersError
 from tests.service.conftest import MakeClient, assert_error, network

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model_store.schema.columns import KINDS
-from model_store.schema.decile_statistics import decile_statistics
+from model_store.schema.columns.decile_statistics import decile_statistics
 from training.data import type_inference
 from training.data.fitting.columns import fit_array, fit_category, fit_number
 from training.data.fitting.kinds import COLUMN_KINDS

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from model_store.schema.column import MISSING_CELLS
+from model_store.schema.columns.base import MISSING_CELLS
 from training.config.settings import DataSection
 from training.data.readers import Table
 from training.data.tables import open_job_table, read_table

@@ -8,10 +8,10 @@ from typing import Literal
 import numpy as np
 
 from model_store.errors import Fault
-from model_store.schema.category_column import FALSE_SPELLINGS, TRUE_SPELLINGS, are_booleans
 from model_store.schema.columns import ArrayColumn, CategoryColumn, DateColumn, NumberColumn
-from model_store.schema.date_column import CYCLES, DAY
-from model_store.schema.decile_statistics import decile_statistics
+from model_store.schema.columns.category import FALSE_SPELLINGS, TRUE_SPELLINGS, are_booleans
+from model_store.schema.columns.date import CYCLES, DAY
+from model_store.schema.columns.decile_statistics import decile_statistics
 from model_store.utils.values import exact_unit
 from training.config.settings import DataSection
 from training.data.fitting.statistics import ArrayStatistics, CategoryStatistics, NumberStatistics

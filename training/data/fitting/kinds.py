@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.schema.columns import Column, TextColumn
-from model_store.schema.date_text import DateFormat, infer_date_format
-from model_store.schema.number_text import NumberFormat
-from model_store.schema.text_column import TEXT_FEATURES
+from model_store.schema.columns.date_text import DateFormat, infer_date_format
+from model_store.schema.columns.number_text import NumberFormat
+from model_store.schema.columns.text import TEXT_FEATURES
 from training.config.settings import DataSection
 from training.data import type_inference
 from training.data.fitting.columns import fit_array, fit_category, fit_date, fit_number

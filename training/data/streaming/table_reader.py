@@ -18,7 +18,7 @@ import orjson
 from numpy.typing import NDArray
 
 from model_store.errors import Fault
-from model_store.schema.column import MISSING_CELLS
+from model_store.schema.columns.base import MISSING_CELLS
 from model_store.tables.arrow_file import ArrowFile, to_texts
 from model_store.tables.table_file import Block, TableFile
 from model_store.tables.text_file import open_decompressed, translate_read_errors

@@ -10,7 +10,7 @@ from marshmallow import ValidationError, fields
 
 from model_store.errors import InputError
 from model_store.nn import Array
-from model_store.schema.column import Bins, Column, FaultCollector, finite_numbers, missing_count
+from model_store.schema.columns.base import Bins, Column, FaultCollector, finite_numbers, missing_count
 from model_store.utils.number_format import format_number
 from model_store.utils.values import is_finite_number
 

@@ -11,7 +11,7 @@ import numpy as np
 from marshmallow import fields, validate
 
 from model_store.nn import Array
-from model_store.schema.column import (
+from model_store.schema.columns.base import (
     Bins,
     Column,
     FaultCollector,
@@ -20,8 +20,8 @@ from model_store.schema.column import (
     finite_numbers,
     parse_text_cell,
 )
-from model_store.schema.number_text import MAX_NUMBER_TEXT, NumberFormat, NumberFormatField
-from model_store.schema.scaled_numbers import (
+from model_store.schema.columns.number_text import MAX_NUMBER_TEXT, NumberFormat, NumberFormatField
+from model_store.schema.columns.scaled_numbers import (
     check_scale,
     describe_range,
     describe_summary,

@@ -10,7 +10,7 @@ import numpy as np
 from marshmallow import fields, validate
 
 from model_store.nn import Array
-from model_store.schema.column import Column, FaultCollector, FormField, RowLocations
+from model_store.schema.columns.base import Column, FaultCollector, FormField, RowLocations
 from model_store.utils.number_format import format_number
 from model_store.utils.text_hashing import hashed_counts
 from model_store.utils.values import describe_value

@@ -12,8 +12,8 @@ import numpy as np
 from marshmallow import fields, validate
 
 from model_store.nn import Array
-from model_store.schema.column import Bins, Column, FaultCollector, FormField, RowLocations
-from model_store.schema.scaled_numbers import (
+from model_store.schema.columns.base import Bins, Column, FaultCollector, FormField, RowLocations
+from model_store.schema.columns.scaled_numbers import (
     check_scale,
     describe_range,
     describe_summary,

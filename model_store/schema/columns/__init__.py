@@ -5,12 +5,12 @@ A new kind is a class of `Column` in a module of its own, an entry in `KINDS`, a
 
 from __future__ import annotations
 
-from model_store.schema.array_column import ArrayColumn
-from model_store.schema.category_column import CategoryColumn
-from model_store.schema.column import Bins, Column, FaultCollector, RowLocations
-from model_store.schema.date_column import DateColumn
-from model_store.schema.number_column import NumberColumn
-from model_store.schema.text_column import TextColumn
+from model_store.schema.columns.array import ArrayColumn
+from model_store.schema.columns.base import Bins, Column, FaultCollector, RowLocations
+from model_store.schema.columns.category import CategoryColumn
+from model_store.schema.columns.date import DateColumn
+from model_store.schema.columns.number import NumberColumn
+from model_store.schema.columns.text import TextColumn
 
 __all__ = [
     "KINDS",

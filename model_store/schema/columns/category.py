@@ -12,7 +12,7 @@ from marshmallow import fields, validate
 
 from model_store.errors import did_you_mean
 from model_store.nn import Array
-from model_store.schema.column import (
+from model_store.schema.columns.base import (
     Bins,
     Column,
     FaultCollector,

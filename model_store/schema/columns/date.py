@@ -11,9 +11,9 @@ from marshmallow import ValidationError, fields, validate
 
 from model_store.errors import InputError
 from model_store.nn import Array
-from model_store.schema.column import Bins, Column, FaultCollector, FormField, RowLocations, finite_numbers
-from model_store.schema.date_text import ORDERS, DateFormat, to_iso
-from model_store.schema.scaled_numbers import check_scale, finite_number_field, scaled_bins
+from model_store.schema.columns.base import Bins, Column, FaultCollector, FormField, RowLocations, finite_numbers
+from model_store.schema.columns.date_text import ORDERS, DateFormat, to_iso
+from model_store.schema.columns.scaled_numbers import check_scale, finite_number_field, scaled_bins
 from model_store.utils.number_format import format_number
 from model_store.utils.values import describe_value, is_finite_number
 
