@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from model_store.schema.columns import ArrayColumn, CategoryColumn, Column, NumberColumn
 from model_store.schema.signature import ClassificationOutput, RegressionOutput
-from training.evaluation.error_analysis import error_slices, worst_classified, worst_predicted
+from training.evaluation.error_analysis import error_slices, target_units, worst_classified, worst_predicted
 
 
 def locate(i: int) -> str:
@@ -31,7 +31,8 @@ def test_the_worst_rows_of_a_classifier_are_wrong_and_the_least_likely_first() -
 
 def test_the_worst_rows_of_a_regression_have_the_largest_errors_in_units_of_the_scale() -> None:
     output = RegressionOutput(("price", "area"), (0.0, 0.0), (100.0, 1.0))
-    found = worst_predicted(output, np.array([[50.0, 0.1], [-300.0, 0.0], [0.0, 2.0], [0.0, 0.0]]), locate)
+    errors = np.array([[50.0, 0.1], [-300.0, 0.0], [0.0, 2.0], [0.0, 0.0]])
+    found = worst_predicted(output, errors, target_units(output, errors), locate)
     assert found == [
         {"row": "line 3", "target": "price", "error": -300.0},
         {"row": "line 4", "target": "area", "error": 2.0},
