@@ -35,8 +35,9 @@ from model_store.evaluation.record_fields import (
 )
 
 # Metrics by the last part of their names.
-HIGHER_IS_BETTER = {"accuracy", "precision", "recall", "f1", "r2", "roc_auc"}
-LOWER_IS_BETTER = {"rmse", "mae", "log_loss", "calibration_error"}
+HIGHER_IS_BETTER = {"accuracy", "precision", "recall", "f1", "r2", "roc_auc", "d2"}
+LOSS_METRICS = ("poisson_deviance", "gamma_deviance", "pinball_loss")  # of a regression that is trained with this loss
+LOWER_IS_BETTER = {"rmse", "mae", "log_loss", "calibration_error", *LOSS_METRICS}
 _MAX_NOTE_LENGTH = 10_000  # characters
 
 
@@ -82,18 +83,34 @@ class _Classification(Section):
             raise ValidationError("expected a row and a column for each class", "confusion")
 
 
+def _optional_number() -> fields.Float:
+    return Number(required=False, allow_none=True)
+
+
 class _TargetMetrics(Section):
     rmse = Number(allow_none=True)
     mae = Number(allow_none=True)
     r2 = Number(allow_none=True)
+    poisson_deviance = _optional_number()
+    gamma_deviance = _optional_number()
+    pinball_loss = _optional_number()
+    d2 = _optional_number()
+    coverage = Share(required=False, allow_none=True)
 
 
 TARGET_METRICS = tuple(_TargetMetrics().fields)  # in the order of a comparison
 
 
+def main_metric(target: Mapping[str, Any]) -> str:
+    """Return which metric of a target says how good the model is: that of its loss, else the RMSE."""
+    return next((name for name in LOSS_METRICS if target.get(name) is not None), "rmse")
+
+
 class _Regression(Section):
     rows = Count(validate=validate.Range(1, 2**53))
     of = fields.String(required=True)
+    weight = fields.String(load_default=None, allow_none=True)
+    quantile = Share(required=False, load_default=None, allow_none=True)
     targets = ByName(_TargetMetrics)
 
 

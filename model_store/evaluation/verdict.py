@@ -3,7 +3,7 @@
 Two versions that answered the same rows are compared in pairs: accuracies by McNemar's test and Newcombe's interval for
 paired data, RMSEs by the interval of their ratio. If the rows differ, or a version does not record its results row by
 row, accuracies are compared by Newcombe's interval for independent samples, and RMSEs without significance. So are the
-log losses of equal accuracies.
+log losses of equal accuracies, and the deviances or pinball losses of regressions that are both trained with that loss.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from model_store.evaluation.confidence import (
     rmse_ratio_deviation,
     student_quantile,
 )
+from model_store.evaluation.record import main_metric
 from model_store.evaluation.row_results import RowResults
-from model_store.utils.number_format import format_number, format_percent
+from model_store.utils.number_format import METRIC_TITLES, format_number, format_percent
 
 _SIGNIFICANCE = 0.05
 _ORDER = ("first", "second")
@@ -120,26 +121,34 @@ def compare_regressions(
         return ComparisonVerdict(None, False, "Not comparable: their targets differ.")
     if None in found:
         return ComparisonVerdict(None, False, "Not comparable: one of them has no metrics.")
-    errors = [(found[0][name]["rmse"], found[1][name]["rmse"]) for name in found[0].keys() & found[1].keys()]
+    quantiles = records.get("regression", "quantile")
+    if None not in quantiles and quantiles[0] != quantiles[1]:
+        words = " and ".join(f"{quantile:g}" for quantile in quantiles)
+        return ComparisonVerdict(None, False, f"Not comparable: they predict different quantiles, {words}.")
+    metric = _common_metric(found)
+    title, article = METRIC_TITLES[metric], "an" if metric == "rmse" else "a"
+    errors = [(found[0][name][metric], found[1][name][metric]) for name in found[0].keys() & found[1].keys()]
     known = [(a, b) for a, b in errors if a is not None and b is not None and a != b]
     perfect = {_ORDER[b == 0] for a, b in known if 0 in (a, b)}  # whose RMSE is 0, which has no ratio
     if perfect:
         if len(perfect) > 1:
-            return ComparisonVerdict(None, False, "Each has an RMSE of 0 for another target.")
+            return ComparisonVerdict(None, False, f"Each has {article} {title} of 0 for another target.")
         (winner,) = perfect
-        summary = f"{names[_ORDER.index(winner)]} is ahead: an RMSE of 0 (significance is not tested)."
+        summary = f"{names[_ORDER.index(winner)]} is ahead: {article} {title} of 0 (significance is not tested)."
         return ComparisonVerdict(winner, False, summary)
     log_ratios = [log(b / a) for a, b in errors if a and b and a > 0 and b > 0]
     if not log_ratios or sum(log_ratios) == 0:
-        return ComparisonVerdict(None, False, "Their RMSE is equal.")
+        return ComparisonVerdict(None, False, f"Their {title} is equal.")
     mean = sum(log_ratios) / len(log_ratios)
     better = int(mean < 0)
-    amount = f"RMSE {format_percent(1 - exp(-abs(mean)))} lower"
+    amount = f"{title} {format_percent(1 - exp(-abs(mean)))} lower"
     amount += ", on average over the targets" if len(log_ratios) > 1 else ""
-    half = _half_interval(trainings, records) if len(log_ratios) == len(targets[0]) else None
+    complete = metric == "rmse" and len(log_ratios) == len(targets[0])
+    half = _half_interval(trainings, records) if complete else None
     if half is None:
+        why = _why_unpaired(trainings) if metric == "rmse" else f"the {title} of each row is not kept"
         summary = f"{names[better]} is ahead: {amount} (significance is not tested)."
-        method = f"Significance is not tested, as the rows are not compared in pairs: {_why_unpaired(trainings)}."
+        method = f"Significance is not tested, as the rows are not compared in pairs: {why}."
         return ComparisonVerdict(_ORDER[better], False, summary, False, method)
     low, high = (format_percent(1 - exp(-abs(mean) + sign * half)) for sign in (1, -1))
     significant = half < abs(mean)
@@ -147,6 +156,12 @@ def compare_regressions(
     method = f"The interval of the ratio of the RMSEs in pairs, from the errors of the same {rows} rows."
     summary = _summary(names[better], amount, f"95 % interval {low} to {high}", significant)
     return ComparisonVerdict(_ORDER[better], significant, summary, True, method)
+
+
+def _common_metric(found: tuple[Any, Any]) -> str:
+    """Return the metric that all targets of both are judged by: that of their loss if it is the same, else the RMSE."""
+    metrics = {main_metric(target) for targets in found for target in targets.values()}
+    return metrics.pop() if len(metrics) == 1 else "rmse"
 
 
 def _half_interval(trainings: Trainings, records: Pair) -> float | None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from model_store.artifact.model import Model
 from model_store.evaluation.confidence import wilson_interval
-from model_store.evaluation.record import TrainingRecord
+from model_store.evaluation.record import TrainingRecord, main_metric
 from model_store.report.layout import MAX_LABEL_LENGTH, section, tile
 from model_store.report.markup import Markup, tag, truncate_middle
-from model_store.utils.number_format import format_number, format_percent, format_score
+from model_store.utils.number_format import METRIC_TITLES, format_number, format_percent, format_score
 
 _MAX_NOTES, _MAX_NOTE_LENGTH = 50, 1000  # that are shown, characters of each
 
@@ -63,20 +63,31 @@ def _regression_summary(record: TrainingRecord) -> tuple[str, list[tuple[str, st
     metrics = record.regression
     if metrics is None:
         return "", []
-    sentences, tiles = [f"Measured on {format_number(metrics['rows'])} {metrics['of']}."], []
+    weighted = f", weighted by {truncate_middle(metrics['weight'], MAX_LABEL_LENGTH)}" if metrics["weight"] else ""
+    sentences, tiles = [f"Measured on {format_number(metrics['rows'])} {metrics['of']}{weighted}."], []
+    constant = "the mean" if metrics["quantile"] is None else f"the {format_number(metrics['quantile'])} quantile"
     baselines = record.baseline["targets"] if record.baseline else {}
     linear = record.linear["targets"] if record.linear else {}
     for name, target in list(metrics["targets"].items())[:4]:
-        rmse, short_name = format_number(target["rmse"], 3), truncate_middle(name, 20)
-        sentence, baseline = f"RMSE of {truncate_middle(name, MAX_LABEL_LENGTH)}: {rmse}", ""
+        metric, short_name = main_metric(target), truncate_middle(name, 20)
+        title, error = METRIC_TITLES[metric], format_number(target[metric], 3)
+        sentence, baseline = f"{title[0].upper()}{title[1:]} of {truncate_middle(name, MAX_LABEL_LENGTH)}: {error}", ""
         if name in baselines:
-            baseline = f"baseline {format_number(baselines[name]['rmse'], 3)}"
-            sentence += f" ({baseline}, always predicting the mean)"
+            baseline = f"baseline {format_number(baselines[name].get(metric), 3)}"
+            sentence += f" ({baseline}, always predicting {constant})"
         sentences.append(f"{sentence}.")
         if name in linear:
-            sentences.append(f"A linear model of the same columns: {format_number(linear[name]['rmse'], 3)}.")
-        tiles.append((f"RMSE, {short_name}", rmse, baseline))
-        tiles.append((f"R², {short_name}", format_score(target["r2"], 3), "1 is perfect"))
+            sentences.append(f"A linear model of the same columns: {format_number(linear[name].get(metric), 3)}.")
+        tiles.append((f"{title}, {short_name}", error, baseline))
+        if metric == "rmse":
+            tiles.append((f"R², {short_name}", format_score(target["r2"], 3), "1 is perfect"))
+            continue
+        tiles.append((f"D², {short_name}", format_score(target.get("d2"), 3), f"of the {title}; 1 is perfect"))
+        if (coverage := target.get("coverage")) is not None:
+            aim = format_percent(metrics["quantile"])
+            share = format_percent(coverage)
+            sentences.append(f"{share} of the true values are at most the prediction; {aim} should be.")
+            tiles.append((f"coverage, {short_name}", share, f"{aim} is perfect"))
     return " ".join(sentences), tiles
 
 

@@ -12,6 +12,11 @@ METRIC_TITLES = {
     "rmse": "RMSE",
     "mae": "MAE",
     "r2": "R²",
+    "poisson_deviance": "Poisson deviance",
+    "gamma_deviance": "gamma deviance",
+    "pinball_loss": "pinball loss",
+    "d2": "D²",
+    "coverage": "coverage",
 }
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 

@@ -14,7 +14,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 
 from model_store.schema.signature import ClassificationOutput
-from model_store.utils.number_format import format_number, format_percent, format_score
+from model_store.utils.number_format import METRIC_TITLES, format_number, format_percent, format_score
 from model_store.utils.values import list_names
 from training.data.data_checks import count_missing
 from training.data.splitting import Fold
@@ -61,9 +61,11 @@ def print_metrics(console: Console, outcome: Outcome) -> None:
     if not isinstance(output, ClassificationOutput):
         linear = {} if outcome.linear is None else outcome.linear["targets"]
         console.print(_regression_table(found["targets"], baseline["targets"], linear))
+        weighted = f", weighted by {found['weight']}" if "weight" in found else ""
+        constant = f"{format_number(found['quantile'])} quantile" if "quantile" in found else "mean"
         console.print(
-            f"Measured on {format_number(found['rows'])} {found['of']}. "
-            "The baseline always predicts the mean of the training rows."
+            f"Measured on {format_number(found['rows'])} {found['of']}{weighted}. "
+            f"The baseline always predicts the {constant} of the training rows."
         )
         return
     table = _table(output.name, "precision", "recall", "F1", "rows")
@@ -314,13 +316,14 @@ def _describe_split(prepared: PreparedJob) -> str:
 def _regression_table(
     found: Mapping[str, Any], baseline: Mapping[str, Any], linear: Mapping[str, Any]
 ) -> RenderableType:
-    table = _table("", "RMSE", "MAE", "R²")
+    extra = [key for key in next(iter(found.values())) if key not in ("rmse", "mae", "r2")]
+    table = _table("", "RMSE", "MAE", "R²", *(METRIC_TITLES[key] for key in extra))
     for name, row in found.items():
         others = [("linear model", linear[name])] if name in linear else []
         for title, values in ((name, row), ("baseline", baseline[name]), *others):
-            table.add_row(
-                title, _format_error(values["rmse"]), _format_error(values["mae"]), _format_score(values["r2"])
-            )
+            others_of_loss = (_format_loss_metric(key, values[key]) for key in extra)
+            errors = (_format_error(values["rmse"]), _format_error(values["mae"]), _format_score(values["r2"]))
+            table.add_row(title, *errors, *others_of_loss)
     return table
 
 
@@ -333,6 +336,12 @@ def _format_score(value: float | None) -> str:
     if value is None:
         return "-"
     return format_score(value, 4) if abs(value) < 1e4 else format_number(value)
+
+
+def _format_loss_metric(name: str, value: float | None) -> str:
+    if name == "coverage":
+        return format_percent(value)
+    return _format_score(value) if name == "d2" else _format_error(value)
 
 
 def _confusion_table(labels: Sequence[str | int], confusion: Sequence[Sequence[int]]) -> RenderableType:

@@ -10,7 +10,7 @@ from marshmallow import ValidationError, fields, validates_schema
 from model_store.errors import Fault, did_you_mean
 from model_store.nn.average import MAX_MEMBERS
 from model_store.utils.values import describe_value, is_finite_number
-from training.config.defaults import CLASS_METRICS, OPTIMIZER_KEYS, QUANTITY_METRICS, SCHEDULE_KEYS
+from training.config.defaults import METRIC_DIRECTIONS, OPTIMIZER_KEYS, SCHEDULE_KEYS
 from training.config.fields import (
     CheckedField,
     ChoiceField,
@@ -64,7 +64,7 @@ class EarlyStoppingSchema(SectionSchema):
     settings_class = EarlyStoppingSection
     patience = integer_field(1, 2**53)
     min_delta = _at_least_0()
-    metric = ChoiceField(("loss", *CLASS_METRICS, *QUANTITY_METRICS))
+    metric = ChoiceField(("loss", *METRIC_DIRECTIONS))
 
 
 class ScheduleSchema(SectionSchema):

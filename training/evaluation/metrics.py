@@ -13,6 +13,7 @@ from model_store.nn import Sequential, Sigmoid, Softmax
 from model_store.schema.signature import ClassificationOutput, RegressionOutput
 from model_store.utils.values import exact_unit
 from training.encoded_rows import CompactRows, EncodedRows, apply_in_pieces
+from training.evaluation.loss_metrics import SQUARED_ERROR, TargetLoss
 
 Weights = NDArray[np.float64] | None  # (n,): of rows; all 1 by default
 
@@ -26,14 +27,16 @@ def evaluate(
     y_true: NDArray[Any],
     outputs: NDArray[Any],
     weights: Weights = None,
+    loss: TargetLoss = SQUARED_ERROR,
 ) -> dict[str, Any]:
     """Return the metrics, ready for JSON, of a network's raw `outputs` for rows with these targets and weights.
 
+    loss: that of a regression.
     y_true: class indices (n,), or values (n, targets); see `Dataset`.
     """
     if isinstance(output, ClassificationOutput):
         return classification_metrics(output.labels, y_true, predicted_classes(outputs), weights)
-    return regression_metrics(output.names, y_true, output.decode(outputs), weights)
+    return regression_metrics(output.names, y_true, output.decode(outputs), weights, loss)
 
 
 def row_results(
@@ -55,19 +58,19 @@ def evaluate_baseline(
     y_train: NDArray[Any],
     weights: Weights = None,
     train_weights: Weights = None,
+    loss: TargetLoss = SQUARED_ERROR,
 ) -> dict[str, Any]:
-    """Return the metrics of always predicting the most frequent class, or the mean, of the training rows."""
+    """Return the metrics of always predicting the most frequent class of the training rows, or for a regression the
+    best constant of its loss: their mean, or their quantile.
+    """
     if isinstance(output, ClassificationOutput):
         majority = int(np.bincount(y_train, train_weights, minlength=len(output.labels)).argmax())
         metrics = classification_metrics(output.labels, y_true, np.full(len(y_true), majority), weights)
         return {"answer": output.labels[majority], "accuracy": metrics["accuracy"]}
-    units = [exact_unit(values) for values in y_train.T]
-    means = np.array(
-        [np.average(values / unit, weights=train_weights) * unit for values, unit in zip(y_train.T, units, strict=True)]
-    )
+    best = np.array([loss.best_constant(values, train_weights) for values in y_train.T])
     return {
-        "answer": [finite_or_none(mean) for mean in means],
-        **regression_metrics(output.names, y_true, np.broadcast_to(means, y_true.shape), weights),
+        "answer": [finite_or_none(value) for value in best],
+        **regression_metrics(output.names, y_true, np.broadcast_to(best, y_true.shape), weights, loss),
     }
 
 
@@ -144,9 +147,13 @@ def classification_metrics(
 
 
 def regression_metrics(
-    names: Sequence[str], y_true: NDArray[Any], y_pred: NDArray[Any], weights: Weights = None
+    names: Sequence[str],
+    y_true: NDArray[Any],
+    y_pred: NDArray[Any],
+    weights: Weights = None,
+    loss: TargetLoss = SQUARED_ERROR,
 ) -> dict[str, Any]:
-    """Return RMSE, MAE and R² of each target; weighted means, if there are `weights`.
+    """Return RMSE, MAE and R² of each target, and the metrics of its loss; weighted means, if there are `weights`.
 
     R² is None if the true values are constant; any metric is None if it overflows.
     """
@@ -161,8 +168,10 @@ def regression_metrics(
             "rmse": finite_or_none(np.sqrt(np.average(errors**2, weights=weights)) * unit),
             "mae": finite_or_none(np.average(np.abs(errors), weights=weights) * unit),
             "r2": finite_or_none(1 - (share * errors**2).sum() / total) if total > 0 else None,
+            **{key: finite_or_none(value) for key, value in loss.metrics(y_true[:, i], y_pred[:, i], weights).items()},
         }
-    return {"targets": targets}
+    quantile = {"quantile": loss.level} if loss.name == "pinball" else {}
+    return {**quantile, "targets": targets}
 
 
 def finite_or_none(value: Any) -> float | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from model_store.utils.number_format import format_number, format_percent, format_score
+from model_store.evaluation.record import main_metric
+from model_store.utils.number_format import METRIC_TITLES, format_number, format_percent, format_score
 from model_store.utils.values import list_names
 from training.config.defaults import default_patience
 from training.config.settings import TrainSection
@@ -95,12 +96,15 @@ def _find_no_better_than_baseline(
         rare = "class_weights = 'balanced' in [train] gives rare classes more weight; "
         advice = f"{'' if section.class_weights else rare}--find-rate helps"
         return [f"{note}: the columns tell little about the target, or the training failed. {advice}"]
-    names = [name for name, row in metrics["targets"].items() if row["r2"] is not None and row["r2"] <= 0]
+    scores = {name: row.get("d2", row["r2"]) for name, row in metrics["targets"].items()}
+    names = [name for name, score in scores.items() if score is not None and score <= 0]
     if not names:
         return []
+    error = METRIC_TITLES[main_metric(metrics["targets"][names[0]])]
+    constant = "quantile" if "quantile" in metrics else "mean"
     return [
-        f"the RMSE of {list_names(names, 8)} is no better than that of always predicting the mean: the columns tell "
-        "little about the target, or the training failed: try --find-rate, more epochs or fewer columns"
+        f"the {error} of {list_names(names, 8)} is no better than that of always predicting the {constant}: the "
+        "columns tell little about the target, or the training failed: try --find-rate, more epochs or fewer columns"
     ]
 
 
@@ -135,7 +139,11 @@ def _find_better_linear_model(
         pairs = [((diagnostics.get("calibration") or {}).get("log_loss"), linear["log_loss"], "log loss")]
     else:
         found = linear["targets"]
-        pairs = [(row["rmse"], found[name]["rmse"], f"RMSE of {name}") for name, row in metrics["targets"].items()]
+        keys = {name: main_metric(row) for name, row in metrics["targets"].items()}
+        pairs = [
+            (row.get(keys[name]), found[name].get(keys[name]), f"{METRIC_TITLES[keys[name]]} of {name}")
+            for name, row in metrics["targets"].items()
+        ]
     better = [
         f"{name} {format_number(theirs)} instead of {format_number(ours)}"
         for ours, theirs, name in pairs

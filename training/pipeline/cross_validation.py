@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from model_store.errors import Fault
+from model_store.evaluation.record import main_metric
 from training.data.dataset import Dataset
 from training.data.splitting import Fold
 from training.errors import JobError
@@ -48,7 +49,8 @@ def headline_metrics(metrics: Mapping[str, Any], baseline: Mapping[str, Any]) ->
         return {
             key if len(targets) == 1 else f"{name} {key}": value
             for name, row in targets.items()
-            for key, value in {**row, "baseline rmse": baseline["targets"][name]["rmse"]}.items()
+            for metric in (main_metric(row),)
+            for key, value in {**row, f"baseline {metric}": baseline["targets"][name][metric]}.items()
         }
     return {
         "accuracy": metrics["accuracy"],

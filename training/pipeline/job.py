@@ -118,13 +118,14 @@ def train_and_evaluate(
             raise DivergedError(trained.best_epoch, trained.steps, math.nan)
         of = "test rows" if len(prepared.split.test) else "training rows"
         targets, output, stream = prepared.dataset.targets, prepared.signature.output, prepared.stream
+        loss = prepared.target_loss
         weights, weight_column = prepared.weights(rows), settings.data.weight
-        found = {"rows": len(rows), "of": of, **metrics.evaluate(output, targets[rows], outputs, weights)}
+        found = {"rows": len(rows), "of": of, **metrics.evaluate(output, targets[rows], outputs, weights, loss)}
         if weight_column is not None:
             found["weight"] = weight_column
-        learned = targets[prepared.split.training] if stream is None else stream.baseline_targets
+        learned = targets[prepared.split.training] if stream is None else prepared.baseline_targets
         learned_weights = None if stream is not None else prepared.weights(prepared.split.training)
-        baseline = metrics.evaluate_baseline(output, targets[rows], learned, weights, learned_weights)
+        baseline = metrics.evaluate_baseline(output, targets[rows], learned, weights, learned_weights, loss)
         charts: dict[str, Any] = {}
         if len(prepared.split.test) and weights is None:  # rows are compared in pairs as if all counted alike
             digest = prepared.dataset.rows_digest(rows)
@@ -207,7 +208,8 @@ def _evaluate_linear_model(prepared: PreparedJob, y_true: NDArray[Any]) -> dict[
     outputs = apply_in_pieces(network, prepared.x_evaluation)
     if not np.isfinite(outputs).all():
         return None
-    found = metrics.evaluate(output, y_true, outputs, prepared.weights(prepared.split.evaluation_rows))
+    weights = prepared.weights(prepared.split.evaluation_rows)
+    found = metrics.evaluate(output, y_true, outputs, weights, prepared.target_loss)
     if not isinstance(output, ClassificationOutput):
         return found
     loss = metrics.log_loss(metrics.log_probabilities(network, prepared.x_evaluation), y_true)

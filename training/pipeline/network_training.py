@@ -71,7 +71,8 @@ def train_ensemble(prepared: PreparedJob, count: int, on_epoch: EpochCallback | 
             raise DivergedError(trained[-1].best_epoch, trained[-1].steps, math.nan)
     targets = prepared.dataset.targets[np.concatenate(validated)]
     weights = prepared.weights(np.concatenate(validated))
-    found = metrics.evaluate(prepared.signature.output, targets, np.concatenate(outputs), weights)
+    output, loss = prepared.signature.output, prepared.target_loss
+    found = metrics.evaluate(output, targets, np.concatenate(outputs), weights, loss)
     described = {
         "networks": count,
         "epochs": [one.epochs for one in trained],
@@ -114,6 +115,7 @@ def train_network(
             prepared.signature.output,
             prepared.dataset.targets[parts.validation],
             prepared.weights(parts.validation),
+            prepared.target_loss,
         ),
     )
     optimizer = factories.make_optimizer(settings, network, prepared.job.settings.network.parametrization)

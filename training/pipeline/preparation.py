@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from training.data.unknown_categories import find_unknown_categories
 from training.encoded_rows import EncodedRows
 from training.engine.loop import Samples
 from training.errors import DataError, JobError
+from training.evaluation.loss_metrics import TargetLoss
 from training.network.feature_kinds import encode_as_codes
 from training.network.heads import fit_positive_output
 from training.network.specification import NetworkSpec, check_batches, specify_network
@@ -69,10 +70,16 @@ class PreparedJob:
     network_spec: NetworkSpec
     notes: list[str]
     block_loader: BlockLoader | None = None
+    baseline_targets: NDArray[Any] = field(default_factory=lambda: np.empty(0))  # of a stream
 
     @property
     def stream(self) -> StreamedDataset | None:
         return None if self.block_loader is None else self.block_loader.dataset
+
+    @property
+    def target_loss(self) -> TargetLoss:
+        """The loss of a regression, which some of its metrics belong to."""
+        return TargetLoss(self.network_spec.loss, self.network_spec.quantile)
 
     @cached_property
     def samples(self) -> Samples:
@@ -244,7 +251,7 @@ def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> 
         spec = replace(spec, weighted=True)
     spec = replace(spec, class_weights=factories.make_class_weights(settings.train, rows.labels, counts, job.source))
     validated = len(rows) if settings.train.ensemble is not None else len(parts.validation)
-    if faults := check_metric(settings.train.early_stopping, signature.output, validated):
+    if faults := check_metric(settings.train.early_stopping, signature.output, validated, spec.loss):
         raise JobError(job.source, faults)
     data = replace(settings.data, task=rows.task, stream=None if stream is None else True)
     empty = [name for name in rows.inputs if name not in signature.names]
@@ -265,6 +272,9 @@ def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> 
     # Encode all rows now: an error in a row held out should not wait for the end of the training.
     loader = None if stream is None else BlockLoader(stream, signature, spec)
     prepared = PreparedJob(replace(job, settings=resolved), rows, parts, signature, spec, notes, loader)
+    if stream is not None:
+        known = learned_targets if spec.loss == "pinball" else stream.baseline_targets
+        prepared = replace(prepared, baseline_targets=known)
     notes += check_batches(spec, resolved.train, prepared.sizes["training"])
     try:
         _ = prepared.samples, prepared.x_validation, prepared.x_evaluation

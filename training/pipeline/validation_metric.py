@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from model_store.errors import Fault
 from model_store.nn import Array
 from model_store.schema.signature import ClassificationOutput, RegressionOutput
-from training.config.defaults import CLASS_METRICS, QUANTITY_METRICS
+from training.config.defaults import CLASS_METRICS, LOSS_METRICS, METRIC_DIRECTIONS, QUANTITY_METRICS
 from training.config.settings import EarlyStoppingSection
 from training.engine.early_stopping import ValidationMetric
+from training.evaluation.loss_metrics import SQUARED_ERROR, TargetLoss
 from training.evaluation.metrics import Weights, evaluate
 from training.evaluation.threshold_curves import threshold_curves
 
@@ -22,15 +23,24 @@ _LOCATION = "train.early_stopping.metric"
 
 
 def check_metric(
-    section: EarlyStoppingSection | None, output: ClassificationOutput | RegressionOutput, validation_rows: int
+    section: EarlyStoppingSection | None,
+    output: ClassificationOutput | RegressionOutput,
+    validation_rows: int,
+    loss: str,
 ) -> list[Fault]:
-    """Return the faults of a metric that the task does not have, or that has no rows to be computed on."""
+    """Return the faults of a metric that task and loss do not have, or that has no rows to be computed on."""
     name = None if section is None else section.metric
     if name in (None, "loss"):
         return []
     faults = []
-    own: Sequence[str] = list(CLASS_METRICS if isinstance(output, ClassificationOutput) else QUANTITY_METRICS)
-    if name not in own:
+    of_losses = [key for key, metrics in LOSS_METRICS.items() if name in metrics]
+    own: Sequence[str] = list(CLASS_METRICS)
+    if not isinstance(output, ClassificationOutput):
+        own = [*QUANTITY_METRICS, *LOSS_METRICS.get(loss, ())]
+    if name not in own and of_losses:
+        problem = f"'{name}' belongs to {'the loss' if len(of_losses) == 1 else 'the losses'} {', '.join(of_losses)}"
+        faults.append(Fault(_LOCATION, f"{problem}; found the loss '{loss}'", f"use {', '.join(own)}"))
+    elif name not in own:
         faults.append(Fault(_LOCATION, f"expected a metric of the task, found '{name}'", f"use {', '.join(own)}"))
     elif name == "roc_auc" and isinstance(output, ClassificationOutput) and len(output.labels) > 2:
         problem = f"'roc_auc' is for two classes, found {len(output.labels)}"
@@ -46,6 +56,7 @@ def make_metric(
     output: ClassificationOutput | RegressionOutput,
     y_true: NDArray[Any],
     weights: Weights = None,
+    loss: TargetLoss = SQUARED_ERROR,
 ) -> ValidationMetric | None:
     """Return the metric of the job for rows with these targets (see `Dataset`); None for the loss.
 
@@ -54,14 +65,14 @@ def make_metric(
     name = None if section is None else section.metric
     if name is None or name == "loss":
         return None
-    higher = (CLASS_METRICS | QUANTITY_METRICS)[name]
+    higher = METRIC_DIRECTIONS[name]
 
     def measure(outputs: Array) -> float:
         found = _class_metric(name, output, y_true, outputs, weights) if name in CLASS_METRICS else _mean(name, outputs)
         return found if np.isfinite(found) else -np.inf if higher else np.inf
 
     def _mean(name: str, outputs: Array) -> float:
-        targets = evaluate(output, y_true, outputs, weights)["targets"].values()
+        targets = evaluate(output, y_true, outputs, weights, loss)["targets"].values()
         return statistics.fmean(np.nan if row[name] is None else row[name] for row in targets)
 
     return ValidationMetric(measure, higher)

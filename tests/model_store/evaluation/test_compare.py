@@ -222,6 +222,25 @@ def test_regressions_are_compared_by_rmse(manifest: Manifests) -> None:
     assert compared(manifest, regression(1.0), regression(1.0)).verdict.better is None
 
 
+def test_regressions_of_one_loss_are_compared_by_its_metric(manifest: Manifests) -> None:
+    def trained(rmse: float, quantile: float | None = None, **metrics: float) -> Model:
+        model = regression(rmse)
+        targets = {"y0": {**model.training["metrics"]["targets"]["y0"], **metrics}}
+        found = {**model.training["metrics"], "targets": targets, **({"quantile": quantile} if quantile else {})}
+        return Model(model.network, model.signature, training={**model.training, "metrics": found})
+
+    found = compared(manifest, trained(1.0, poisson_deviance=0.8), trained(2.0, poisson_deviance=0.4)).verdict
+    assert found.summary == "chess/2 is ahead: Poisson deviance 50.0 % lower (significance is not tested)."
+    assert found.method is not None
+    assert "the Poisson deviance of each row is not kept" in found.method
+    found = compared(manifest, trained(1.0, 0.9, pinball_loss=0.5), trained(2.0, 0.9, pinball_loss=0.4)).verdict
+    assert (found.better, "pinball loss 20.0 % lower" in found.summary) == ("second", True)
+    found = compared(manifest, trained(1.0, 0.9, pinball_loss=0.5), trained(2.0, 0.5, pinball_loss=0.4)).verdict
+    assert found.summary == "Not comparable: they predict different quantiles, 0.9 and 0.5."
+    found = compared(manifest, trained(1.0), trained(2.0, poisson_deviance=0.4)).verdict
+    assert found.summary.startswith("chess/1 is ahead: RMSE 50.0 % lower")
+
+
 def test_metrics_of_training_rows_are_not_comparable(manifest: Manifests) -> None:
     def on_training_rows(model: Model) -> Model:
         metrics = {**model.training["metrics"], "of": "training rows"}
