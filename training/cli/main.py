@@ -10,7 +10,6 @@ Exit codes: 0 success, 2 usage or job file error, 3 data error, 4 training diver
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -237,6 +236,7 @@ def check(file: str, overrides: tuple[tuple[str, Any], ...], seed: int | None, a
 @click.option(
     "-o",
     "--output",
+    "job",
     metavar="FILE",
     type=click.Path(path_type=Path),
     help="Job file to write.  [default: next to the table]",
@@ -248,23 +248,22 @@ def check(file: str, overrides: tuple[tuple[str, Any], ...], seed: int | None, a
 @common.verbosity_option
 @common.exit_codes(EXIT_CODES)
 def init(
-    data: Path, target: str | None, output: Path | None, name: str | None, fast: bool, force: bool, as_json: bool
+    data: Path, target: str | None, job: Path | None, name: str | None, fast: bool, force: bool, as_json: bool
 ) -> None:
     """Write a commented job file for a TABLE: CSV, JSON lines, Parquet, Arrow or Excel.
 
     The kinds of the columns are inferred from the data; the network and the training settings are defaults to start
     from. Review the file before training.
     """
-    path = output or data.parent / f"{table_stem(data.name)}.toml"  # Path(".") has no name for with_suffix
-    text = scaffold.render_job_file(data, target, path, name, fast=fast)
-    scaffold.write_job_file(path, text, force=force)
+    path = job or data.parent / f"{table_stem(data.name)}.toml"  # Path(".") has no name for with_suffix
+    draft = scaffold.draft_job(data, target, path, name, fast=fast)
+    scaffold.write_job_file(path, draft.text, force=force)
     if as_json:
-        common.print_json({"job": str(path)})
+        left_out = dict(draft.left_out)
+        faults = [] if draft.error is None else [fault.as_dict() for fault in draft.error.faults]
+        common.print_json({"job": str(path), "trains": draft.summary, "left_out": left_out, "faults": faults})
         return
-    terminal.stdout.print(f"Wrote {path}. Review it, then run:", soft_wrap=True)
-    shown = shlex.quote(str(path))
-    for command in ("train check", "train"):
-        terminal.stdout.print(f"  {command} {shown}", soft_wrap=True)
+    output.print_draft(terminal.stdout, path, draft)
 
 
 def _cross_validate(job: jobs.Job, count: int, repeats: int, as_json: bool) -> None:

@@ -8,6 +8,8 @@ import re
 import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -37,10 +39,24 @@ from training.errors import DataError, JobError
 from training.pipeline.job import from_dict, prepare
 
 _ADD_IT = "; to use it, add it to columns"
+_CORRECT_THEM = "to use it, correct or empty them, and add it to columns"
 
 
-def render_job_file(path: Path, target: str | None, job: Path, name: str | None = None, *, fast: bool = False) -> str:
-    """Return the text of a job file at `job` for the table at `path`. JobError or DataError if it would not train.
+@dataclass(frozen=True)
+class JobDraft:
+    """The text of a job file, and what a user should know of it.
+
+    `summary` says what it trains, `left_out` why columns are no inputs, and `error` why it would not train, if so.
+    """
+
+    text: str
+    summary: str
+    left_out: Mapping[str, str]
+    error: DataError | JobError | None = None
+
+
+def draft_job(path: Path, target: str | None, job: Path, name: str | None = None, *, fast: bool = False) -> JobDraft:
+    """Return a job file at `job` for the table at `path`. JobError or DataError if there is no such table or target.
 
     fast: asks for the small network.
     """
@@ -54,8 +70,6 @@ def render_job_file(path: Path, target: str | None, job: Path, name: str | None 
         raise DataError(path.name, [Fault("", f"expected a {TABLE_FORMATS} file; found {kind or 'no extension'}", fix)])
     streamed = is_streamed(DataSection(path=path.name), path.parent)
     table, options = _read_table(path, TYPE_INFERENCE_ROWS if streamed else None)
-    if len(table) == 1:
-        raise DataError(path.name, [Fault("", "the table has only one row of data", "add rows")])
     if target is None:
         fix = f"add --target COLUMN, one of {', '.join(table.columns)}"
         raise JobError(path.name, [Fault("", "expected the column to predict", fix)])
@@ -67,13 +81,33 @@ def render_job_file(path: Path, target: str | None, job: Path, name: str | None 
     model = name or _model_name(job.stem)
     if not is_name(model):
         raise JobError("--name", [Fault("", f"expected letters, digits, '.', '_' and '-'; found {model!r}")])
-    text = _render(table, target, model, os.path.relpath(path, job.parent), options, streamed=streamed, fast=fast)
-    written = from_dict(tomllib.loads(text), job.parent, path.name)
-    if streamed:
-        table_reader.open_source(written.settings.data, job.parent)  # to read all rows would take minutes
-    else:
-        prepare(written)  # report invalid data now, not at the first training
-    return text
+    draft = _render(table, target, model, os.path.relpath(path, job.parent), options, streamed=streamed, fast=fast)
+    error = _find_error(table, draft, job.parent, streamed=streamed)
+    if error is None:
+        return draft
+    faults = "".join(f"#   {line.strip()}\n" for line in describe_faults(error))
+    return replace(draft, text=f"# To correct before training:\n{faults}{draft.text}", error=error)
+
+
+def describe_faults(error: DataError | JobError) -> list[str]:
+    """Return the faults of an error, each as a line without the name of its source."""
+    lines = str(error).removeprefix(f"{error.source}: ").splitlines()
+    return lines if error.total == 1 else lines[1:]
+
+
+def _find_error(table: Table, draft: JobDraft, folder: Path, *, streamed: bool) -> DataError | JobError | None:
+    """Return the error that training would end with, found now and not at the first training."""
+    if len(table) == 1:
+        return DataError(table.name, [Fault("", "the table has only one row of data", "add rows")])
+    try:
+        written = from_dict(tomllib.loads(draft.text), folder, table.name)
+        if streamed:
+            table_reader.open_source(written.settings.data, folder)  # to read all rows would take minutes
+        else:
+            prepare(written)
+    except (DataError, JobError) as error:
+        return error
+    return None
 
 
 def _read_table(path: Path, rows: int | None) -> tuple[Table, dict[str, str]]:
@@ -107,23 +141,23 @@ def write_job_file(path: Path, text: str, *, force: bool = False) -> None:
 
 def _render(
     table: Table, target: str, model: str, path: str, options: Mapping[str, str], *, streamed: bool, fast: bool
-) -> str:
+) -> JobDraft:
     """Return the job file for a table; if `streamed`, the table holds only the first rows.
 
     A streamed table gets the small network: it has so many rows that few epochs train it.
     """
-    table = drop_rows_without_target(table, [target], DataSection(), notes=[])
+    with suppress(DataError):  # of a target that is missing in every row
+        table = drop_rows_without_target(table, [target], DataSection(), notes=[])
     cells = [cell for cell in table.columns[target] if cell is not None]
-    classes = type_inference.infer_task(table, [target]) == "classification"
+    classes = _are_classes(table, target)
     inputs = {name: values for name, values in table.columns.items() if name != target}
-    exclusions = {name: _exclusion(name, values) for name, values in inputs.items()}
+    exclusions = {name: _exclusion(table, name) for name in inputs}
     if all(exclusions.values()):  # rather identifiers than no column
         exclusions |= {name: "" for name, reason in exclusions.items() if reason.endswith(_ADD_IT)}
     used = [name for name, reason in exclusions.items() if not reason]
-    if not used:
-        raise DataError(table.name, [Fault("", f"no column is left to predict {target} from", "add columns")])
-    test, validation = (0.2, 0.1) if streamed else _split_shares(cells, classes)
-    return _TEMPLATE.format(
+    test, validation = (0.2, 0.1) if streamed or not cells else _split_shares(cells, classes)
+    rows = f"{'the first ' if streamed else ''}{len(cells)} row{'s' * (len(cells) != 1)}"
+    text = _TEMPLATE.format(
         model=_toml_string(model),
         description=_toml_string(f"{target} from {Path(path).name}"),
         path=_toml_string(path),
@@ -131,19 +165,31 @@ def _render(
         + "".join(f"# {printable(note)}\n" for note in table.notes),
         target=_toml_string(target),
         task="classification" if classes else "regression",
-        found=f"{len(set(cells))} distinct values in {'the first ' if streamed else ''}{len(cells)} rows"
+        found=f"{len(set(cells))} distinct value{'s' * (len(set(cells)) != 1)} in {rows}"
         + (_AMOUNTS_HINT if classes and len(set(cells)) > 2 and type_inference.are_numbers(cells) else ""),
         group=_toml_string(_find_group_column(inputs) or "patient"),
         kind_names=" or ".join(f'"{name}"' for name in TABLE_KINDS),
         kinds="\n".join(
             f"#   {printable(name)}: {_describe_column(values, exclusions[name])}" for name, values in inputs.items()
         ),
-        columns=", ".join(map(_toml_string, used)),
+        columns=f"columns = [{', '.join(map(_toml_string, used))}]" if used else _NO_COLUMNS,
         test=test,
         stratify="" if classes or streamed or not test else _STRATIFY_LINE,
         validation=validation,
-        sections=recommend(len(cells), len(used), classes=classes, fast=fast or streamed),
+        sections=recommend(max(1, len(cells)), max(1, len(used)), classes=classes, fast=fast or streamed),
     )
+    count = len(used or inputs)
+    columns = f"{count} column{'s' * (count != 1)}"
+    summary = f"{'classification' if classes else 'regression'} of {target} from {columns}, {rows}"
+    return JobDraft(text, summary, {name: reason for name, reason in exclusions.items() if reason and used})
+
+
+def _are_classes(table: Table, target: str) -> bool:
+    """Return True if the target is inferred to be classes, not quantities with some invalid cells."""
+    try:
+        return type_inference.infer_task(table, [target]) == "classification"
+    except DataError:  # which training reports
+        return False
 
 
 _TEMPLATE = """\
@@ -160,7 +206,7 @@ path = {path}
 task = "{task}"  # the target has {found}
 # The other columns and their inferred kinds:
 {kinds}
-columns = [{columns}]
+{columns}
 # kinds = {{ year = "category" }}  # overrides an inferred kind: {kind_names}
 missing = "impute"   # fill in the median or the most frequent category; or "refuse": reject missing values
 indicators = true    # a feature for each number that at least 1 % of the rows lack: whether it is missing
@@ -183,6 +229,7 @@ validation = {validation}     # share of rows held out for early stopping
 
 
 _AMOUNTS_HINT = '; write "regression" if they are counts or amounts, not classes'
+_NO_COLUMNS = "# columns = []  # without this key all columns are used, although none is of use"
 _STRATIFY_LINE = "stratify = true      # each part has rows of all tenths of the target\n"
 
 
@@ -195,13 +242,18 @@ def _toml_escape(character: str) -> str:
     return f"\\u{ord(character):04x}" if ord(character) < 0x10000 else f"\\U{ord(character):08x}"
 
 
-def _exclusion(name: str, cells: Sequence[str | None]) -> str:
+def _exclusion(table: Table, name: str) -> str:
     """Return why a column is left out, "" if it is not."""
+    cells = table.columns[name]
     present = [cell for cell in cells if cell is not None]
     if len(set(present)) < 2:
         return "constant" if present else "empty"
     if type_inference.are_numbers(cells):
         values = [float(cell) for cell in present]
+        if infinite := sum(map(math.isinf, values)):
+            row = next(i for i, cell in enumerate(cells) if cell is not None and math.isinf(float(cell)))
+            where = f"{cells[row]!r} in {table.row_unit} {table.lines[row]}"
+            return f"{infinite} infinite cell{'s' * (infinite > 1)}, such as {where}; {_CORRECT_THEM}"
         if type_inference.is_constant_range(min(values), max(values)):
             return "constant up to rounding"
     if reason := type_inference.identifier_reason(name, cells):

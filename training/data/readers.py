@@ -166,9 +166,12 @@ def check_arrays(arrays: Arrays) -> Arrays:
         faults.append(Fault("y", f"expected numbers or labels, found {y.dtype}", "save labels as integers or strings"))
     for key, array in (("x", x), ("y", y)):
         if array.dtype.kind == "f" and not np.isfinite(array).all():
-            index = [int(i) for i in np.argwhere(~np.isfinite(array))[0]]
+            invalid = np.argwhere(~np.isfinite(array))
+            index, rows = invalid[0].tolist(), len(np.unique(invalid[:, 0]))
             location = f"{key}[{', '.join(map(str, index))}]"
-            faults.append(Fault(location, f"expected a finite number, found {array[tuple(index)]}", "remove the row"))
+            problem = f"expected a finite number, found {array[tuple(index)]}"
+            problem += f"; {rows} rows are like this" if rows > 1 else ""
+            faults.append(Fault(location, problem, "remove the row" if rows == 1 else "remove the rows"))
     if faults:
         raise DataError(arrays.name, faults)
     return arrays

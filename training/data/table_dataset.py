@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.errors import Fault, did_you_mean
+from model_store.schema.columns.date_text import infer_date_format
 from training.config.settings import DataSection
 from training.data import type_inference
 from training.data.dataset import Dataset, encode_labels
@@ -196,8 +197,13 @@ def check_classes(table: Table, target: str) -> None:
     """Raise DataError if the target of a classification has too many classes."""
     cells = [cell for cell in table.columns[target] if cell is not None]
     if type_inference.looks_like_identifier(cells):
-        problem = f"too many classes: {len(set(cells))} in {len(cells)} rows"
-        fix = "write task = 'regression' if it is a quantity, or choose another target"
+        distinct = set(cells)
+        problem, fix = f"too many classes: {len(distinct)} in {len(cells)} rows", "write task = 'regression' in [data]"
+        if infer_date_format(distinct) is not None:
+            problem = f"expected numbers or classes, found {len(distinct)} dates, such as {cells[0]!r}"
+            fix = "write numbers instead, such as the days since a start, or choose another target"
+        elif not type_inference.are_numbers(cells):
+            fix = "choose another target, or give all rare classes one name"
         raise DataError(table.name, [Fault(f"column {target}", problem, fix)])
 
 

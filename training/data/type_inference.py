@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,8 +19,9 @@ from model_store.errors import Fault
 from model_store.schema.columns.date_text import DateFormat, infer_date_format
 from model_store.schema.columns.number_text import MAX_MISSING_WORDS, MAX_NUMBER_TEXT, NumberFormat, infer_number_format
 from model_store.utils.values import describe_value, parse_finite_number, parse_number
+from training.data.invalid_cells import FINITE_NUMBER, InvalidCells
 from training.data.readers import Table
-from training.errors import MAX_SHOWN_FAULTS, DataError
+from training.errors import DataError
 
 MAX_CATEGORIES = 1000  # one-hot features of one column
 FEW_CATEGORIES = 20  # up to this many distinct values may be categories, regardless of the number of rows
@@ -124,47 +125,30 @@ def looks_like_identifier(cells: Sequence[str | None]) -> bool:
 
 
 def parse_numbers(table: Table, column: str, written: NumberFormat | None = None) -> NDArray[np.float64]:
-    """Return a column as (n,) numbers, NaN where a cell is missing. DataError lists all cells that are not numbers.
+    """Return a column as (n,) numbers, NaN where a cell is missing. DataError counts the cells that are not numbers.
 
     `written` is how the cells spell numbers, None for plain numbers.
     """
-    parse = parse_finite_number if written is None else written.parse
-    values = np.empty(len(table))
-    faults: list[Fault] = []
-    total = 0
-    for row, cell in enumerate(table.columns[column]):
-        value = math.nan if cell is None else parse(cell)
-        if value is None:
-            total += 1
-            if len(faults) < MAX_SHOWN_FAULTS:
-                problem = f"expected a finite number, found {describe_value(cell)}"
-                fix = "correct the cell, or empty it if the value is missing"
-                faults.append(Fault(f"{table.row_unit} {table.lines[row]}, column {column}", problem, fix))
-            value = math.nan
-        values[row] = value
-    if faults:
-        raise DataError(table.name, faults, total)
-    return values
+    return _parse_cells(table, column, parse_finite_number if written is None else written.parse, FINITE_NUMBER)
 
 
 def parse_dates(table: Table, column: str, written: DateFormat) -> NDArray[np.float64]:
-    """Return a column as (n,) seconds since 1970, NaN where a cell is missing. DataError lists all other cells."""
+    """Return a column as (n,) seconds since 1970, NaN where a cell is missing. DataError counts all other cells."""
+    return _parse_cells(table, column, written.parse, f"a date such as {written.example}")
+
+
+def _parse_cells(table: Table, column: str, parse: Callable[[str], float | None], expected: str) -> NDArray[np.float64]:
     values = np.full(len(table), np.nan)
-    faults: list[Fault] = []
-    total = 0
+    invalid = InvalidCells()
     for row, cell in enumerate(table.columns[column]):
         if cell is None:
             continue
-        if (seconds := written.parse(cell)) is not None:
-            values[row] = seconds
-            continue
-        total += 1
-        if len(faults) < MAX_SHOWN_FAULTS:
-            problem = f"expected a date such as {written.example}, found {describe_value(cell)}"
-            fix = "correct the cell, or empty it if the value is missing"
-            faults.append(Fault(f"{table.row_unit} {table.lines[row]}, column {column}", problem, fix))
-    if faults:
-        raise DataError(table.name, faults, total)
+        if (value := parse(cell)) is not None:
+            values[row] = value
+        else:
+            invalid.add(cell, f"{table.row_unit} {table.lines[row]}")
+    if invalid.count:
+        raise DataError(table.name, [invalid.fault(column, expected)])
     return values
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 from collections.abc import Callable
@@ -160,13 +161,7 @@ def test_init_hints_at_other_kinds_of_columns(train: Train, tmp_path: Path) -> N
             ["-o", "/nowhere/job.toml"],
             "/nowhere/job.toml: no such directory: /nowhere (create",
         ),
-        ("t.csv", "x,y\n1,2\n", [], "the table has only one row of data (add rows"),
-        (
-            "t.csv",
-            "x,y\n" + "".join(f"{i},{i}\n" for i in range(99)) + "1,inf\n",
-            [],
-            "line 101, column y: expected a finite number, found 'inf'",
-        ),
+        ("t.csv", "x,y\n", [], "the file has a header and no rows (add rows"),
     ],
 )
 def test_init_rejects_what_it_cannot_use(
@@ -213,12 +208,66 @@ def test_rows_without_a_target_do_not_count_for_the_kinds_of_columns(train: Trai
     assert train("check", tmp_path / "t.toml").exit_code == 0
 
 
-def test_init_reports_the_line_of_an_infinite_number(train: Train, tmp_path: Path) -> None:
-    rows = [f"{'inf' if i == 5 else i * 0.7},{i % 3}.5,{i * 1.5}" for i in range(60)]
-    (tmp_path / "t.csv").write_text("\n".join(["a,b,y", *rows]))
+@pytest.mark.parametrize(
+    ("header", "rows", "expected"),
+    [
+        ("x,y", ["1,2"], "the table has only one row of data (add rows)"),
+        ("x,y", ["1,", "2,"], "column y: the target is missing in every row (choose another target)"),
+        ("x,y", [f"{i},a" for i in range(30)], "column y: expected at least two classes, found only 'a'"),
+        ("y", [f"{'ab'[i % 2]}" for i in range(30)], "data.columns: no input column is left (add input columns)"),
+        ("x,y", [f",{'ab'[i % 2]}" for i in range(30)], "no column has a value in the training rows"),
+        (
+            "x,y",
+            [f"{i % 3},{f'song {i}' if i % 4 else 'hymn'}" for i in range(80)],
+            "column y: too many classes: 61 in 80 rows (choose another target, or give all rare classes one name)",
+        ),
+        (
+            "x,y",
+            [f"{i % 3},2024-{i % 12 + 1}-{i % 28 + 1}" for i in range(80)],
+            "column y: expected numbers or classes, found 80 dates, such as '2024-1-1' (write numbers instead",
+        ),
+        (
+            "x,y",
+            [f"{i % 3},{'inf' if i % 4 else i}" for i in range(80)],
+            "line 3, column y: expected a finite number, found 'inf'; 60 cells are like this (correct these cells",
+        ),
+        (
+            "x,y",
+            [f"{i % 3},{i + 0.5 if i % 20 else f'bad {i}'}" for i in range(80)],
+            "line 2, column y: expected a finite number, found 'bad 0'; 4 cells are like this, also 'bad 20' in",
+        ),
+    ],
+)  # fmt: skip
+def test_init_writes_a_job_file_that_says_what_to_correct(
+    train: Train, tmp_path: Path, header: str, rows: list[str], expected: str
+) -> None:
+    (tmp_path / "t.csv").write_text("\n".join([header, *rows]))
     found = train("init", tmp_path / "t.csv", "--target", "y")
-    assert found.exit_code == 3
-    assert "line 7, column a: expected a finite number, found 'inf'" in found.output
+    assert found.exit_code == 0, found.output
+    assert "It cannot be trained yet:\n" in found.output
+    assert expected in found.output
+    text = (tmp_path / "t.toml").read_text()
+    assert text.startswith("# To correct before training:\n#   ")
+    assert expected in text
+    refused = train(tmp_path / "t.toml", "--no-publish")
+    assert refused.exit_code == 3
+    assert len(rows) == 1 or expected in refused.output
+    found = train("init", tmp_path / "t.csv", "--target", "y", "--force", "--json")
+    assert json.loads(found.stdout)["faults"][0]["problem"].split(";")[0] in expected
+
+
+def test_init_says_what_a_job_trains_and_leaves_out(train: Train, tmp_path: Path) -> None:
+    rows = [f"{i},{'inf' if i in (5, 9) else i * 0.7},{i % 3}.5,,{i * 1.5}" for i in range(60)]
+    (tmp_path / "t.csv").write_text("\n".join(["n,a,b,c,y", *rows]))
+    found = train("init", tmp_path / "t.csv", "--target", "y")
+    assert found.exit_code == 0, found.output
+    lines = found.output.splitlines()
+    assert lines[0].endswith("t.toml: regression of y from 1 column, 60 rows.")
+    reasons = ["  n: row numbers", "  a: 2 infinite cells, such as 'inf' in line 7", "  c: empty"]
+    assert lines[1:6] == ["Left out:", *reasons, "Review it, then run:"]
+    hint = "#   a: left out: 2 infinite cells, such as 'inf' in line 7; to use it, correct or empty them, and add it"
+    assert hint in (tmp_path / "t.toml").read_text()
+    assert train("check", tmp_path / "t.toml").exit_code == 0
 
 
 def test_init_says_which_cells_keep_a_column_from_being_dates(train: Train, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from training.cli.recipe import MIN_ACCURATE_ROWS, recommend
-from training.cli.scaffold import render_job_file
+from training.cli.scaffold import draft_job
 from training.pipeline.job import from_dict, prepare, train_and_evaluate
 
 
@@ -48,7 +48,7 @@ def test_a_larger_table_is_predicted_better_than_by_the_fast_recipe(tmp_path: Pa
     table, errors = tmp_path / "d.csv", []
     table.write_text("a,b,c,t\n" + "\n".join(rows) + "\n", encoding="utf-8")
     for fast in (True, False):
-        content = tomllib.loads(render_job_file(table, "t", tmp_path / "d.toml", fast=fast))
+        content = tomllib.loads(draft_job(table, "t", tmp_path / "d.toml", fast=fast).text)
         outcome = train_and_evaluate(prepare(from_dict(content, tmp_path)), diagnostics=False)
         errors.append(1 - outcome.metrics["accuracy"] if classes else outcome.metrics["targets"]["t"]["rmse"])
     assert errors[1] < 0.9 * errors[0]

@@ -38,11 +38,14 @@ def test_every_finite_float_is_parsed_exactly(value: float) -> None:
     assert parse_finite_number(repr(value)) == value
 
 
-def test_each_invalid_number_is_reported_with_line_and_column() -> None:
+def test_invalid_numbers_are_one_fault_with_their_count_and_examples() -> None:
     with pytest.raises(DataError) as caught:
-        type_inference.parse_numbers(table("1", "two", None, "inf"), "a")
-    assert [fault.location for fault in caught.value.faults] == ["line 3, column a", "line 5, column a"]
-    assert "found 'two'" in str(caught.value)
+        type_inference.parse_numbers(table("1", "two", None, "inf", *["two"] * 90), "a")
+    (fault,) = caught.value.faults
+    assert fault.location == "line 3, column a"
+    assert fault.problem == "expected a finite number, found 'two'; 92 cells are like this, also 'inf' in line 5"
+    with pytest.raises(DataError, match=r"found 'two' \(correct the cell, or empty it if the value is missing\)"):
+        type_inference.parse_numbers(table("1", "two", None), "a")
 
 
 def test_identifiers_are_rejected_as_categories_with_a_fix() -> None:

@@ -29,6 +29,7 @@ from training.data.dataset import Dataset, encode_labels
 from training.data.fitting.kinds import COLUMN_KINDS
 from training.data.fitting.signature import fit_signature
 from training.data.fitting.statistics import NumericSummary, StreamedColumn, summarize
+from training.data.invalid_cells import FINITE_NUMBER, InvalidCells
 from training.data.readers import open_file
 from training.data.splitting import Split, check_part_sizes, part_sizes
 from training.data.streaming.held_out import HeldOutSampler, RowNumbers
@@ -84,6 +85,7 @@ class RunningStatistics:
         self.missing: dict[str, int] = {}
         self.codes: dict[str, TextCodes] = {}
         self.counts: dict[str, NDArray[np.int64]] = {}  # of each text in memory, and last of all others
+        self.invalid: dict[str, InvalidCells] = {}  # numbers that are not finite, of all rows
 
     def encode(self, name: str, column: DictionaryColumn, kept: NDArray[np.bool_], source: str) -> NDArray[np.int32]:
         """Return a column as codes. Values that no row has get no code, nor do rows that are not `kept`: 0."""
@@ -114,6 +116,12 @@ class RunningStatistics:
             if values.size:
                 summary = summarize(values)
                 self.summaries[name] = self.summaries[name].merge(summary) if name in self.summaries else summary
+
+    def note_invalid(self, name: str, values: NDArray[Any], invalid: NDArray[np.bool_], rows_before: int) -> None:
+        """Count the rows of a batch whose values are `invalid`."""
+        cells = self.invalid.setdefault(name, InvalidCells())
+        for row in np.flatnonzero(invalid.reshape(len(invalid), -1).any(axis=1)):
+            cells.add(float(values[row][invalid[row]].flat[0]), f"row {rows_before + 1 + row}")
 
     def count_missing(self, name: str) -> int:
         """Return how many values of a column are missing."""
@@ -225,6 +233,8 @@ def read_stream(
         training = training or RecordFile(records.dtype, source.name)
         training.append(training_records)
     source.fingerprint.check_unchanged()
+    if statistics.invalid:
+        raise DataError(source.name, [cells.fault(name, FINITE_NUMBER) for name, cells in statistics.invalid.items()])
     if training is None or not rows:
         raise DataError(source.name, [Fault("", "the file has no rows", "add rows of data")])
     if dropped == rows:
@@ -277,9 +287,8 @@ def _make_records(
                 absent = np.isnan(values)
                 invalid &= ~absent
             if invalid.any():
-                row = rows_before + 1 + int(np.argwhere(invalid)[0][0])
-                problem = f"expected a finite number, found {values[invalid].flat[0]}"
-                faults.append(Fault(f"row {row}, column {name}", problem, "correct the value, or remove the row"))
+                statistics.note_invalid(name, values, invalid, rows_before)
+                records[name] = np.where(invalid, 0, values)
         if name in source.target_names:
             absent = ~kept
         if section.missing == "refuse" and absent.any():

@@ -27,12 +27,13 @@ from training.config.settings import DataSection
 from training.data import table_dataset, type_inference
 from training.data.fingerprint import Fingerprint
 from training.data.fitting.kinds import COLUMN_KINDS
+from training.data.invalid_cells import FINITE_NUMBER, InvalidCells
 from training.data.readers import Table, first_line, open_file
 from training.data.streaming import source
 from training.data.streaming.array_reader import open_arrays
 from training.data.streaming.source import TYPE_INFERENCE_ROWS, Batch, DataSource, DictionaryColumn
 from training.data.tables import open_job_table, parse_file_cell, read_table, translate_input_errors
-from training.errors import MAX_SHOWN_FAULTS, DataError
+from training.errors import DataError
 
 _BATCH_ROWS = 8192
 _MISSING_SPELLINGS = frozenset(
@@ -107,24 +108,22 @@ class TextSource(DataSource):
                 yield group.build()
 
     def _locate_faults(self, numeric: Sequence[str]) -> DataError:
-        """Return the faults of all cells that are not numbers: read the file again."""
-        faults: list[Fault] = []
-        total = 0
+        """Return a fault for each column with cells that are not numbers: read the file again."""
+        invalid = {name: InvalidCells() for name in numeric}
         for block in self.file.blocks():
-            for i, line in enumerate(block.lines):
-                cells = ((name, block.columns[name][i]) for name in numeric)
-                invalid = next(
-                    ((name, cell) for name, cell in cells if _is_invalid(cell, self.formats.get(name))), None
-                )
-                if invalid is None:
-                    continue
-                total += 1
-                if len(faults) < MAX_SHOWN_FAULTS:
-                    name, cell = invalid
-                    fix = f"correct the cell, or write kinds = {{ {name!r} = 'category' }} in [data] if it is no number"
-                    location = f"{self.file.row_unit} {line}, column {name}"
-                    faults.append(Fault(location, f"expected a finite number, found {cell!r}", fix))
-        return DataError(self.name, faults, total)
+            for name, cells in invalid.items():
+                written = self.formats.get(name)
+                for text, line in zip(block.columns[name], block.lines, strict=True):
+                    if _is_invalid(text, written):
+                        cells.add(text, f"{self.file.row_unit} {line}")
+        found = []
+        for name, cells in invalid.items():
+            if cells.count:
+                fix = f"correct or empty such cells, or write kinds = {{ {name!r} = 'category' }} in [data]"
+                is_date = self.kinds.get(name) == "date"
+                expected = f"a date such as {self.formats[name].example}" if is_date else FINITE_NUMBER
+                found.append(cells.fault(name, expected, fix if name in self.kinds else ""))
+        return DataError(self.name, found)
 
 
 class _BatchBuilder:

@@ -19,7 +19,12 @@ from training.pipeline.job import from_dict, prepare
     ("content", "sections", "expected"),
     [
         ("size,kind\n1,a\n2,b\n3\n" + "4,a\n" * 30, {}, "line 4: expected 2 cells, as in the header, found 1"),
-        ("size,kind\n" + "1,a\n2,b\n" * 6000 + "x,a\n", {}, "(correct the cell, or write kinds = { 'size' ="),
+        (
+            "size,kind\n" + "1,a\n2,b\n" * 6000 + "x,a\n" * 3 + "inf,a\n",
+            {},
+            "line 12002, column size: expected a finite number, found 'x'; 4 cells are like this, also 'inf' in line "
+            "12005 (correct or empty such cells, or write kinds = { 'size' =",
+        ),
         ("size,kind\n" + "1,a\n2,b\n" * 60 + "inf,a\n", {"data": {"kinds": {"size": "number"}}}, "expected a finite"),
         ("size,kind\n" + "1,a\n2,a\n" * 60, {}, "expected at least two classes, found only 'a'"),
         ("size,kind\n" + "1,\n2,\n" * 60, {"data": {"task": "classification"}}, "the target is missing in every row"),
@@ -89,7 +94,10 @@ def test_a_missing_number_may_contain_spaces_as_in_memory(tmp_path: Path, kind: 
         ({"a": [1.0] * 30, "": [2.0] * 30}, "column 2 has no name"),
         ({"a": pa.array([1.0] * 30), "b": pa.array([5] * 30, pa.duration("s"))}, "column b: "),
         ({"a": ["1"] * 29 + ["x"]}, "column a: Failed to parse string: 'x'"),
-        ({"a": [1.0] * 29 + [float("inf")]}, "row 30, column a: expected a finite number"),
+        (
+            {"a": [1.0] * 27 + [float("inf")] * 2 + [float("-inf")]},
+            "row 28, column a: expected a finite number, found inf; 3 cells are like this, also -inf in row 30",
+        ),
     ],
 )
 def test_unsupported_columns_of_parquet_are_reported(tmp_path: Path, columns: Any, expected: str) -> None:
