@@ -48,6 +48,7 @@ PrivateKey: TypeAlias = Ed25519PrivateKey
 SIGNATURE_BYTES = 64
 
 _MAX_KEY_BYTES = 10_000
+_OTHER_KIND_OF_KEY = "expected an Ed25519 key, found another kind of key; create one with models keygen"
 _CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
@@ -128,9 +129,7 @@ def load_private_key(path: Path) -> PrivateKey:
             f"{path}: expected a private key in PEM, found something else; create a key with models keygen"
         ) from e
     if not isinstance(key, PrivateKey):
-        raise SigningKeyError(
-            f"{path}: expected an Ed25519 key, found another kind of key; create one with models keygen"
-        )
+        raise SigningKeyError(f"{path}: {_OTHER_KIND_OF_KEY}")
     return key
 
 
@@ -146,9 +145,7 @@ def load_public_key(path: Path) -> PublicKey:
             f"{path}: expected a public key in PEM, found something else; create a key with models keygen"
         ) from e
     if not isinstance(key, PublicKey):
-        raise SigningKeyError(
-            f"{path}: expected an Ed25519 key, found another kind of key; create one with models keygen"
-        )
+        raise SigningKeyError(f"{path}: {_OTHER_KIND_OF_KEY}")
     return key
 
 

@@ -106,6 +106,15 @@ def assert_error(response: Any, status: int, code: str) -> dict[str, Any]:
     return error
 
 
+def text_error(response: Any, status: int = 400) -> str:
+    """Check the error format of the Open Inference Protocol and TensorFlow Serving, and return its text."""
+    assert response.status_code == status, response.data
+    assert response.headers["Content-Type"] == "application/json"
+    assert response.json.keys() == {"error"}
+    text: str = response.json["error"]
+    return text
+
+
 def fault_locations(error: dict[str, Any]) -> list[str]:
     return [fault["location"] for fault in error["faults"]]
 

@@ -54,13 +54,14 @@ class Optimizer:
 
     state_slots: tuple[str, ...] = ()  # names of what the rule remembers: arrays shaped like the parameters, first zero
     coefficient_names: ClassVar[tuple[str, ...]] = ("rate",)  # numbers in the rule that change between steps
+    default_weight_decay: ClassVar[float] = 0.0
     gradient_scale = 1.0  # the factor that `scaled_step` expects in the gradients
 
     def __init__(self, module: Module, learning_rate: float = 0.01, **options: Unpack[OptimizerOptions]) -> None:
         self.module = module
         self.parameters, self.gradients = _trainable_arrays(module)
         self._addresses = _addresses(self.parameters)
-        self.weight_decay = options.get("weight_decay", 0.0)
+        self.weight_decay = options.get("weight_decay", self.default_weight_decay)
         self.clip_norm, self.clip_value = options.get("clip_norm"), options.get("clip_value")
         self._check_positive(learning_rate=learning_rate, clip_norm=self.clip_norm, clip_value=self.clip_value)
         self._check("weight_decay", self.weight_decay >= 0, "a number of at least 0", self.weight_decay)

@@ -193,20 +193,7 @@ class AdamW(Adam):
     Loshchilov & Hutter 2019.
     """
 
-    default_weight_decay = 0.01
-
-    def __init__(
-        self,
-        module: Module,
-        learning_rate: float = 0.001,
-        *,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        epsilon: float = 1e-8,
-        **options: Unpack[OptimizerOptions],
-    ) -> None:
-        options.setdefault("weight_decay", self.default_weight_decay)
-        super().__init__(module, learning_rate, beta1=beta1, beta2=beta2, epsilon=epsilon, **options)
+    default_weight_decay: ClassVar[float] = 0.01
 
     def decay(self) -> float:
         shrink = self.learning_rate * super().decay()

@@ -14,7 +14,7 @@ from model_store.artifact.model import Model
 from model_store.registry.store import open_store
 from model_store.schema.signature import CategoryColumn, ClassificationOutput, Signature
 from service.protocols import tensors
-from tests.service.conftest import network
+from tests.service.conftest import network, text_error
 
 PENGUINS = {
     "inputs": [
@@ -40,15 +40,6 @@ def binary(document: dict[str, Any], tail: bytes, **headers: str) -> dict[str, A
     head = json.dumps(document).encode()
     sent = {"Inference-Header-Content-Length": str(len(head)), **headers}
     return {"data": head + tail, "headers": sent, "content_type": "application/octet-stream"}
-
-
-def refused(response: Any, status: int = 400) -> str:
-    """Assert the protocol's error format and return the text."""
-    assert response.status_code == status, response.data
-    assert response.headers["Content-Type"] == "application/json"
-    assert response.json.keys() == {"error"}
-    text: str = response.json["error"]
-    return text
 
 
 def test_server_metadata_lists_the_extensions(client):
@@ -117,7 +108,7 @@ def test_arrays_may_be_bool(client):
     request = binary({"inputs": [tensor | {"parameters": {"binary_data_size": 4}}]}, tail)
     assert client.post("/v2/models/image/infer", **request).json == plain
     request = binary({"inputs": [tensor | {"parameters": {"binary_data_size": 4}}]}, b"\1\0\1\2")
-    assert "expected bytes 0 and 1 for BOOL" in refused(client.post("/v2/models/image/infer", **request))
+    assert "expected bytes 0 and 1 for BOOL" in text_error(client.post("/v2/models/image/infer", **request))
 
 
 def classifier(labels: tuple[int, ...]) -> Model:
@@ -171,12 +162,12 @@ def test_booleans_are_the_categories_that_spell_them(store, make_client):
     npy = client.post("/models/paid/predict", data=packed.getvalue(), content_type="application/x-npy")
     assert npy.json["predictions"] == expected
     penguins = [*PENGUINS["inputs"][:2], {"name": "sex", "shape": [2], "datatype": "BOOL", "data": [True, False]}]
-    assert "expected BYTES, found BOOL" in refused(infer(client, "penguins", {"inputs": penguins}))
+    assert "expected BYTES, found BOOL" in text_error(infer(client, "penguins", {"inputs": penguins}))
 
 
 def test_an_output_that_is_requested_twice_is_rejected(client):
     body = PENGUINS | {"outputs": [{"name": "label"}, {"name": "label", "parameters": {"binary_data": True}}]}
-    assert "outputs.1.name: expected each output once" in refused(infer(client, "penguins", body))
+    assert "outputs.1.name: expected each output once" in text_error(infer(client, "penguins", body))
 
 
 def test_binary_tensors_in_requests_and_responses(client):
@@ -221,7 +212,7 @@ def test_raw_body_is_one_row_of_the_only_tensor(client):
         expected = client.post(f"/models/{name}/predict", json={"instances": [row.tolist()]}).json["predictions"][0]
         found = np.frombuffer(response.data[length:], "<f8").tolist()
         assert found == (list(expected.values()) if isinstance(expected, dict) else [expected])
-    text = refused(client.post("/v2/models/penguins/infer", data=b"x", headers=headers))
+    text = text_error(client.post("/v2/models/penguins/infer", data=b"x", headers=headers))
     assert "island, mass, sex" in text
 
 
@@ -231,7 +222,7 @@ def test_nan_and_null_are_missing_values(client):
     assert first == second
     column = [{"name": "rooms", "shape": [1], "datatype": "INT32", "data": [3]}]
     assert by_name(infer(client, "price", {"inputs": column}).json)["price"]["data"] == [second]
-    assert "expected a number, found none" in refused(
+    assert "expected a number, found none" in text_error(
         infer(client, "price", {"inputs": [column[0] | {"datatype": "FP32", "data": [None]}]})
     )
 
@@ -260,11 +251,11 @@ def test_a_compression_bomb_is_413_and_a_truncated_stream_400(store, make_client
     bomb = gzip.compress(b" " * 1_000_000)
     assert len(bomb) < 10_000
     url, headers = "/v2/models/price/infer", {"Content-Encoding": "gzip"}
-    refused(client.post(url, data=bomb, headers=headers), 413)
+    text_error(client.post(url, data=bomb, headers=headers), 413)
     whole = gzip.compress(json.dumps(PRICE).encode())
     for wrong in (whole[:-9], b"not gzip", whole + b"x"):
-        assert "gzip" in refused(client.post(url, data=wrong, headers=headers))
-    refused(client.post(url, data=b"{}", headers={"Content-Encoding": "br"}), 415)
+        assert "gzip" in text_error(client.post(url, data=wrong, headers=headers))
+    text_error(client.post(url, data=b"{}", headers={"Content-Encoding": "br"}), 415)
 
 
 @pytest.mark.parametrize(
@@ -315,27 +306,27 @@ def test_every_error_is_reported_with_its_location(client, change, expected_text
     if "binary_data_output" in change.get("parameters", {}):
         top = change
     body = PRICE | (top or {"inputs": [PRICE["inputs"][0] | change]})
-    assert expected_text in refused(infer(client, "price", body))
+    assert expected_text in text_error(infer(client, "price", body))
 
 
 def test_unknown_categories_are_reported_with_their_rows(client):
     tensors = [dict(tensor) for tensor in PENGUINS["inputs"]]
     tensors[0]["data"] = ["Biscoe", "Dreem"]
-    text = refused(infer(client, "penguins", {"inputs": tensors}))
+    text = text_error(infer(client, "penguins", {"inputs": tensors}))
     assert "rows.1.island: expected one of Biscoe, Dream, Torgersen; found 'Dreem' (did you mean 'Dream'?)" in text
-    assert "inputs.island: expected a tensor, found none" in refused(
+    assert "inputs.island: expected a tensor, found none" in text_error(
         infer(client, "penguins", {"inputs": PENGUINS["inputs"][1:]})
     )
-    assert "island has 1" in refused(
+    assert "island has 1" in text_error(
         infer(client, "penguins", {"inputs": [tensors[0] | {"shape": [1], "data": ["Dream"]}, *tensors[1:]]})
     )
-    assert "expected each tensor once" in refused(infer(client, "penguins", {"inputs": [*tensors, tensors[2]]}))
+    assert "expected each tensor once" in text_error(infer(client, "penguins", {"inputs": [*tensors, tensors[2]]}))
 
 
 @pytest.mark.parametrize("length", ["-1", "9999", "x", "1e1", "", "99999999999999999999999"])
 def test_a_json_length_beyond_the_body_is_400(client, length):
     response = infer(client, "price", PRICE, headers={"Inference-Header-Content-Length": length})
-    assert "Inference-Header-Content-Length" in refused(response)
+    assert "Inference-Header-Content-Length" in text_error(response)
 
 
 @pytest.mark.parametrize("tail", [b"", b"1", b"1" * 17, b"\xff\xff\xff\xff", b"\x01\0\0\0\xff" * 2])
@@ -345,7 +336,7 @@ def test_binary_data_of_wrong_size_or_encoding_is_400(client, tail):
         binary({"inputs": [tensor, *PENGUINS["inputs"][1:]]}, tail),
         binary({"inputs": [tensor, *PENGUINS["inputs"][1:]]}, tail + b"more"),
     ):
-        refused(client.post("/v2/models/penguins/infer", **request))
+        text_error(client.post("/v2/models/penguins/infer", **request))
 
 
 @pytest.mark.parametrize(
@@ -362,7 +353,7 @@ def test_more_strings_than_the_row_limit_are_not_parsed(client, monkeypatch, sha
     tail = b"\1\0\0\0a" * 10_001
     tensor = {"name": "island", "shape": shape, "datatype": "BYTES", "parameters": {"binary_data_size": len(tail)}}
     response = client.post("/v2/models/penguins/infer", **binary({"inputs": [tensor]}, tail))
-    assert expected in refused(response, status)
+    assert expected in text_error(response, status)
     assert read == []
 
 
@@ -370,7 +361,7 @@ def test_far_more_tensors_than_columns_are_not_parsed(client, monkeypatch):
     read = []
     monkeypatch.setattr(tensors, "from_json", lambda *given: read.append(given))
     many = [{"name": f"x{i}", "shape": [1], "datatype": "FP64", "data": [1]} for i in range(200)]
-    assert "inputs: expected up to 2 tensors, found 200" in refused(infer(client, "price", {"inputs": many}))
+    assert "inputs: expected up to 2 tensors, found 200" in text_error(infer(client, "price", {"inputs": many}))
     assert read == []
 
 
@@ -388,10 +379,10 @@ def test_no_body_crashes_the_service(client, fuzz):
 
 
 def test_framework_errors_have_the_protocols_format(client):
-    assert "did you mean 'penguins'" in refused(client.get("/v2/models/pengins"), 404)
-    refused(client.get("/v2/models/penguins/versions/9"), 404)
-    refused(client.get("/v2/nothing"), 404)
-    refused(client.get("/v2/models/penguins/infer"), 405)
-    refused(client.post("/v2/models/penguins/infer", data="<a/>", content_type="application/xml"), 415)
-    assert "not JSON" in refused(client.post("/v2/models/penguins/infer", data="{"))
-    refused(client.post("/v2/models/penguins/infer"))
+    assert "did you mean 'penguins'" in text_error(client.get("/v2/models/pengins"), 404)
+    text_error(client.get("/v2/models/penguins/versions/9"), 404)
+    text_error(client.get("/v2/nothing"), 404)
+    text_error(client.get("/v2/models/penguins/infer"), 405)
+    text_error(client.post("/v2/models/penguins/infer", data="<a/>", content_type="application/xml"), 415)
+    assert "not JSON" in text_error(client.post("/v2/models/penguins/infer", data="{"))
+    text_error(client.post("/v2/models/penguins/infer"))

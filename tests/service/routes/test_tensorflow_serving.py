@@ -1,12 +1,10 @@
 """TensorFlow Serving's REST API and KServe V1: rows, columns, versions, labels, status and metadata."""
 
-from typing import Any
-
 import pytest
 from flask.testing import FlaskClient
 
 from model_store.registry.store import Store, open_store
-from tests.service.conftest import PENGUIN, break_version, move, price
+from tests.service.conftest import PENGUIN, break_version, move, price, text_error
 
 ENDPOINT = "/v1/models/price:predict"
 
@@ -21,14 +19,6 @@ def store(store: Store) -> Store:
 @pytest.fixture
 def client(own_client: FlaskClient) -> FlaskClient:
     return own_client
-
-
-def refused(response: Any, status: int = 400) -> str:
-    assert response.status_code == status, response.data
-    assert response.headers["Content-Type"] == "application/json"
-    assert response.json.keys() == {"error"}
-    text: str = response.json["error"]
-    return text
 
 
 @pytest.mark.parametrize(
@@ -106,22 +96,22 @@ def test_curl_needs_no_content_type(client):
     ],
 )
 def test_every_error_is_reported_with_its_location(client, body, expected_text):
-    assert expected_text in refused(client.post(ENDPOINT, json=body))
+    assert expected_text in text_error(client.post(ENDPOINT, json=body))
 
 
 def test_errors_have_the_protocols_format(client):
-    assert "did you mean 'price'? This works: curl" in refused(client.post("/v1/models/prise:predict", json={}), 404)
-    refused(client.post("/v1/models/price/versions/9:predict", json={"instances": [[3, 80]]}), 404)
-    refused(client.post("/v1/models/price/labels/none:predict", json={"instances": [[3, 80]]}), 404)
-    refused(client.get(ENDPOINT), 405)
-    refused(client.get("/v1/models/price/versions/1:predict"), 405)
-    refused(client.get("/v1/nothing"), 404)
-    refused(client.post(ENDPOINT, data="{"))
-    refused(client.post(ENDPOINT, data="<a/>", content_type="text/xml"), 415)
+    assert "did you mean 'price'? This works: curl" in text_error(client.post("/v1/models/prise:predict", json={}), 404)
+    text_error(client.post("/v1/models/price/versions/9:predict", json={"instances": [[3, 80]]}), 404)
+    text_error(client.post("/v1/models/price/labels/none:predict", json={"instances": [[3, 80]]}), 404)
+    text_error(client.get(ENDPOINT), 405)
+    text_error(client.get("/v1/models/price/versions/1:predict"), 405)
+    text_error(client.get("/v1/nothing"), 404)
+    text_error(client.post(ENDPOINT, data="{"))
+    text_error(client.post(ENDPOINT, data="<a/>", content_type="text/xml"), 415)
 
 
 def test_a_too_large_body_is_413_in_the_protocols_format(store, make_client):
-    refused(make_client(store, max_body_bytes=10).post(ENDPOINT, json={"instances": [[3, 80]]}), 413)
+    text_error(make_client(store, max_body_bytes=10).post(ENDPOINT, json={"instances": [[3, 80]]}), 413)
 
 
 def test_status_has_both_protocols_keys(client):
@@ -132,7 +122,7 @@ def test_status_has_both_protocols_keys(client):
     for path in ("versions/1", "labels/champion"):
         assert client.get(f"/v1/models/price/{path}").json["model_version_status"] == [states[1]]
     assert client.get("/v1/models").json == {"models": ["image", "penguins", "price"]}
-    refused(client.get("/v1/models/prise"), 404)
+    text_error(client.get("/v1/models/prise"), 404)
 
 
 def test_status_of_a_broken_version_has_the_reason(store, make_client, tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from model_store.artifact import npz
+from model_store.artifact.model import Model
 from model_store.nn import (
     BatchNorm,
     Conv2D,
@@ -24,7 +25,7 @@ from model_store.nn import (
 from training.errors import DataError, JobError
 from training.network.builder import build_modules
 from training.network.feature_kinds import FeatureKinds
-from training.pipeline.job import from_dict, load, prepare, train_and_evaluate
+from training.pipeline.job import Outcome, PreparedJob, from_dict, load, prepare, train_and_evaluate
 
 EXAMPLE: list[Any] = [
     {"conv": 4, "kernel": 3, "padding": 1},
@@ -156,6 +157,16 @@ def test_embeddings_take_the_numbers_and_the_categories_wherever_they_lie() -> N
     assert kinds == ["SmoothClip", "FeatureScale", "Linear", "Mish", "Linear"]
 
 
+def reloaded(folder: Path, prepared: PreparedJob, outcome: Outcome) -> Model:
+    """Write the model of a job, read it, and check that both predict the same, row by row."""
+    npz.write(folder / "m.npz", outcome.model)
+    model = npz.read(folder / "m.npz")
+    model.check_golden()
+    instances = prepared.evaluation_instances
+    assert [model.predict([row])[0] for row in instances] == outcome.model.predict(instances)
+    return model
+
+
 def test_a_job_with_layers_for_tables_predicts_the_same_once_published(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     rows = [f"{x:.3f},{'abc'[i % 3]},{np.sin(6 * x) + i % 3:.3f}" for i, x in enumerate(rng.uniform(-1, 1, 300))]
@@ -163,11 +174,7 @@ def test_a_job_with_layers_for_tables_predicts_the_same_once_published(tmp_path:
     prepared = prepare(from_dict(job(TABULAR[:-1], "d.csv", train={"epochs": 60}), tmp_path))
     outcome = train_and_evaluate(prepared)
     assert outcome.metrics["targets"]["t"]["r2"] > 0.9
-    npz.write(tmp_path / "m.npz", outcome.model)
-    model = npz.read(tmp_path / "m.npz")
-    model.check_golden()
-    instances = prepared.evaluation_instances
-    assert [model.predict([row])[0] for row in instances] == outcome.model.predict(instances)
+    reloaded(tmp_path, prepared, outcome)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -184,11 +191,7 @@ def test_columns_of_many_categories_are_embedded(tmp_path: Path, stream: bool) -
     assert (town.width, side.width) == (1, 3)
     outcome = train_and_evaluate(prepared)
     assert outcome.metrics["targets"]["t"]["r2"] > 0.9
-    npz.write(tmp_path / "m.npz", outcome.model)
-    model = npz.read(tmp_path / "m.npz")
-    model.check_golden()
-    instances = prepared.evaluation_instances
-    assert [model.predict([row])[0] for row in instances] == outcome.model.predict(instances)
+    model = reloaded(tmp_path, prepared, outcome)
     (embedding,) = (module for module in model.network.modules if isinstance(module, Embedding))
     assert embedding.counts == (31,)
     assert model.encode([[0.1, "Atlantis", "a"]])[0, 1] == 30
