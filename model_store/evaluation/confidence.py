@@ -11,7 +11,7 @@ _MAX_EXACT = 1000  # discordant rows; with more the normal approximation has thr
 _Z_95 = 1.959963984540054  # the 97.5 % quantile of the normal distribution: 95 % confidence, two-sided
 
 
-def wilson_interval(correct: float, rows: int) -> tuple[float, float]:
+def wilson_interval(correct: float, rows: float) -> tuple[float, float]:
     """Return the 95 % confidence interval of the share `correct / rows`: Wilson 1927, valid for few rows too."""
     share, z2 = correct / rows, _Z_95 * _Z_95
     middle = (share + z2 / (2 * rows)) / (1 + z2 / rows)

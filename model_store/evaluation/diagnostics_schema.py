@@ -38,17 +38,22 @@ class PrecisionRecall(Section):
     points = ListField(fields.Tuple((Share(), Share())), required=True)
 
 
+def _amount() -> fields.Float:
+    """Return a field for a number of rows, a sum of weights if they have any."""
+    return Number(validate=validate.Range(0, 2**53))
+
+
 class _CostOption(Section):
     cost_ratio = Number(validate=validate.Range(1e-6, 1e6))
     threshold = Share()
-    false_positives = Count()
-    false_negatives = Count()
+    false_positives = _amount()
+    false_negatives = _amount()
 
 
 class Costs(Section):
     of = fields.String(required=True)
     rows = Count(validate=validate.Range(1, 2**53))
-    positives = Count()
+    positives = _amount()
     options = ListField(fields.Nested(_CostOption), required=True)
 
 

@@ -34,7 +34,7 @@ from model_store.schema.signature import ClassificationOutput, RegressionOutput,
 from training.encoded_rows import EncodedRows
 from training.evaluation.error_analysis import error_slices, target_units, worst_classified, worst_predicted
 from training.evaluation.importance import permutation_importance
-from training.evaluation.metrics import log_loss, log_probabilities
+from training.evaluation.metrics import Weights, log_loss, log_probabilities
 from training.evaluation.threshold_curves import threshold_curves
 
 CALIBRATION_BINS = 10
@@ -48,7 +48,7 @@ _GRID_CELLS = 50  # on each axis, for points that are rounded
 class EvaluatedRows:
     """Rows with the network's raw `outputs`: encoded `x`, targets `y`, parsed `inputs` by column name.
 
-    `locate` returns the location of a row, given its index, such as "line 7".
+    `locate` returns the location of a row, given its index, such as "line 7". Without `weights`, all rows count alike.
     """
 
     x: EncodedRows
@@ -56,12 +56,14 @@ class EvaluatedRows:
     outputs: NDArray[Any]
     inputs: Mapping[str, NDArray[Any]]
     locate: Callable[[int], str]
+    weights: Weights = None
 
     def sample(self, indices: NDArray[np.int64]) -> EvaluatedRows:
         """Return the rows with these indices."""
         y, outputs = self.y[indices], self.outputs[indices]
         inputs = {name: values[indices] for name, values in self.inputs.items()}
-        return EvaluatedRows(self.x[indices], y, outputs, inputs, lambda i: self.locate(int(indices[i])))
+        weights = None if self.weights is None else self.weights[indices]
+        return EvaluatedRows(self.x[indices], y, outputs, inputs, lambda i: self.locate(int(indices[i])), weights)
 
 
 def diagnose(
@@ -84,49 +86,59 @@ def diagnose(
     diagnostics: dict[str, Any] = {}
     if isinstance(output, ClassificationOutput):
         log_p = log_probabilities(network, part.x)
-        diagnostics["calibration"] = calibration(output.labels, part.y, log_p)
+        diagnostics["calibration"] = calibration(output.labels, part.y, log_p, part.weights)
         if len(output.labels) == 2:
-            diagnostics |= threshold_curves(output.labels[1], part.y == 1, log_p[:, 1] - log_p[:, 0])
+            diagnostics |= threshold_curves(output.labels[1], part.y == 1, log_p[:, 1] - log_p[:, 0], part.weights)
         diagnostics["worst_rows"] = worst_classified(output, part.y, log_p, part.locate)
         measure, errors = "error_rate", (log_p.argmax(axis=1) != part.y).astype(np.float64)
     else:
-        diagnostics["residuals"] = residuals(output, part.y, part.outputs, rng, raw_values=raw_values)
+        diagnostics["residuals"] = residuals(
+            output, part.y, part.outputs, rng, raw_values=raw_values, weights=part.weights
+        )
         differences, units = output.decode(part.outputs) - part.y, target_units(output, part.y)
         diagnostics["worst_rows"] = worst_predicted(output, differences, units, part.locate)
         measure, errors = "rmse", differences[:, 0]
         if len(output.names) > 1:
             measure, errors = "relative_rmse", np.sqrt(((differences / units) ** 2).mean(axis=1))
-    found = permutation_importance(network, signature, rows.x, rows.y, rng, row_budget)
+    found = permutation_importance(network, signature, rows.x, rows.y, rng, row_budget, rows.weights)
     diagnostics["importance"] = found
     if found is not None and "grid" not in found:
         columns = {column.name: column for column in signature.inputs}
         by_importance = [columns[one["name"]] for one in found["parts"] if one["name"] in columns]
-        diagnostics["slices"] = error_slices(part.inputs, errors, measure, by_importance)
+        diagnostics["slices"] = error_slices(part.inputs, errors, measure, by_importance, part.weights)
     return diagnostics
 
 
-def calibration(labels: Sequence[str | int], y_true: NDArray[Any], log_p: NDArray[np.float64]) -> dict[str, Any]:
+def calibration(
+    labels: Sequence[str | int], y_true: NDArray[Any], log_p: NDArray[np.float64], weights: Weights = None
+) -> dict[str, Any]:
     """Return the bins of the reliability diagram, the expected calibration error and the log loss.
 
     log_p: see `log_probabilities`.
 
     With two labels the bins are of the second label's probability, else of the predicted label's. The expected
-    calibration error is `Σ rows_b / rows · |said_b - found_b|` over the bins b.
+    calibration error is `Σ rows_b / rows · |said_b - found_b|` over the bins b. With `weights`, means and shares are
+    weighted, and a bin whose rows all have a weight of 0 is left out.
     """
     p = np.exp(log_p)
     confidence, correct = (p[:, 1], y_true == 1) if len(labels) == 2 else (p.max(axis=1), p.argmax(axis=1) == y_true)
     bins = []
     indices = np.clip((confidence * CALIBRATION_BINS).astype(np.int64), 0, CALIBRATION_BINS - 1)
+    expected_error = 0.0
     for i in range(CALIBRATION_BINS):
         inside = indices == i
-        if rows := int(inside.sum()):
-            means = {"said": float(confidence[inside].mean()), "found": float(correct[inside].mean())}
-            bins.append({"low": i / CALIBRATION_BINS, "high": (i + 1) / CALIBRATION_BINS, "rows": rows, **means})
+        own = None if weights is None else weights[inside]
+        amount = float(inside.sum() if own is None else own.sum())
+        if amount:
+            said, found = (float(np.average(of[inside], weights=own)) for of in (confidence, correct))
+            limits = {"low": i / CALIBRATION_BINS, "high": (i + 1) / CALIBRATION_BINS}
+            bins.append({**limits, "rows": int(inside.sum()), "said": said, "found": found})
+            expected_error += amount * abs(said - found)
     return {
         "of": str(labels[1]) if len(labels) == 2 else None,
         "rows": len(p),
-        "expected_error": sum(part["rows"] * abs(part["said"] - part["found"]) for part in bins) / len(p),
-        "log_loss": log_loss(log_p, y_true),
+        "expected_error": expected_error / float(len(p) if weights is None else weights.sum()),
+        "log_loss": log_loss(log_p, y_true, weights),
         "bins": bins,
     }
 
@@ -138,10 +150,13 @@ def residuals(
     rng: np.random.Generator,
     *,
     raw_values: bool = False,
+    weights: Weights = None,
 ) -> dict[str, Any] | None:
     """Return points (true, predicted) and the distribution of the errors (predicted - true) of each target.
 
     Without `raw_values` the points are rounded to the centers of the cells of a grid over their range.
+
+    With `weights`, bias and quantiles are weighted; points and histogram are of rows.
 
     With 200 rows or more, the range of the histogram is from the 0.5 to the 99.5 percentile. None if an error
     overflows.
@@ -165,9 +180,9 @@ def residuals(
             points = points.min() + (cells + 0.5) * step
         targets[name] = {
             "rows": len(errors),
-            "bias": float(errors.mean()),
-            "median": float(np.median(absolute)),
-            "p90": float(np.quantile(absolute, 0.9)),
+            "bias": float(np.average(errors, weights=weights)),
+            "median": _quantile(absolute, 0.5, weights),
+            "p90": _quantile(absolute, 0.9, weights),
             "points": points.tolist(),
             "step": step,
             "edges": edges.tolist(),
@@ -175,6 +190,13 @@ def residuals(
             "outside": int(len(errors) - counts.sum()),
         }
     return {"left_out": max(0, len(output.names) - MAX_TARGETS), "targets": targets}
+
+
+def _quantile(values: NDArray[np.float64], level: float, weights: Weights) -> float:
+    """Return a quantile: between two values, or with weights the first that has its share of them below or at it."""
+    if weights is None:
+        return float(np.quantile(values, level))
+    return float(np.quantile(values, level, weights=weights, method="inverted_cdf"))
 
 
 def _nonempty_range(low: Any, high: Any) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from model_store.evaluation.confidence import wilson_interval
 from model_store.schema.columns import Column
 from model_store.schema.columns.base import finite_numbers
 from model_store.schema.signature import ClassificationOutput, RegressionOutput
-from training.evaluation.metrics import finite_or_none
+from training.evaluation.metrics import Weights, finite_or_none
 
 MAX_WORST_ROWS = 10
 MAX_SLICED_COLUMNS = 5
@@ -76,7 +76,11 @@ def worst_predicted(
 
 
 def error_slices(
-    inputs: Mapping[str, NDArray[Any]], errors: NDArray[np.float64], measure: str, columns: Sequence[Column]
+    inputs: Mapping[str, NDArray[Any]],
+    errors: NDArray[np.float64],
+    measure: str,
+    columns: Sequence[Column],
+    weights: Weights = None,
 ) -> dict[str, Any] | None:
     """Return the error of the rows in each slice of the `columns`, with its 95 % interval.
 
@@ -84,6 +88,7 @@ def error_slices(
     the deciles of the signature are its limits, so that no other value of a row is recorded. Rows without a value are a
     slice too. None if there is no slice, or the errors overflow.
 
+    weights: (n,), of the errors; default 1.
     errors: (n,); 0 or 1 for the measure "error_rate", else differences for the measure "rmse".
     """
     found: list[dict[str, Any]] = []
@@ -98,13 +103,15 @@ def error_slices(
             continue
         slices = _category_slices(values) if values.dtype.kind == "O" else _number_slices(values, column)
         parts = [
-            {**words, **_slice_error(errors[rows], measure)} for words, rows in slices if rows.sum() >= _MIN_SLICE_ROWS
+            {**words, **_slice_error(errors[rows], measure, None if weights is None else weights[rows])}
+            for words, rows in slices
+            if rows.sum() >= _MIN_SLICE_ROWS and (weights is None or weights[rows].any())
         ]
         if len(parts) > 1:
             found.append({"column": column.name, "slices": parts})
     if not found:
         return None
-    return {"measure": measure, "error": _slice_error(errors, measure)["error"]["value"], "columns": found}
+    return {"measure": measure, "error": _slice_error(errors, measure, weights)["error"]["value"], "columns": found}
 
 
 def _category_slices(values: NDArray[Any]) -> list[_Slice]:
@@ -138,16 +145,22 @@ def _number_slices(values: NDArray[Any], column: Column) -> list[_Slice]:
     return [*slices, ({"missing": True}, missing)]
 
 
-def _slice_error(errors: NDArray[np.float64], measure: str) -> dict[str, Any]:
-    """Return rows and error with its interval: Wilson's of an error rate, the delta method's of an RMSE."""
+def _slice_error(errors: NDArray[np.float64], measure: str, weights: Weights) -> dict[str, Any]:
+    """Return rows and error with its interval: Wilson's of an error rate, the delta method's of an RMSE.
+
+    Weighted rows count as `(Σ w)² / Σ w²` rows in an interval, their effective number; Kish 1965.
+    """
     rows = len(errors)
+    effective = float(rows if weights is None else weights.sum() ** 2 / (weights**2).sum())
     if measure == "error_rate":
-        low, high = wilson_interval(float(errors.sum()), rows)
-        return {"rows": rows, "error": {"value": float(errors.mean()), "low": low, "high": high}}
+        rate = float(np.average(errors, weights=weights))
+        low, high = wilson_interval(rate * effective, effective)
+        return {"rows": rows, "error": {"value": rate, "low": low, "high": high}}
     squares = errors**2
-    mean = float(squares.mean())
-    margin = _Z_95 * float(squares.std(ddof=1)) / rows**0.5 if rows > 1 else 0.0
+    mean = float(np.average(squares, weights=weights))
+    variance = float(np.average((squares - mean) ** 2, weights=weights))
+    margin = _Z_95 * (variance / (effective - 1)) ** 0.5 if effective > 1 else 0.0
     error = {"value": mean**0.5, "low": max(0.0, mean - margin) ** 0.5, "high": (mean + margin) ** 0.5}
     if measure == "relative_rmse":
         return {"rows": rows, "error": error}
-    return {"rows": rows, "error": error, "bias": float(errors.mean())}
+    return {"rows": rows, "error": error, "bias": float(np.average(errors, weights=weights))}

@@ -14,7 +14,7 @@ from model_store.nn import Sequential
 from model_store.schema.signature import RegressionOutput, Signature
 from training.encoded_rows import EncodedRows
 from training.evaluation.error_analysis import target_units
-from training.evaluation.metrics import finite_or_none, log_probabilities
+from training.evaluation.metrics import Weights, finite_or_none, log_probabilities
 
 MAX_PARTS = 30  # columns whose importance is kept
 _MAX_ROWS, _MIN_ROWS = 2000, 100
@@ -39,6 +39,7 @@ def permutation_importance(
     y_true: NDArray[Any],
     rng: np.random.Generator,
     row_budget: int,
+    weights: Weights = None,
 ) -> dict[str, Any] | None:
     """Return the permutation importance (Breiman 2001): the cost of shuffling one feature group among the rows.
 
@@ -46,6 +47,7 @@ def permutation_importance(
     for a regression of the squared error, divided by the variance of the targets. `low` and `high` are its 95 %
     confidence interval over the rows. None if there are fewer than two rows to shuffle.
 
+    weights: of the rows (n,), default 1; means and variances are weighted.
     row_budget: the number of rows that may be sent through the network.
     """
     groups, grid = _feature_groups(signature)
@@ -55,7 +57,11 @@ def permutation_importance(
     if rows < 2:
         return None
     sample = np.sort(rng.permutation(len(x))[:rows])
-    measure, losses = _row_losses(network, signature, y_true[sample])
+    own = None if weights is None else weights[sample]
+    if own is not None and not own.any():
+        return None
+    effective = float(rows if own is None else own.sum() ** 2 / (own**2).sum())
+    measure, losses = _row_losses(network, signature, y_true[sample], own)
     shuffled: NDArray[Any] = np.array(x[sample])
     before = losses(shuffled)
     costs = []
@@ -66,10 +72,12 @@ def permutation_importance(
             shuffled[:, group.features] = original[rng.permutation(rows)]
             increase += (losses(shuffled) - before) / repeats
         shuffled[:, group.features] = original
-        cost, margin = _mean(increase), _Z_95 * float(increase.std(ddof=1)) / rows**0.5
+        cost = _mean(increase, own)
+        variance = float(np.average((increase - cost) ** 2, weights=own))
+        margin = _Z_95 * (variance / (effective - 1)) ** 0.5 if effective > 1 else 0.0
         limits = {"cost": cost, "low": cost - margin, "high": cost + margin}
         costs.append({"name": group.name, **{key: finite_or_none(value) for key, value in limits.items()}})
-    score = finite_or_none(before.mean())
+    score = finite_or_none(np.average(before, weights=own))
     found = {"measure": measure, "score": score, "rows": rows, "repeats": repeats}
     if grid is not None:
         return {**found, **grid, "parts": costs}
@@ -106,14 +114,14 @@ def _range_name(name: str, run: NDArray[np.int64]) -> str:
 
 
 def _row_losses(
-    network: Sequential, signature: Signature, y_true: NDArray[Any]
+    network: Sequential, signature: Signature, y_true: NDArray[Any], weights: Weights
 ) -> tuple[str, Callable[[NDArray[Any]], NDArray[np.float64]]]:
     """Return the name of the measure, and a function from encoded rows to the loss of each."""
     output = signature.output
     if isinstance(output, RegressionOutput):
         units = target_units(output, y_true)
         true = y_true / units
-        variance = true.var(axis=0)
+        variance = np.average((true - np.average(true, axis=0, weights=weights)) ** 2, axis=0, weights=weights)
         variance[variance == 0] = 1.0
 
         def squared_errors(x: NDArray[Any]) -> NDArray[np.float64]:
@@ -125,7 +133,7 @@ def _row_losses(
     return "log_loss", lambda x: -log_probabilities(network, x)[rows, y_true]
 
 
-def _mean(values: NDArray[np.float64]) -> float:
+def _mean(values: NDArray[np.float64], weights: Weights) -> float:
     """Return the mean; exactly 0 if the values cancel out except for rounding."""
-    mean = float(values.mean())
+    mean = float(np.average(values, weights=weights))
     return 0.0 if abs(mean) <= 1e-12 * np.abs(values).max() else mean

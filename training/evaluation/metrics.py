@@ -106,9 +106,9 @@ def log_probabilities(network: Sequential, x: EncodedRows) -> NDArray[np.float64
     return z
 
 
-def log_loss(log_p: NDArray[np.float64], y_true: NDArray[Any]) -> float:
-    """Return `-mean ln p(true label)` for class indices `y_true` (n,)."""
-    return float(-log_p[np.arange(len(log_p)), y_true].mean())
+def log_loss(log_p: NDArray[np.float64], y_true: NDArray[Any], weights: Weights = None) -> float:
+    """Return `-mean ln p(true label)` for class indices `y_true` (n,); a weighted mean, if there are `weights`."""
+    return -float(np.average(log_p[np.arange(len(log_p)), y_true], weights=weights))
 
 
 def classification_metrics(

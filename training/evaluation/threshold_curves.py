@@ -1,6 +1,7 @@
 """What a threshold on the probability of the second of two classes gives: ROC, precision and recall, and costs.
 
-A row is positive if its label is the second one, and flagged if its score is at least the threshold.
+A row is positive if its label is the second one, and flagged if its score is at least the threshold. Rows count
+by their weights, if they have any.
 """
 
 from __future__ import annotations
@@ -15,26 +16,34 @@ MAX_POINTS = 100  # of a curve
 COST_RATIOS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # the cost of a missed positive row, in false alarms
 
 
-def threshold_curves(label: str | int, positive: NDArray[np.bool_], log_odds: NDArray[Any]) -> dict[str, Any]:
+def threshold_curves(
+    label: str | int,
+    positive: NDArray[np.bool_],
+    log_odds: NDArray[Any],
+    weights: NDArray[np.float64] | None = None,
+) -> dict[str, Any]:
     """Return the entries "roc", "precision_recall" and "costs" of the diagnostics; none if all rows are of one class.
 
     positive, log_odds: (n,); the log odds `ln p/(1 - p)` order rows whose probability is rounded to 0 or 1.
+    weights: (n,), of mean 1; default 1.
     """
-    positives, negatives = int(positive.sum()), int((~positive).sum())
+    amounts: NDArray[Any] = np.ones(len(positive), np.int64) if weights is None else weights
+    positives, negatives = amounts[positive].sum().item(), amounts[~positive].sum().item()
     if not positives or not negatives:
         return {}
     order = np.argsort(-log_odds, kind="stable")
     last = np.append(np.flatnonzero(np.diff(log_odds[order])), len(order) - 1)  # of the rows with an equal score
-    true_positives = np.cumsum(positive[order])[last]
-    flagged = last + 1
+    true_positives = np.cumsum((amounts * positive)[order])[last]
+    flagged = np.cumsum(amounts[order])[last]
+    precision = true_positives / np.where(flagged > 0, flagged, 1)  # the first rows may have a weight of 0
     return {
         "roc": _roc(str(label), true_positives / positives, (flagged - true_positives) / negatives),
-        "precision_recall": _precision_recall(str(label), true_positives / positives, true_positives / flagged),
+        "precision_recall": _precision_recall(str(label), true_positives / positives, precision),
         "costs": {
             "of": str(label),
             "rows": len(positive),
             "positives": positives,
-            "options": [_cost_option(ratio, positive, log_odds) for ratio in COST_RATIOS],
+            "options": [_cost_option(ratio, positive, log_odds, amounts) for ratio in COST_RATIOS],
         },
     }
 
@@ -56,7 +65,9 @@ def _precision_recall(label: str, recall: NDArray[np.float64], precision: NDArra
     return {"of": label, "average": average, "points": _thin(recall, precision)}
 
 
-def _cost_option(ratio: float, positive: NDArray[np.bool_], log_odds: NDArray[Any]) -> dict[str, Any]:
+def _cost_option(
+    ratio: float, positive: NDArray[np.bool_], log_odds: NDArray[Any], amounts: NDArray[Any]
+) -> dict[str, Any]:
     """Return the threshold with the least expected cost if a missed positive row costs `ratio` false alarms.
 
     To flag a row costs `1 - p` on average and not to flag it `ratio · p`: the threshold is `1 / (1 + ratio)`; Elkan
@@ -66,8 +77,8 @@ def _cost_option(ratio: float, positive: NDArray[np.bool_], log_odds: NDArray[An
     return {
         "cost_ratio": ratio,
         "threshold": 1 / (1 + ratio),
-        "false_positives": int((flagged & ~positive).sum()),
-        "false_negatives": int((~flagged & positive).sum()),
+        "false_positives": amounts[flagged & ~positive].sum().item(),
+        "false_negatives": amounts[~flagged & positive].sum().item(),
     }
 
 

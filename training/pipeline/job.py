@@ -143,6 +143,7 @@ def train_and_evaluate(
                     outputs,
                     {name: values[rows] for name, values in prepared.dataset.inputs.items()},
                     lambda i: prepared.dataset.location(int(rows[i])),
+                    weights,
                 ),
                 make_generators(settings)[3],
                 row_budget=min(max(trained_rows // 10, _MIN_DIAGNOSTIC_ROWS), _MAX_DIAGNOSTIC_ROWS),
@@ -212,5 +213,5 @@ def _evaluate_linear_model(prepared: PreparedJob, y_true: NDArray[Any]) -> dict[
     found = metrics.evaluate(output, y_true, outputs, weights, prepared.target_loss)
     if not isinstance(output, ClassificationOutput):
         return found
-    loss = metrics.log_loss(metrics.log_probabilities(network, prepared.x_evaluation), y_true)
+    loss = metrics.log_loss(metrics.log_probabilities(network, prepared.x_evaluation), y_true, weights)
     return {"accuracy": found["accuracy"], "log_loss": loss}

@@ -262,7 +262,7 @@ def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> 
     resolved = spec.resolved(replace(settings, data=data))
     notes = rows.notes + [f"column {name} has no value in the training rows and is left out" for name in empty]
     if settings.data.weight is not None:
-        notes.append(f"loss and metrics are weighted by {settings.data.weight}; charts and importance count rows")
+        notes.append(f"loss, metrics and charts are weighted by {settings.data.weight}; numbers of rows are not")
     notes += split_notes + find_unknown_categories(signature, rows, parts)
     notes += find_constant_columns(signature) + find_channels_first(spec.input_shape)
     notes += find_filled_columns(signature, count_missing(signature, rows.inputs, streamed=stream is not None))

@@ -60,7 +60,7 @@ def make_metric(
 ) -> ValidationMetric | None:
     """Return the metric of the job for rows with these targets (see `Dataset`); None for the loss.
 
-    All but the ROC area are weighted. An undefined metric, such as R² of equal values, is the worst value.
+    All are weighted. An undefined metric, such as R² of equal values, is the worst value.
     """
     name = None if section is None else section.metric
     if name is None or name == "loss":
@@ -92,5 +92,5 @@ def _class_metric(
     log_p = np.log(np.maximum(p, np.finfo(outputs.dtype).tiny))
     if name == "log_loss":
         return -float(np.average(log_p[np.arange(len(p)), y_true], weights=weights))
-    curves = threshold_curves("", y_true == 1, log_p[:, 1] - log_p[:, 0])
+    curves = threshold_curves("", y_true == 1, log_p[:, 1] - log_p[:, 0], weights)
     return float(curves["roc"]["area"]) if curves else np.nan

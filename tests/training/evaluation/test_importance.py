@@ -60,8 +60,8 @@ def test_cost_is_the_increase_of_the_log_loss_over_that_without_shuffling(inputs
 
 
 def test_changes_that_cancel_out_have_a_mean_of_exactly_0() -> None:
-    assert importance._mean(np.array([0.1, 0.2, -0.3])) == 0.0 != np.mean([0.1, 0.2, -0.3])
-    assert importance._mean(np.array([1e-30, 3e-30])) == 2e-30
+    assert importance._mean(np.array([0.1, 0.2, -0.3]), None) == 0.0 != np.mean([0.1, 0.2, -0.3])
+    assert importance._mean(np.array([1e-30, 3e-30]), None) == 2e-30
 
 
 def test_the_interval_of_a_cost_holds_the_cost_of_many_rows_in_19_of_20_samples() -> None:

@@ -8,9 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from model_store.evaluation.record import TrainingRecord
 from model_store.nn import Linear, Sequential, Sigmoid, Softmax
+from model_store.schema.columns import CategoryColumn
+from model_store.schema.signature import RegressionOutput
 from tests.training.tables import job, refusal
+from training.evaluation.diagnostics import calibration, residuals
+from training.evaluation.error_analysis import error_slices
 from training.evaluation.metrics import classification_metrics, evaluate_baseline, regression_metrics
+from training.evaluation.threshold_curves import threshold_curves
 from training.losses import LOSSES, CrossEntropy, RowWeighted
 from training.pipeline.job import prepare, train_and_evaluate
 
@@ -63,6 +69,67 @@ def test_weighted_metrics_are_those_of_repeated_rows() -> None:
     )
 
 
+def test_weighted_charts_are_those_of_repeated_rows() -> None:
+    positive = np.array([True, False, True, False])
+    log_p = np.log([[0.4, 0.6], [0.7, 0.3], [0.35, 0.65], [0.45, 0.55]])
+    y = positive.astype(int)
+    found, expected = calibration("ab", y, log_p, W), calibration("ab", repeated(y), repeated(log_p))
+    for key in ("log_loss", "expected_error"):
+        assert found[key] == pytest.approx(expected[key])
+    pairs = zip(found["bins"], expected["bins"], strict=True)
+    assert all((a["said"], a["found"]) == pytest.approx((b["said"], b["found"])) for a, b in pairs)
+    odds = log_p[:, 1] - log_p[:, 0]
+    curves = threshold_curves("b", positive, odds, W.astype(float))
+    repeats = threshold_curves("b", repeated(positive), repeated(odds))
+    assert curves["roc"]["area"] == pytest.approx(repeats["roc"]["area"])
+    assert curves["precision_recall"]["average"] == pytest.approx(repeats["precision_recall"]["average"])
+    assert curves["costs"]["options"] == repeats["costs"]["options"]
+    assert threshold_curves("b", positive, odds, np.array([1.0, 0, 1, 0])) == {}
+
+
+def test_weighted_residuals_and_slices_are_those_of_repeated_rows() -> None:
+    weights = np.repeat(W, 10).astype(float)
+    y, p = RNG.random((40, 1)), RNG.random((40, 1))
+    output = RegressionOutput(("y",), (0.0,), (1.0,))
+    counts = weights.astype(int)
+    found = residuals(output, y, p, RNG, weights=weights)
+    expected = residuals(output, y.repeat(counts, 0), p.repeat(counts, 0), RNG)
+    assert found is not None
+    assert expected is not None
+    one, other = found["targets"]["y"], expected["targets"]["y"]
+    assert one["bias"] == pytest.approx(other["bias"])
+    absolute = np.sort(np.abs(p - y).repeat(counts, 0)[:, 0])
+    assert one["median"] in absolute[[29, 30]]
+    assert one["rows"] == 40
+    kind = np.array(["a", "b"] * 20, object)
+    errors = (p - y)[:, 0]
+    column = CategoryColumn("kind", ("a", "b"))
+    weighted = error_slices({"kind": kind}, errors, "rmse", [column], weights)
+    repeats = error_slices({"kind": kind.repeat(counts)}, errors.repeat(counts), "rmse", [column])
+    assert weighted is not None
+    assert repeats is not None
+    assert weighted["error"] == pytest.approx(repeats["error"])
+    slices = zip(weighted["columns"][0]["slices"], repeats["columns"][0]["slices"], strict=True)
+    for part, repeat in slices:
+        assert part["error"]["value"] == pytest.approx(repeat["error"]["value"])
+        assert part["bias"] == pytest.approx(repeat["bias"])
+        assert part["rows"] == 20
+
+
+def test_the_charts_of_a_weighted_job_agree_with_its_metrics(tmp_path: Path) -> None:
+    outcome = train_and_evaluate(prepare(job(tmp_path, TABLE, data={"weight": "w"}, split={"test": 0.5})))
+    record = TrainingRecord.parse(outcome.model.training)
+    assert record.slices is not None
+    assert 1 - record.slices["error"] == pytest.approx(outcome.metrics["accuracy"])
+    assert record.costs is not None
+    assert record.calibration is not None
+    assert record.importance is not None
+    assert record.importance["score"] == pytest.approx(record.calibration["log_loss"])
+    half = next(one for one in record.costs["options"] if one["threshold"] == 0.5)
+    wrong = half["false_positives"] + half["false_negatives"]
+    assert 1 - wrong / record.costs["rows"] == pytest.approx(outcome.metrics["accuracy"])
+
+
 def test_a_weighted_job_trains_and_says_so(tmp_path: Path) -> None:
     prepared = prepare(job(tmp_path, TABLE, data={"weight": "w"}, train={"epochs": 30, "learning_rate": 0.1}))
     assert prepared.signature.names == ("x",)
@@ -75,7 +142,7 @@ def test_a_weighted_job_trains_and_says_so(tmp_path: Path) -> None:
     weights = np.array([float(str(cell)) for cell in prepared.dataset.extra["w"]])[rows]
     assert metrics["accuracy"] == pytest.approx(np.average(right, weights=weights))
     assert "held_out" not in outcome.model.training
-    assert any("loss and metrics are weighted by w" in note for note in outcome.model.training["notes"])
+    assert any("loss, metrics and charts are weighted by w" in note for note in outcome.model.training["notes"])
     output, train_weights = prepared.signature.output, np.array([1.0, 1.0, 3.0])
     baseline = evaluate_baseline(output, np.array([0, 1]), np.array([0, 0, 1]), None, train_weights)
     assert baseline["answer"] == "b"
