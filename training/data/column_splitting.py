@@ -7,7 +7,8 @@ predict than those of a new patient, and the metrics promise too much.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,7 +17,8 @@ from numpy.typing import NDArray
 
 from model_store.errors import Fault
 from model_store.utils.values import describe_value, parse_finite_number
-from training.data.splitting import Fold, RowIndices, Split
+from training.data.splitting import Fold, Split
+from training.data.text_hash import hash_text
 from training.errors import DataError
 
 _YEAR_FIRST = re.compile(r"\d{4}\D")
@@ -40,10 +42,23 @@ def split_by_group(
 
     DataError if there are too few groups for a group in each part.
     """
-    codes = np.unique(_as_texts(groups), return_inverse=True)[1]
-    sizes = np.bincount(codes)
-    remaining = _RemainingClasses(codes, classes)
-    part = np.zeros(len(sizes), np.int64)  # of each group: 0 training, 1 validation, 2 test
+    hashes = group_hashes(groups)
+    counts = GroupCounts.of_rows(hashes, np.zeros(len(hashes), np.int64) if classes is None else classes)
+    part = assign_groups(counts, test, validation, rng, source, fold)[np.searchsorted(counts.groups, hashes)]
+    return Split(np.flatnonzero(part == 0), np.flatnonzero(part == 1), np.flatnonzero(part == 2))
+
+
+def assign_groups(
+    counts: GroupCounts,
+    test: float,
+    validation: float,
+    rng: np.random.Generator,
+    source: str,
+    fold: Fold | None = None,
+) -> NDArray[np.int8]:
+    """Return the part of each group, as `split_by_group` draws them: 0 training, 1 validation, 2 test."""
+    sizes, remaining = counts.sizes, _RemainingClasses(counts)
+    part = np.zeros(len(sizes), np.int8)
     order = rng.permutation(len(sizes))
     needed = 1 + (test > 0 or fold is not None) + (validation > 0)
     if len(sizes) < max(needed, fold.count if fold else 0):
@@ -59,8 +74,7 @@ def split_by_group(
     else:
         _draw_groups(part, 2, test, sizes, order, remaining, source, kept=1 + (validation > 0))
     _draw_groups(part, 1, validation, sizes, order, remaining, source, kept=1)
-    of_row = part[codes]
-    return Split(np.flatnonzero(of_row == 0), np.flatnonzero(of_row == 1), np.flatnonzero(of_row == 2))
+    return part
 
 
 def split_by_time(
@@ -73,29 +87,39 @@ def split_by_time(
 
     DataError if there are too few different times for one in each part.
     """
-    values, codes, counts = np.unique(times, return_inverse=True, return_counts=True)
-    ends = counts.cumsum()  # rows up to each time
-    first = 1 + (validation > 0)  # times that are not tested, at least
-    needed = first + (fold.count if fold else test > 0)
-    if len(values) < needed:
-        problem = f"expected at least {needed} different times, found {len(values)}"
-        raise DataError(source, [Fault("split.column", problem, "use fewer parts or folds, or another column")])
-    start = stop = len(values)
-    if fold is not None:
-        bounds = [first - 1]
-        for number in range(1, fold.count + 1):
-            share = number * len(times) / (fold.count + 1)
-            bounds.append(_cut(ends, share, bounds[-1] + 1, len(values) - fold.count + number - 1))
-        start, stop = [*bounds[1:], len(values)][fold.number - 1 : fold.number + 1]
-    elif test:
-        start = _cut(ends, (1 - test) * len(times), first, len(values) - 1)
-    before = float(ends[start - 1]) - validation * float(ends[stop - 1])
-    middle = _cut(ends, before, 1, start - 1) if validation else start
+    _, codes, counts = np.unique(times, return_inverse=True, return_counts=True)
+    middle, start, stop = cut_times(counts, test, validation, source, fold)
     return Split(
         np.flatnonzero(codes < middle),
         np.flatnonzero((codes >= middle) & (codes < start)),
         np.flatnonzero((codes >= start) & (codes < stop)),
     )
+
+
+def cut_times(
+    counts: NDArray[np.int64], test: float, validation: float, source: str, fold: Fold | None = None
+) -> tuple[int, int, int]:
+    """Return where `split_by_time` cuts a series of times with so many rows each: the index of the first time of the
+    validation, of the test, and after the test.
+    """
+    ends = counts.cumsum()  # rows up to each time
+    rows = int(ends[-1])
+    first = 1 + (validation > 0)  # times that are not tested, at least
+    needed = first + (fold.count if fold else test > 0)
+    if len(counts) < needed:
+        problem = f"expected at least {needed} different times, found {len(counts)}"
+        raise DataError(source, [Fault("split.column", problem, "use fewer parts or folds, or another column")])
+    start = stop = len(counts)
+    if fold is not None:
+        bounds = [first - 1]
+        for number in range(1, fold.count + 1):
+            share = number * rows / (fold.count + 1)
+            bounds.append(_cut(ends, share, bounds[-1] + 1, len(counts) - fold.count + number - 1))
+        start, stop = [*bounds[1:], len(counts)][fold.number - 1 : fold.number + 1]
+    elif test:
+        start = _cut(ends, (1 - test) * rows, first, len(counts) - 1)
+    before = float(ends[start - 1]) - validation * float(ends[stop - 1])
+    return _cut(ends, before, 1, start - 1) if validation else start, start, stop
 
 
 def parse_times(cells: Sequence[str | None], locations: Sequence[str], source: str, column: str) -> NDArray[np.float64]:
@@ -104,30 +128,109 @@ def parse_times(cells: Sequence[str | None], locations: Sequence[str], source: s
     DataError for a missing cell, or if they are none of these.
     """
     if missing := [location for location, cell in zip(locations, cells, strict=True) if cell is None]:
-        problem = f"expected a time in every row, found none in {len(missing)} rows, such as {missing[0]}"
-        raise DataError(source, [Fault(f"column {column}", problem, "fill in the times, or remove the rows")])
-    texts = [str(cell) for cell in cells]
-    if None not in (numbers := [parse_finite_number(text) for text in texts]):
-        return np.array(numbers, np.float64)
-    distinct, codes = np.unique(np.array(texts), return_inverse=True)
-    for parse in (datetime.fromisoformat, *map(_day_parser, _unambiguous_formats(distinct))):
+        raise DataError(source, [missing_time_fault(column, missing[0], len(missing))])
+    distinct, codes = np.unique(np.array([str(cell) for cell in cells]), return_inverse=True)
+    parse = find_time_parser(distinct.tolist())
+    if parse is None:
+        example = next((i for i, cell in enumerate(cells) if not _is_date(str(cell))), 0)
+        raise DataError(source, [invalid_time_fault(column, locations[example], str(cells[example]))])
+    return np.array([parse(text) for text in distinct.tolist()], np.float64)[codes]
+
+
+def find_time_parser(texts: Sequence[str]) -> Callable[[str], float] | None:
+    """Return the function that turns texts, sorted and all different, into times; None if they are no times.
+
+    It raises ValueError or KeyError for another text that it cannot parse.
+    """
+    candidates = [_parse_number, _seconds(datetime.fromisoformat)]
+    candidates += [_seconds(_day_parser(form)) for form in _unambiguous_formats(texts)]
+    for parse in candidates:
         try:
-            parsed = [parse(str(text)) for text in distinct]
+            for text in texts:
+                parse(text)
         except ValueError:
             continue
-        seconds = [(time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() for time in parsed]
-        return np.array(seconds, np.float64)[codes]
-    if all(_YEAR_FIRST.match(text) for text in distinct) and len({len(text) for text in distinct}) == 1:
-        return codes.astype(np.float64)
-    example = next((i for i, text in enumerate(texts) if not _is_date(text)), 0)
-    problem = f"expected times: numbers, or dates in one format, found {describe_value(texts[example])}"
-    fix = "write dates such as 2024-01-31"
-    raise DataError(source, [Fault(f"{locations[example]}, column {column}", problem, fix)])
+        return parse
+    if all(_YEAR_FIRST.match(text) for text in texts) and len({len(text) for text in texts}) == 1:
+        return {text: float(rank) for rank, text in enumerate(texts)}.__getitem__
+    return None
 
 
-def _as_texts(groups: Sequence[Any]) -> NDArray[Any]:
-    """Return groups as texts that differ if the groups do; rows without a group are a group of their own."""
-    return np.array(["" if group is None else f"={group}" for group in groups])
+def missing_time_fault(column: str, location: str, count: int) -> Fault:
+    problem = f"expected a time in every row, found none in {count} rows, such as {location}"
+    return Fault(f"column {column}", problem, "fill in the times, or remove the rows")
+
+
+def invalid_time_fault(column: str, location: str, text: str) -> Fault:
+    problem = f"expected times: numbers, or dates in one format, found {describe_value(text)}"
+    return Fault(f"{location}, column {column}", problem, "write dates such as 2024-01-31")
+
+
+def _parse_number(text: str) -> float:
+    if (number := parse_finite_number(text)) is None:
+        raise ValueError(f"expected a number, found {text!r}")
+    return number
+
+
+def _seconds(parse: Callable[[str], datetime]) -> Callable[[str], float]:
+    """Return the function that turns a text into seconds; without an offset in UTC."""
+
+    def parse_seconds(text: str) -> float:
+        time = parse(text)
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
+
+    return parse_seconds
+
+
+def group_hashes(groups: Sequence[Any]) -> NDArray[np.uint64]:
+    """Return a number for each group, by which groups are sorted; rows without a group are a group of their own."""
+    hashes = {group: hash_text("" if group is None else f"={group}") for group in dict.fromkeys(groups)}
+    return np.fromiter(map(hashes.__getitem__, groups), np.uint64, len(groups))
+
+
+@dataclass(frozen=True)
+class GroupCounts:
+    """How many rows of each class are in each group: `counts` of pairs of a group and a class, sorted by both.
+
+    The pairs of the group with the hash `groups[i]` begin at `starts[i]`, the last start is the number of pairs.
+    """
+
+    groups: NDArray[np.uint64]
+    starts: NDArray[np.int64]
+    classes: NDArray[np.int64]
+    counts: NDArray[np.int64]
+
+    @classmethod
+    def of_rows(
+        cls, groups: NDArray[np.uint64], classes: NDArray[np.int64], counts: NDArray[np.int64] | None = None
+    ) -> GroupCounts:
+        """Return the counts of rows of these groups and classes, or of pairs that have so many rows."""
+        order = np.lexsort((classes, groups))
+        groups, classes = groups[order], classes[order]
+        is_first = np.ones(len(order), bool)
+        is_first[1:] = (groups[1:] != groups[:-1]) | (classes[1:] != classes[:-1])
+        pairs = np.flatnonzero(is_first)
+        rows = np.ones(len(order), np.int64) if counts is None else counts[order]
+        groups, starts = np.unique(groups[pairs], return_index=True)
+        total = np.add.reduceat(rows, pairs) if len(pairs) else rows
+        return cls(groups, np.append(starts, len(pairs)), classes[pairs], total)
+
+    def merge(self, *others: GroupCounts) -> GroupCounts:
+        """Return the counts of the rows of all."""
+        every = (self, *others)
+        groups = np.concatenate([np.repeat(one.groups, np.diff(one.starts)) for one in every])
+        classes, counts = (np.concatenate([getattr(one, key) for one in every]) for key in ("classes", "counts"))
+        return self.of_rows(groups, classes, counts)
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """The number of rows of each group."""
+        return np.add.reduceat(self.counts, self.starts[:-1]) if len(self.counts) else self.counts
+
+    def of_group(self, group: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the classes of a group and how many rows of each there are."""
+        pairs = slice(self.starts[group], self.starts[group + 1])
+        return self.classes[pairs], self.counts[pairs]
 
 
 def _fold_of_groups(sizes: NDArray[np.int64], order: NDArray[np.int64], count: int) -> NDArray[np.int64]:
@@ -140,7 +243,7 @@ def _fold_of_groups(sizes: NDArray[np.int64], order: NDArray[np.int64], count: i
 
 
 def _draw_groups(
-    part: NDArray[np.int64],
+    part: NDArray[np.int8],
     number: int,
     share: float,
     sizes: NDArray[np.int64],
@@ -178,29 +281,23 @@ def _draw_groups(
 class _RemainingClasses:
     """The training rows of each class that are left while groups are taken."""
 
-    def __init__(self, codes: NDArray[np.int64], classes: NDArray[np.int64] | None) -> None:
-        self._rows: list[RowIndices] = []
-        self._classes = classes
-        if classes is not None:
-            order = np.argsort(codes, kind="stable")
-            self._rows = np.split(order, np.bincount(codes).cumsum()[:-1])
-            self._counts = np.bincount(classes)
-            self._present = self._counts > 0
+    def __init__(self, groups: GroupCounts) -> None:
+        self._groups = groups
+        self._counts = np.bincount(groups.classes, groups.counts).astype(np.int64)
+        self._present = self._counts > 0
 
     def may_take(self, group: int) -> bool:
         """Return True if each class of the group has rows elsewhere."""
-        if self._classes is None:
-            return True
-        found, counts = np.unique(self._classes[self._rows[group]], return_counts=True)
+        found, counts = self._groups.of_group(group)
         return bool((self._counts[found] > counts).all())
 
     def take(self, groups: NDArray[np.int64]) -> None:
-        if self._classes is not None:
-            for group in groups:
-                self._counts = self._counts - np.bincount(self._classes[self._rows[group]], minlength=len(self._counts))
+        for group in groups:
+            found, counts = self._groups.of_group(group)
+            self._counts[found] -= counts
 
     def absent_classes(self) -> NDArray[np.int64]:
-        return np.empty(0, np.int64) if self._classes is None else np.flatnonzero(self._present & (self._counts == 0))
+        return np.flatnonzero(self._present & (self._counts == 0))
 
 
 def _cut(ends: NDArray[np.int64], rows: float, low: int, high: int) -> int:
@@ -208,9 +305,9 @@ def _cut(ends: NDArray[np.int64], rows: float, low: int, high: int) -> int:
     return low + int(np.abs(ends[low - 1 : high] - rows).argmin())
 
 
-def _unambiguous_formats(texts: NDArray[Any]) -> list[str]:
+def _unambiguous_formats(texts: Sequence[str]) -> list[str]:
     """Return the format of day, month and year that fits all texts, if there is only one."""
-    found = [form for form in _DAY_FORMATS if all(_is_date(str(text), form) for text in texts)]
+    found = [form for form in _DAY_FORMATS if all(_is_date(text, form) for text in texts)]
     return found if len(found) == 1 else []
 
 

@@ -25,11 +25,15 @@ from training.errors import DataError
 
 @dataclass(frozen=True)
 class TestFile:
-    """The file whose `rows` are the last ones of a dataset, for testing only."""
+    """The file whose `rows` are the last ones of a dataset, for testing only.
+
+    `row_unit` is what `Dataset.lines` counts for them, "index" in arrays.
+    """
 
     name: str
     sha256: str
     rows: int
+    row_unit: str
 
 
 @dataclass(frozen=True)
@@ -83,25 +87,24 @@ class Dataset:
     def location(self, row: int) -> str:
         """Return the location of a row for a message, such as "line 7"."""
         start = len(self) if self.test_file is None else len(self) - self.test_file.rows
-        file = "" if self.test_file is None or row < start else f"{self.test_file.name}, "
-        return (
-            f"{file}row {row - start * bool(file)}"
-            if self.lines is None
-            else f"{file}{self.row_unit} {self.lines[row]}"
-        )
+        file, unit = "", self.row_unit
+        if self.test_file is not None and row >= start:
+            file, unit = f"{self.test_file.name}, ", self.test_file.row_unit.replace("index", "row")
+        return f"{file}row {row - start * bool(file)}" if self.lines is None else f"{file}{unit} {self.lines[row]}"
 
     def rows_digest(self, rows: NDArray[np.int64]) -> str:
         """Return a digest that two datasets share for the same rows of the same file with the same target."""
-        sha256, start = self.sha256, 0
+        sha256, start, unit = self.sha256, 0, self.row_unit
         if self.test_file is not None and (rows >= len(self) - self.test_file.rows).all():
             sha256, start = self.test_file.sha256, len(self) - self.test_file.rows
+            unit = self.test_file.row_unit
         numbers = rows - start if self.lines is None else np.array(self.lines)[rows]
-        unit = "index" if self.lines is None else self.row_unit
+        unit = "index" if self.lines is None else unit
         return rows_digest(sha256, self.target_names, self.labels, unit, numbers)
 
     def with_test_file(self, other: Dataset) -> Dataset:
         """Return these rows, then those of `other`, a test file with the same columns and labels."""
-        lines = None if self.lines is None or other.lines is None else self.lines + other.lines
+        lines = None if self.lines is None else self.lines + (other.lines or list(range(len(other))))
         return replace(
             self,
             inputs={name: np.concatenate([values, other.inputs[name]]) for name, values in self.inputs.items()},
@@ -109,7 +112,9 @@ class Dataset:
             lines=lines,
             notes=self.notes + [f"{other.name}: {note}" for note in other.notes],
             extra={name: cells + other.extra[name] for name, cells in self.extra.items()},
-            test_file=TestFile(other.name, other.sha256, len(other)),
+            test_file=TestFile(
+                other.name, other.sha256, len(other), "index" if other.lines is None else other.row_unit
+            ),
         )
 
 

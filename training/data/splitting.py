@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.errors import Fault
+from training.config.settings import SplitSection
 from training.errors import DataError
 
 _MAX_QUANTILES, _ROWS_PER_QUANTILE = 10, 20
@@ -46,10 +47,15 @@ class Fold:
 
 def quantile_classes(values: NDArray[np.float64]) -> NDArray[np.int64]:
     """Return the class of each value of a quantity: its tenth, or with fewer than 200 rows one of `n / 20` parts."""
-    count = int(np.clip(len(values) // _ROWS_PER_QUANTILE, 1, _MAX_QUANTILES))
+    count = quantile_count(len(values))
     classes = np.empty(len(values), np.int64)
     classes[np.argsort(values, kind="stable")] = np.arange(len(values)) * count // max(1, len(values))
     return classes
+
+
+def quantile_count(rows: int) -> int:
+    """Return the number of classes of `quantile_classes` for so many rows."""
+    return int(np.clip(rows // _ROWS_PER_QUANTILE, 1, _MAX_QUANTILES))
 
 
 def split(
@@ -92,6 +98,13 @@ def split(
     is_held_out = place < (test_sizes + validation_sizes)[classes]
     parts = (drawn[~is_held_out], drawn[is_held_out & ~is_test], drawn[is_test])
     return Split(*(np.sort(part) for part in parts))
+
+
+def check_stratified(section: SplitSection, task: str, source: str) -> None:
+    """Raise DataError if a classification is not to be stratified."""
+    if task == "classification" and section.stratify is False:
+        fault = Fault("split.stratify", "classifications are always stratified by class, found false", "remove it")
+        raise DataError(source, [fault])
 
 
 def part_sizes(

@@ -228,7 +228,7 @@ def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> 
     _check_ensemble(job, fold)
     if is_streamed(settings.data, job.folder):
         _check_streamable(job, fold)
-        stream = read_stream(open_source(settings.data, job.folder), settings.data, shares, rng)
+        stream, split_notes = _read_stream(job, rng)
         rows, parts, signature = stream.held_out, stream.split, stream.signature(settings.data)
         sample = stream.sample()
         learned, learned_targets = {name: sample[name] for name in rows.inputs}, stream.targets(sample)
@@ -321,6 +321,16 @@ def _load_rows(job: Job, fold: Fold | None) -> Dataset:
     return rows.with_test_file(loading.load_test_file(settings.data, job.folder, path, rows, extra))
 
 
+def _read_stream(job: Job, rng: np.random.Generator) -> tuple[StreamedDataset, list[str]]:
+    """Read the rows of a job as a stream, those of its test file into memory. Return notes on the test file."""
+    settings, extra = job.settings, job.settings.extra_columns
+    stream = read_stream(open_source(settings.data, job.folder, extra), settings.data, settings.split, rng)
+    if (path := settings.split.test_file) is None:
+        return stream, []
+    rows = loading.load_test_file(settings.data, job.folder, path, stream.held_out, extra)
+    return stream.with_test_file(rows), [f"test rows: {len(rows)} of {rows.name}"]
+
+
 def _check_streamable(job: Job, fold: Fold | None) -> None:
     faults = []
     if fold is not None:
@@ -333,9 +343,6 @@ def _check_streamable(job: Job, fold: Fold | None) -> None:
     if job.settings.data.weight is not None:
         faults.append(Fault("data.weight", "needs the rows in memory, found a stream", "write stream = false"))
     shares = job.settings.split
-    fix = "write stream = false in [data], or remove it"
-    found = [key for key in ("by", "test_file", "stratify") if getattr(shares, key)]
-    faults += [Fault(f"split.{key}", "needs the rows in memory, found a stream", fix) for key in found]
     if not shares.test and shares.test_file is None:
         problem = "expected test rows, as a stream is not evaluated on training rows, found 0"
         faults.append(Fault("split.test", problem, "write a fraction such as 0.1, or stream = false in [data]"))

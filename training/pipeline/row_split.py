@@ -5,12 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.errors import Fault
 from training.config.settings import SplitSection
 from training.data.column_splitting import parse_times, split_by_group, split_by_time
 from training.data.dataset import Dataset
-from training.data.splitting import Fold, Split, quantile_classes, split
-from training.errors import DataError
+from training.data.splitting import Fold, Split, check_stratified, quantile_classes, split
 
 
 def split_rows(
@@ -29,12 +27,12 @@ def split_rows(
         if section.by == "group":
             classes = rows.targets[in_file] if rows.labels else None
             parts = split_by_group(file_cells, classes, section.test, section.validation, rng, rows.name, fold)
+            notes.append(_describe_groups(parts, cells, str(section.column)))
         else:
             locations = [rows.location(int(row)) for row in in_file]
             times = parse_times(file_cells, locations, rows.name, str(section.column))
             parts = split_by_time(times, section.test, section.validation, rows.name, fold)
-        if rows.test_file is None:
-            notes.append(_describe_parts(parts, cells, str(section.by), str(section.column)))
+            notes.append(_describe_times(parts, cells, times, str(section.column)))
     if rows.test_file is not None:
         parts = Split(parts.training, parts.validation, np.arange(len(in_file), len(rows)))
         notes.append(f"test rows: {rows.test_file.rows} of {rows.test_file.name}")
@@ -59,24 +57,28 @@ def split_part(
 
 def _classes(rows: Dataset, section: SplitSection) -> NDArray[np.int64]:
     """Return the classes by which rows are stratified, or (n, 1) targets if they are not."""
+    check_stratified(section, rows.task, rows.name)
     if rows.labels:
-        if section.stratify is False:
-            fault = Fault("split.stratify", "classifications are always stratified by class, found false", "remove it")
-            raise DataError(rows.name, [fault])
         return rows.targets
     return quantile_classes(rows.targets[:, 0]) if section.stratify else rows.targets
 
 
-def _describe_parts(parts: Split, cells: list[str | None], by: str, column: str) -> str:
-    """Return a note on the groups or the times of each part."""
+def _describe_groups(parts: Split, cells: list[str | None], column: str) -> str:
+    """Return a note on the groups of each part."""
+    shown = [f"{len({cells[row] for row in rows})} {name}" for name, rows in _named_parts(parts)]
+    return f"split by {column}: {', '.join(shown)} groups"
+
+
+def _describe_times(parts: Split, cells: list[str | None], times: NDArray[np.float64], column: str) -> str:
+    """Return a note on the times of each part."""
     shown = []
-    for name, indices in (("training", parts.training), ("validation", parts.validation), ("test", parts.test)):
-        if not len(indices):
-            continue
-        found = {cells[row] for row in indices}
-        if by == "group":
-            shown.append(f"{len(found)} {name}")
-        else:
-            times = sorted(str(cell) for cell in found)
-            shown.append(f"{name} {times[0]} to {times[-1]}" if len(times) > 1 else f"{name} {times[0]}")
-    return f"split by {column}: {', '.join(shown)}{' groups' if by == 'group' else ''}"
+    for name, rows in _named_parts(parts):
+        first, last = (cells[rows[at]] for at in (times[rows].argmin(), times[rows].argmax()))
+        shown.append(f"{name} {first}" if first == last else f"{name} {first} to {last}")
+    return f"split by {column}: {', '.join(shown)}"
+
+
+def _named_parts(parts: Split) -> list[tuple[str, NDArray[np.int64]]]:
+    """Return the parts that have rows, by name."""
+    every = (("training", parts.training), ("validation", parts.validation), ("test", parts.test))
+    return [(name, rows) for name, rows in every if len(rows)]

@@ -128,11 +128,6 @@ def test_keys_that_do_not_fit_are_an_error(tmp_path: Path, split: dict[str, obje
     assert fault in refusal(tmp_path, rows(40), split=split)
 
 
-def test_streams_have_no_groups_times_and_test_files(tmp_path: Path) -> None:
-    found = refusal(tmp_path, rows(40), data={"stream": True}, split={"by": "time", "column": "x"})
-    assert "split.by: needs the rows in memory, found a stream" in found
-
-
 def test_repeated_folds_divide_the_rows_anew(tmp_path: Path) -> None:
     found: list[tuple[int, int]] = []
     outcomes = cross_validate(

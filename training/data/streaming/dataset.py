@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,11 @@ from training.data.fitting.signature import fit_signature
 from training.data.fitting.statistics import NumericSummary, StreamedColumn, summarize
 from training.data.invalid_cells import FINITE_NUMBER, InvalidCells
 from training.data.readers import open_file
-from training.data.splitting import Split, check_part_sizes, part_sizes
-from training.data.streaming.held_out import HeldOutSampler, RowNumbers
+from training.data.splitting import Split, check_part_sizes, check_stratified, part_sizes
+from training.data.streaming.held_out import AssignedRows, HeldOutSampler, RowNumbers
+from training.data.streaming.part_plan import NumberCounts, count_targets, plan_parts
 from training.data.streaming.record_file import RecordFile
-from training.data.streaming.source import Batch, DataSource, DictionaryColumn
+from training.data.streaming.source import SPLIT_FIELD, Batch, DataSource, DictionaryColumn, as_texts, has_target
 from training.data.streaming.text_codes import TextCodes, count_texts
 from training.data.tables import open_job_table
 from training.errors import DAMAGED_FILE_ERRORS, DataError
@@ -192,6 +193,12 @@ class StreamedDataset:
         """Return the targets of records, as in `Dataset.targets`."""
         return _targets(records, self.source, self.label_of_code)
 
+    def with_test_file(self, rows: Dataset) -> StreamedDataset:
+        """Return these rows with those of a test file as the test rows."""
+        held_out, validation = self.held_out.with_test_file(rows), self.split.validation
+        test = np.arange(len(validation), len(held_out))
+        return replace(self, held_out=held_out, split=replace(self.split, test=test))
+
     @property
     def class_counts(self) -> NDArray[np.int64]:
         """The number of training rows of each label."""
@@ -218,17 +225,25 @@ def read_stream(
     """
     statistics = RunningStatistics()
     training: RecordFile | None = None
-    test, validation = (min(share, MAX_HELD_OUT_ROWS / source.rows) for share in (shares.test, shares.validation))
+    if shares.by is None:
+        check_stratified(shares, source.task, source.name)
+    most = MAX_HELD_OUT_ROWS / max(1, source.rows)
+    test, validation = (min(share, most) for share in (shares.test, shares.validation))
+    plan = None if shares.by is None else plan_parts(source, replace(shares, test=test, validation=validation), rng)
+    quantiles = count_targets(source) if shares.stratify and source.task == "regression" else None
     sampler = HeldOutSampler(test + validation, rng)
+    assigned = AssignedRows([] if plan is None else plan.sizes, MAX_HELD_OUT_ROWS)
     rows = dropped = 0
     for batch in source.batches():
+        cells = batch.pop(SPLIT_FIELD, None)
         records, kept = _make_records(batch, source, section, statistics, rows)
         numbers = rows + 1 + np.flatnonzero(kept)
         rows, dropped = rows + len(records), dropped + len(records) - len(numbers)
         records = records.compress(kept)
-        is_class = source.task == "classification"
-        classes = records[source.target_names[0]].astype(np.int64) if is_class else np.zeros(len(records), np.int64)
-        training_records = sampler.add(records, numbers, classes)
+        if plan is not None and cells is not None:
+            training_records = assigned.add(records, numbers, plan.assign(as_texts(cells))[kept])
+        else:
+            training_records = sampler.add(records, numbers, _strata(records, source, quantiles))
         statistics.update(training_records)
         training = training or RecordFile(records.dtype, source.name)
         training.append(training_records)
@@ -245,15 +260,29 @@ def read_stream(
     if min(test, validation) < min(shares.test, shares.validation) or test < shares.test:
         source.notes.append(f"at most about {MAX_HELD_OUT_ROWS} rows each are held out for validation and test")
     label_of_code, labels = _encode_classes(source, statistics) if source.task == "classification" else (None, ())
-    class_of = np.zeros(1, np.int64) if label_of_code is None else label_of_code
-    counts = np.bincount(class_of[: len(sampler.counts)], sampler.counts, max(1, len(labels))).astype(np.int64)
-    test_sizes, validation_sizes = part_sizes(counts, test, validation, rng)
-    check_part_sizes(counts, {"test": (test, test_sizes), "validation": (validation, validation_sizes)}, source.name)
-    held_out, left_over = sampler.draw([validation_sizes, test_sizes], class_of)
+    if plan is not None:
+        held_out = assigned.draw()
+        source.notes.append(plan.describe())
+        left_over = np.zeros(0, training.dtype)
+    else:
+        class_of = np.arange(max(1, len(sampler.counts))) if label_of_code is None else label_of_code
+        counts = np.bincount(class_of[: len(sampler.counts)], sampler.counts, max(1, len(labels))).astype(np.int64)
+        test_sizes, validation_sizes = part_sizes(counts, test, validation, rng)
+        sizes = {"test": (test, test_sizes), "validation": (validation, validation_sizes)}
+        check_part_sizes(counts, sizes, source.name)
+        held_out, left_over = sampler.draw([validation_sizes, test_sizes], class_of)
     statistics.update(left_over)
     training.append(left_over)
     held_out_parts = _held_out_dataset(source, section, statistics, held_out, label_of_code, labels)
     return StreamedDataset(source, training, statistics, label_of_code, *held_out_parts)
+
+
+def _strata(records: NDArray[Any], source: DataSource, quantiles: NumberCounts | None) -> NDArray[np.int64]:
+    """Return the classes of rows by which they are stratified: those of the target, or its tenths."""
+    target = records[source.target_names[0]]
+    if quantiles is not None:
+        return quantiles.quantile_classes(target)
+    return target.astype(np.int64) if source.task == "classification" else np.zeros(len(records), np.int64)
 
 
 def _make_records(
@@ -261,7 +290,7 @@ def _make_records(
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Return a batch as records, and a mask of those with a target. DataError names the row, after `rows_before`."""
     fields: dict[str, NDArray[Any]] = {}
-    kept = _has_target(batch, source)
+    kept = has_target(batch, source)
     for name, column in batch.items():
         if isinstance(column, DictionaryColumn):
             fields[name] = statistics.encode(name, column, kept, source.name)
@@ -297,18 +326,6 @@ def _make_records(
     if faults:
         raise DataError(source.name, faults)
     return records, kept
-
-
-def _has_target(batch: Batch, source: DataSource) -> NDArray[np.bool_]:
-    """Return a mask of the rows of a batch whose targets are known."""
-    masks = []
-    for name in source.target_names:
-        column = batch[name]
-        if isinstance(column, DictionaryColumn):
-            masks.append(np.array([value is not None for value in column.values])[column.codes])
-        else:
-            masks.append(~np.isnan(column))
-    return np.asarray(np.logical_and.reduce(masks))
 
 
 def _encode_classes(

@@ -75,3 +75,32 @@ class HeldOutSampler:
         parts = [rows[np.argsort(numbers[rows])] for rows in drawn]
         left = order[place >= ends[-1][classes]]
         return [(records[rows], numbers[rows]) for rows in parts], records[left[np.argsort(numbers[left])]]
+
+
+class AssignedRows:
+    """Keeps the rows of the validation and the test that a column decides, evenly spaced ones if there are too many.
+
+    `sizes` holds the number of rows of the training, the validation and the test, `most` those to keep of a part.
+    """
+
+    def __init__(self, sizes: Sequence[int], most: int) -> None:
+        self.steps = [-(-size // most) for size in sizes]
+        self._seen = [0] * len(sizes)
+        self._kept: list[list[tuple[NDArray[Any], RowNumbers]]] = [[] for _ in sizes]
+
+    def add(self, records: NDArray[Any], numbers: RowNumbers, parts: NDArray[np.int8]) -> NDArray[Any]:
+        """Add rows in order of their numbers. Return the training rows."""
+        for part in (1, 2):
+            rows = np.flatnonzero(parts == part)
+            kept = rows[-self._seen[part] % max(1, self.steps[part]) :: max(1, self.steps[part])]
+            self._seen[part] += len(rows)
+            self._kept[part].append((records[kept], numbers[kept]))
+        return records.compress(parts == 0)
+
+    def draw(self) -> list[tuple[NDArray[Any], RowNumbers]]:
+        """Return the records and row numbers of the validation and the test."""
+        found = []
+        for part in (1, 2):
+            records, numbers = zip(*self._kept[part], strict=True)
+            found.append((np.concatenate(records), np.concatenate(numbers)))
+        return found

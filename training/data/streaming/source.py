@@ -9,12 +9,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from training.data.fingerprint import Fingerprint
 
 TYPE_INFERENCE_ROWS = 10_000  # the first rows, which decide kinds and task
 BATCH_ROWS, BATCH_BYTES = 65_536, 1 << 20  # of a batch, at most; pyarrow reads up to 32 pieces of a CSV file ahead
+
+
+# Fields of a batch that are neither inputs nor targets, and their kinds. No column has such a name.
+SPLIT_FIELD, WEIGHT_FIELD = "\0split", "\0weight"
+EXTRA_FIELDS = {SPLIT_FIELD: "category", WEIGHT_FIELD: "number"}
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,8 @@ class DataSource:
     """A file that is read in batches: float64 numbers with NaN for missing, `DictionaryColumn`s, or arrays (n, ...).
 
     `rows` is an upper bound of the number of rows. `keep_labels` leaves labels as they are, integers or strings.
-    `formats` is how the texts of columns are written, without columns of plain values.
+    `formats` is how the texts of columns are written, without columns of plain values. `extra` holds the columns of
+    `EXTRA_FIELDS` that are read besides inputs and targets.
     """
 
     name: str
@@ -45,9 +52,35 @@ class DataSource:
     notes: list[str] = field(default_factory=list)
     keep_labels: bool = False
     formats: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, str] = field(default_factory=dict)
 
     def batches(self) -> Iterator[Batch]:
         raise NotImplementedError
 
+    def fields(self) -> dict[str, tuple[str, str]]:
+        """Return the column and the kind of each field of a batch."""
+        kinds = {**self.kinds, **self.target_kinds()}
+        extra = {name: (column, EXTRA_FIELDS[name]) for name, column in self.extra.items()}
+        return {name: (name, kind) for name, kind in kinds.items()} | extra
+
     def target_kinds(self) -> dict[str, str]:
         return dict.fromkeys(self.target_names, "category" if self.task == "classification" else "number")
+
+
+def as_texts(column: NDArray[Any] | DictionaryColumn) -> DictionaryColumn:
+    """Return a column that is read as texts."""
+    if not isinstance(column, DictionaryColumn):
+        raise TypeError(f"expected a column of texts, found an array of {column.dtype}")
+    return column
+
+
+def has_target(batch: Batch, source: DataSource) -> NDArray[np.bool_]:
+    """Return a mask of the rows of a batch whose targets are known."""
+    masks = []
+    for name in source.target_names:
+        column = batch[name]
+        if isinstance(column, DictionaryColumn):
+            masks.append(np.array([value is not None for value in column.values])[column.codes])
+        else:
+            masks.append(~np.isnan(column))
+    return np.asarray(np.logical_and.reduce(masks))

@@ -7,10 +7,11 @@ without being written as text.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -36,13 +37,17 @@ from training.data.tables import open_job_table, parse_file_cell, read_table, tr
 from training.errors import DataError
 
 _BATCH_ROWS = 8192
+_FIELD_OF_KEY = {"split.column": source.SPLIT_FIELD, "data.weight": source.WEIGHT_FIELD}
 _MISSING_SPELLINGS = frozenset(
     "".join(word) for text in (*MISSING_CELLS, r"\N") for word in product(*({c, c.upper()} for c in text))
 )
 
 
-def open_source(section: DataSection, folder: Path) -> DataSource:
-    """Open the files of a job, relative to `folder`. DataError if their first rows cannot be trained on."""
+def open_source(section: DataSection, folder: Path, extra: Mapping[str, str] = MappingProxyType({})) -> DataSource:
+    """Open the files of a job, relative to `folder`. DataError if their first rows cannot be trained on.
+
+    extra: columns that are read besides inputs and targets, by the keys of the job that name them.
+    """
     if section.path is None:
         return open_arrays([folder / str(section.images), folder / str(section.labels)], section)
     path = folder / section.path
@@ -53,7 +58,7 @@ def open_source(section: DataSection, folder: Path) -> DataSource:
     first = read_table(file, TYPE_INFERENCE_ROWS)
     with translate_input_errors(file.name):
         rows = _most_rows(file, path, fingerprint)
-    fields = _choose_source_fields(first, section, fingerprint, rows)
+    fields = _choose_source_fields(first, section, fingerprint, rows, extra)
     return ArrowSource(**fields, file=file) if isinstance(file, ArrowFile) else TextSource(**fields, file=file)
 
 
@@ -69,10 +74,12 @@ def _most_rows(file: TableFile, path: Path, fingerprint: Fingerprint) -> int:
         return 1 + sum(block.count(b"\n") for block in iter(lambda: text.read(1 << 20), b""))
 
 
-def _choose_source_fields(first: Table, section: DataSection, fingerprint: Fingerprint, rows: int) -> dict[str, Any]:
+def _choose_source_fields(
+    first: Table, section: DataSection, fingerprint: Fingerprint, rows: int, extra: Mapping[str, str]
+) -> dict[str, Any]:
     """Return the fields of a `DataSource`, decided by the first rows of a table."""
     notes = table_dataset.table_notes(first, section)
-    target_names, names = table_dataset.choose_columns(first, section, notes=notes)
+    target_names, names = table_dataset.choose_columns(first, section, notes=notes, extra=extra)
     kinds = table_dataset.choose_kinds(first, names, section)
     task = table_dataset.choose_task(first, target_names, section, notes)
     if task == "classification":
@@ -84,6 +91,7 @@ def _choose_source_fields(first: Table, section: DataSection, fingerprint: Finge
     return {
         "name": first.name, "fingerprint": fingerprint, "rows": rows, "kinds": kinds,
         "target_names": tuple(target_names), "task": task, "notes": notes, "formats": formats,
+        "extra": {_FIELD_OF_KEY[key]: column for key, column in extra.items()},
     }  # fmt: skip
 
 
@@ -92,10 +100,11 @@ class TextSource(DataSource):
     file: TableFile
 
     def batches(self) -> Iterator[Batch]:
-        kinds = {**self.kinds, **self.target_kinds()}
-        numeric = [name for name, kind in kinds.items() if COLUMN_KINDS[kind].streams_numbers]
+        fields = self.fields()
+        columns = {name: column for name, (column, _) in fields.items()}
+        numeric = {name: column for name, (column, kind) in fields.items() if COLUMN_KINDS[kind].streams_numbers}
         with translate_input_errors(self.name):
-            group = _BatchBuilder(kinds, numeric, self.formats)
+            group = _BatchBuilder(columns, numeric, self.formats)
             for block in self.file.blocks():
                 try:
                     group.add(block)
@@ -103,17 +112,17 @@ class TextSource(DataSource):
                     raise self._locate_faults(numeric) from error
                 if group.is_full:
                     yield group.build()
-                    group = _BatchBuilder(kinds, numeric, self.formats)
+                    group = _BatchBuilder(columns, numeric, self.formats)
             if group.rows:
                 yield group.build()
 
-    def _locate_faults(self, numeric: Sequence[str]) -> DataError:
+    def _locate_faults(self, numeric: Mapping[str, str]) -> DataError:
         """Return a fault for each column with cells that are not numbers: read the file again."""
         invalid = {name: InvalidCells() for name in numeric}
         for block in self.file.blocks():
             for name, cells in invalid.items():
                 written = self.formats.get(name)
-                for text, line in zip(block.columns[name], block.lines, strict=True):
+                for text, line in zip(block.columns[numeric[name]], block.lines, strict=True):
                     if _is_invalid(text, written):
                         cells.add(text, f"{self.file.row_unit} {line}")
         found = []
@@ -122,15 +131,15 @@ class TextSource(DataSource):
                 fix = f"correct or empty such cells, or write kinds = {{ {name!r} = 'category' }} in [data]"
                 is_date = self.kinds.get(name) == "date"
                 expected = f"a date such as {self.formats[name].example}" if is_date else FINITE_NUMBER
-                found.append(cells.fault(name, expected, fix if name in self.kinds else ""))
+                found.append(cells.fault(numeric[name], expected, fix if name in self.kinds else ""))
         return DataError(self.name, found)
 
 
 class _BatchBuilder:
     """Converts small blocks at once, while they are in the cache, and joins them: a batch costs time itself."""
 
-    def __init__(self, names: Iterable[str], numeric: Collection[str], formats: Mapping[str, Any]) -> None:
-        self._formats = formats
+    def __init__(self, names: Mapping[str, str], numeric: Collection[str], formats: Mapping[str, Any]) -> None:
+        self._names, self._formats = names, formats
         self.rows = self._characters = 0
         self._arrays: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
         self._codes: dict[str, dict[str | None, int]] = {name: {} for name in names if name not in numeric}
@@ -143,7 +152,7 @@ class _BatchBuilder:
         """Add rows. ValueError if a cell of a numeric column is not a number."""
         self.rows += len(block.lines)
         for name, arrays in self._arrays.items():
-            cells = block.columns[name]
+            cells = block.columns[self._names[name]]
             codes = self._codes.get(name)
             if codes is None:
                 arrays.append(parse_numbers(cells, self._formats.get(name)))
@@ -216,30 +225,31 @@ class ArrowSource(DataSource):
     def batches(self) -> Iterator[Batch]:
         import pyarrow as pa  # noqa: PLC0415
 
-        kinds = {**self.kinds, **self.target_kinds()}
+        fields = self.fields()
+        columns = list(dict.fromkeys(column for column, _ in fields.values()))
         with translate_input_errors(self.name):
-            for batch in self.file.batches(list(kinds), source.BATCH_ROWS):
+            for batch in self.file.batches(columns, source.BATCH_ROWS):
                 try:
-                    yield _convert_batch(batch, kinds, self.formats)
+                    yield _convert_batch(batch, fields, self.formats)
                 except pa.ArrowException as error:
                     fix = "correct the file, or list the columns to read in data.columns"
                     raise DataError(self.name, [Fault("", f"cannot be read: {first_line(error)}", fix)]) from error
 
 
-def _convert_batch(batch: Any, kinds: Mapping[str, str], formats: Mapping[str, Any]) -> Batch:
+def _convert_batch(batch: Any, fields: Mapping[str, tuple[str, str]], formats: Mapping[str, Any]) -> Batch:
     """Convert a batch of pyarrow's."""
     import pyarrow as pa  # noqa: PLC0415
     from pyarrow import compute  # noqa: PLC0415
 
     converted: Batch = {}
-    for name, kind in kinds.items():
-        array = batch.column(name)
+    for name, (column, kind) in fields.items():
+        array = batch.column(column)
         if COLUMN_KINDS[kind].streams_numbers:
             try:
                 written = formats.get(name)
                 converted[name] = _convert_numbers(array) if written is None else _parse_written(array, written)
             except (pa.ArrowException, ValueError) as error:
-                raise pa.ArrowInvalid(f"column {name}: {first_line(error)}") from error
+                raise pa.ArrowInvalid(f"column {column}: {first_line(error)}") from error
             continue
         if not pa.types.is_dictionary(array.type):
             array = compute.dictionary_encode(array.cast(pa.string()))

@@ -5,7 +5,6 @@ A record holds the code of its text. A text that is not in memory gets another c
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.data.streaming.record_file import RecordFile
+from training.data.text_hash import hash_text
 
 MAX_REMEMBERED_TEXTS, MAX_REMEMBERED_CHARACTERS = 1 << 16, 8 << 20  # of a column
 _COUNTED_HASHES = 1 << 20  # about, at a time
@@ -109,7 +109,7 @@ def count_texts(texts: TextCodes, codes: Iterable[Codes], most: int) -> tuple[di
         present = block[block > 0]
         records = np.empty(len(present), hashes.dtype)
         records["code"] = present
-        records["hash"] = [_hash(str(text)) for text in texts.texts(present)]
+        records["hash"] = [hash_text(str(text)) for text in texts.texts(present)]
         hashes.append(records)
     parts, distinct = math.ceil(len(hashes) / _COUNTED_HASHES), 0
     frequent: list[tuple[int, str]] = []
@@ -122,7 +122,3 @@ def count_texts(texts: TextCodes, codes: Iterable[Codes], most: int) -> tuple[di
         frequent += [(-int(count), str(name)) for count, name in zip(counts[kept], names, strict=True)]
         frequent = sorted(frequent)[:most]
     return {name: -count for count, name in frequent}, distinct
-
-
-def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
