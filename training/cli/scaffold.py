@@ -210,7 +210,7 @@ task = "{task}"  # the target has {found}
 # kinds = {{ year = "category" }}  # overrides an inferred kind: {kind_names}
 missing = "impute"   # fill in the median or the most frequent category; or "refuse": reject missing values
 indicators = true    # a feature for each number that at least 1 % of the rows lack: whether it is missing
-# optional = ["age"]  # inputs that requests may leave out although no row lacks them
+optional = "all"     # requests may lack any input: it is filled in, with a warning; or a list of inputs
 unknown = "bucket"   # categories that training did not see count as one, with a warning; or "refuse": reject them
 scale = "standard"   # scale numbers to mean 0 and standard deviation 1; or "robust", "none"
 # weight = "column"    # how much each row counts: numbers of at least 0

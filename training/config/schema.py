@@ -71,11 +71,13 @@ def _file() -> CheckedField:
     )
 
 
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(name, str) and name for name in value)
+
+
 def _column_names(expected: str, single: bool) -> CheckedField:
     def is_valid(value: Any) -> bool:
-        if isinstance(value, str):
-            return single and value != ""
-        return isinstance(value, list) and bool(value) and all(isinstance(name, str) and name for name in value)
+        return (single and value != "") if isinstance(value, str) else _are_names(value)
 
     return CheckedField(expected, is_valid)
 
@@ -109,7 +111,7 @@ class DataSchema(SectionSchema):
     kinds = KindsField()
     missing = ChoiceField(("impute", "refuse"))
     indicators = CheckedField("true or false", lambda value: isinstance(value, bool))
-    optional = _column_names("a list of column names", single=False)
+    optional = CheckedField("'all', or a list of column names", lambda value: value == "all" or _are_names(value))
     unknown = ChoiceField(("refuse", "bucket"))  # type: ignore[assignment]  # marshmallow removes fields from the class
     scale = ChoiceField(("standard", "robust", "none"))
     target_transform = ChoiceField(TRANSFORMS)
@@ -157,7 +159,7 @@ class DataSchema(SectionSchema):
         for key, names in (
             ("target", targets),
             ("columns", data.get("columns", [])),
-            ("optional", data.get("optional", [])),
+            ("optional", data.get("optional", []) if data.get("optional") != "all" else []),
         ):
             if double := next((name for i, name in enumerate(names) if name in names[:i]), None):
                 raise validation_error(f"'{double}' is listed twice", "list each column once", key=key)

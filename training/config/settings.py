@@ -32,12 +32,21 @@ class DataSection(TableOptions):
     kinds: dict[str, str] = field(default_factory=dict)
     missing: str = "impute"
     indicators: bool = False
-    optional: list[str] | None = None
+    optional: str | list[str] | None = None
     unknown: str = "bucket"
     scale: str = "standard"
     target_transform: str | None = None
     weight: str | None = None
     stream: bool | None = None
+
+    @property
+    def optional_names(self) -> list[str]:
+        """The inputs that are listed as optional."""
+        return self.optional if isinstance(self.optional, list) else []
+
+    def is_optional(self, name: str) -> bool:
+        """Return True if requests may leave out an input although no row lacks it."""
+        return self.optional == "all" or name in self.optional_names
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def choose_columns(
     inputs = section.columns
     if inputs is None:
         inputs = [name for name in table.columns if name not in (*targets, *extra.values())]
-        stated = (*table.unsupported, *section.kinds, *(section.optional or ()))
+        stated = (*table.unsupported, *section.kinds, *section.optional_names)
         reasons = {name: identifier_reason(name, table.columns[name]) for name in inputs if name not in stated}
         identifiers = {name: reason for name, reason in reasons.items() if reason}
         if 0 < len(identifiers) < len(inputs):
@@ -103,7 +103,7 @@ def choose_columns(
                 fix = did_you_mean(name, table.columns) or f"the columns are {', '.join(table.columns)}"
                 faults.append(Fault(location, f"unknown column '{name}'", fix))
     named = [(f"data.kinds.{name}", name) for name in section.kinds]
-    named += [("data.optional", name) for name in section.optional or ()]
+    named += [("data.optional", name) for name in section.optional_names]
     for location, name in named:
         if name not in inputs:
             fix = did_you_mean(name, inputs) or f"the inputs are {', '.join(inputs)}"

@@ -15,6 +15,7 @@ import pytest
 from click.testing import Result
 from pyarrow import csv, parquet
 
+from model_store.errors import Fault, InputError
 from model_store.registry.store import open_store
 from training.cli import scaffold
 from training.errors import JobError
@@ -276,3 +277,20 @@ def test_init_says_which_cells_keep_a_column_from_being_dates(train: Train, tmp_
     assert train("init", tmp_path / "t.csv", "--target", "price").exit_code == 0
     expected = "; dates except for some cells, such as 'unknown': empty these cells if they mean missing\n"
     assert f"#   seen: category, 29 distinct values{expected}" in (tmp_path / "t.toml").read_text()
+
+
+def test_a_model_of_a_job_by_init_predicts_rows_with_gaps_that_no_training_row_has(
+    train: Train, tmp_path: Path
+) -> None:
+    rows = [f"{i % 7}.5,{'uvw'[i % 3]},2024-0{i % 9 + 1}-11,{'ab'[i % 2]}" for i in range(60)]
+    (tmp_path / "t.csv").write_text("\n".join(["size,shop,day,y", *rows]))
+    assert train("init", tmp_path / "t.csv", "--target", "y").exit_code == 0
+    settings = ("--set", "train.epochs=2", "--store", tmp_path / "models")
+    assert train(tmp_path / "t.toml", *settings).exit_code == 0
+    assert train(tmp_path / "t.toml", *settings, "--set", "data.optional=").exit_code == 0
+    model, strict = (open_store(str(tmp_path / "models")).load("t", number)[1] for number in (1, 2))
+    warnings: list[Fault] = []
+    model.signature.encode([{"size": None, "shop": "", "day": None}], warnings=warnings)
+    assert [warning.location for warning in warnings] == [f"instances.0.{name}" for name in ("size", "shop", "day")]
+    with pytest.raises(InputError, match=r"instances\.0\.size: expected a number, found none"):
+        strict.signature.encode([{"size": None, "shop": "u", "day": "2024-01-11"}])

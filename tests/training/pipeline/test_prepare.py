@@ -333,6 +333,9 @@ def test_a_job_makes_columns_optional(tmp_path: Path) -> None:
     assert column.fill is None
     (optional,) = prepare(job(tmp_path, rows(40), data={"optional": [column.name]})).signature.inputs
     assert optional.fill is not None
+    for stream in (False, True):
+        every = prepare(job(tmp_path, rows(40), data={"optional": "all", "stream": stream})).signature.inputs
+        assert all(column.fill is not None for column in every)
     message = refusal(tmp_path, rows(40), data={"optional": ["nothing"]})
     assert "data.optional: unknown input 'nothing'" in message
 

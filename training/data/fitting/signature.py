@@ -35,7 +35,7 @@ def fit_signature(
     inputs: list[Column] = []
     faults: list[Fault] = []
     for name, kind, statistics in columns:
-        required = name not in incomplete and name not in (section.optional or ())
+        required = name not in incomplete and not section.is_optional(name)
         own = replace(section, missing="refuse") if required else section
         try:
             column = COLUMN_KINDS[kind].fit(name, statistics, own)
