@@ -27,6 +27,7 @@ from training.cli.recipe import recommend
 from training.config.settings import DataSection
 from training.data import type_inference
 from training.data.fitting.kinds import COLUMN_KINDS, infer_kind
+from training.data.fitting.target_transform import suggest_transform
 from training.data.readers import Table
 from training.data.splitting import part_sizes
 from training.data.streaming import table_reader
@@ -173,6 +174,7 @@ def _render(
             f"#   {printable(name)}: {_describe_column(values, exclusions[name])}" for name, values in inputs.items()
         ),
         columns=f"columns = [{', '.join(map(_toml_string, used))}]" if used else _NO_COLUMNS,
+        transform="" if classes else _suggest_transform(cells),
         test=test,
         stratify="" if classes or streamed or not test else _STRATIFY_LINE,
         validation=validation,
@@ -213,7 +215,7 @@ indicators = true    # a feature for each number that at least 1 % of the rows l
 optional = "all"     # requests may lack any input: it is filled in, with a warning; or a list of inputs
 unknown = "bucket"   # categories that training did not see count as one, with a warning; or "refuse": reject them
 scale = "standard"   # scale numbers to mean 0 and standard deviation 1; or "robust", "none"
-# weight = "column"    # how much each row counts: numbers of at least 0
+{transform}# weight = "column"    # how much each row counts: numbers of at least 0
 
 [split]
 test = {test}           # share of rows held out for evaluation
@@ -230,7 +232,22 @@ validation = {validation}     # share of rows held out for early stopping
 
 _AMOUNTS_HINT = '; write "regression" if they are counts or amounts, not classes'
 _NO_COLUMNS = "# columns = []  # without this key all columns are used, although none is of use"
+_TRANSFORM_LINE = (
+    '# target_transform = "{kind}"  # the target is skewed ({before:.1f}, with this {after:.1f}): predicts typical '
+    "values better, sums worse\n"
+)
 _STRATIFY_LINE = "stratify = true      # each part has rows of all tenths of the target\n"
+
+
+def _suggest_transform(cells: Sequence[str]) -> str:
+    """Return a line that suggests to learn the logarithm of a skewed target, "" if it is not skewed."""
+    written = COLUMN_KINDS["number"].find_format(cells)
+    parsed = [(parse_number if written is None else written.parse)(cell) for cell in cells]
+    values = np.array([value for value in parsed if value is not None and math.isfinite(value)])
+    found = suggest_transform(values) if len(values) else None
+    if found is None:
+        return ""
+    return _TRANSFORM_LINE.format(kind=found[0], before=found[1], after=round(found[2], 1) or 0.0)
 
 
 def _toml_string(text: str) -> str:

@@ -127,6 +127,27 @@ def test_the_job_of_init_trains_on_a_small_table_of_skewed_numbers(train: Train,
     assert train(tmp_path / "t.toml", "--no-publish", "--set", "train.clip_norm=").exit_code == 4
 
 
+def test_init_suggests_the_logarithm_of_a_skewed_target_as_a_comment(train: Train, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    amounts = np.exp(rng.normal(size=300)) * 1000
+    prices = [f'"${amount:,.2f}"' for amount in amounts]
+    counts = np.floor(amounts / 400).astype(int)
+    plain = rng.normal(size=300).round(3)
+    lines = [f"{a},{p},{c},{x}" for a, p, c, x in zip(plain, prices, counts, -amounts, strict=True)]
+    (tmp_path / "t.csv").write_text("a,price,count,loss\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    found = {}
+    for target in ("price", "count", "a", "loss"):
+        path = tmp_path / f"{target}.toml"
+        assert train("init", tmp_path / "t.csv", "--target", target, "-o", path).exit_code == 0
+        found[target] = [line for line in path.read_text().splitlines() if "target_transform" in line]
+    assert found["a"] == found["loss"] == []
+    assert found["price"][0].startswith('# target_transform = "log"  # the target is skewed (')
+    assert found["count"][0].startswith('# target_transform = "log1p"')
+    path = tmp_path / "price.toml"
+    path.write_text(path.read_text().replace("# target_transform", "target_transform"))
+    assert train("check", path).exit_code == 0
+
+
 def test_init_hints_at_other_kinds_of_columns(train: Train, tmp_path: Path) -> None:
     lines = [
         f"{i},2025-0{i % 9 + 1}-{i % 28 + 1} 10:00,{i % 28 + 1}.{i % 12 + 1}.25,0{i * 37},{i}.5,"

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from model_store.errors import Fault
 from model_store.schema.signature import ClassificationOutput, RegressionOutput, Signature
 from model_store.schema.target_transform import TargetTransform
+from model_store.utils.values import exact_unit
 from training.config.settings import DataSection
 from training.data.fitting.signature import constant_target_fault
 from training.data.fitting.statistics import summarize
 from training.errors import DataError
 
+_MIN_SKEWNESS = 1.0
 _MIN_KNOTS, _MAX_KNOTS, _ROWS_PER_KNOT = 11, 101, 10  # of a quantile transform
 
 
@@ -39,6 +41,24 @@ def fit_target_transform(source: str, signature: Signature, targets: NDArray[Any
         raise DataError(source, faults)
     offset, scale = zip(*(one.scaling(section.scale != "none") for one in summaries), strict=True)
     return replace(signature, output=replace(output, offset=offset, scale=scale))
+
+
+def suggest_transform(values: NDArray[np.float64]) -> tuple[str, float, float] | None:
+    """Return the logarithm that makes skewed targets (n,) at most half as skewed, and the skewness before and after.
+
+    The skewness is `m₃ / m₂^(3/2)` of the central moments. None if it is below 1, or if a target is negative.
+    """
+    values = values / exact_unit(values)
+    if values.min() < 0 or values.min() == values.max():
+        return None
+    kind = "log" if values.min() > 0 else "log1p"
+    before, after = _skewness(values), _skewness(TargetTransform(kind).apply(values))
+    return (kind, before, after) if before >= _MIN_SKEWNESS and abs(after) <= before / 2 else None
+
+
+def _skewness(values: NDArray[np.float64]) -> float:
+    centered = values - values.mean()
+    return float((centered**3).mean() / (centered**2).mean() ** 1.5)
 
 
 def fit_quantiles(targets: NDArray[Any]) -> TargetTransform:
