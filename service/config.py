@@ -150,7 +150,7 @@ class Settings:
     max_operations: int = _setting(
         "SERVE_MAX_OPERATIONS",
         2**35,
-        "Most multiply-adds of a request: its rows times the network's operations for a row.",
+        "Most operations of a request, about the multiply-adds of its rows in the network.",
         minimum=1,
     )
     max_extra_versions: int = _setting(

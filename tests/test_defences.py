@@ -259,8 +259,16 @@ DEFENCES = {
         "tests/service/http/test_request_head.py::test_anything_but_a_path_is_no_prefix",
     ),
     "rows are limited by the network's operations": Defence(
-        "service/validation/row_limits.py", "self.max_operations // model.network.row_cost.operations,", "",
+        "service/validation/row_limits.py", "model.network.row_cost.max_rows(self.max_operations),", "",
         "tests/service/routes/test_row_limits.py::test_the_limit_counts_operations",
+    ),
+    "the calls of a layer count as operations": Defence(
+        "model_store/nn/cost.py", "LAYER_OPERATIONS + CALL_OPERATIONS * calls)", "LAYER_OPERATIONS)",
+        "tests/model_store/nn/test_cost.py::test_pooling_counts_a_call_for_each_place_in_a_window",
+    ),
+    "the vectors of a layer count as operations": Defence(
+        "model_store/nn/cost.py", "layer.value * values + layer.vector * vectors, layer", "layer.value * values, layer",
+        "tests/model_store/nn/test_cost.py::test_a_vector_of_few_values_costs_more_than_they_do",
     ),
     "rows are limited by their encoded size": Defence(
         "service/validation/row_limits.py", "MAX_BATCH_VALUES // model.signature.width,", "",

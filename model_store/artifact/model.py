@@ -99,7 +99,7 @@ class Model:
         """
         if self.golden is None:
             return
-        by_cost = MAX_ROW_OPERATIONS // self.network.row_cost.operations
+        by_cost = self.network.row_cost.max_rows(MAX_ROW_OPERATIONS)
         checked = max(1, min(by_cost, MAX_BATCH_VALUES // self.signature.width))
         try:
             rows = self.encode(self.golden.instances[:checked])

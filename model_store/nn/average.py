@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 from model_store.nn.arrays import Array
 from model_store.nn.config_fields import Field
-from model_store.nn.cost import RowCost
+from model_store.nn.cost import average_cost
 from model_store.nn.module import Module, Shape
 from model_store.nn.sequential import Sequential
 
@@ -38,8 +39,8 @@ class Average(Module):
         for i, found in enumerate(shapes):
             if found != shapes[0]:
                 raise ValueError(f"Average.members.{i}: expected shapes and type {shapes[0]}, found {found}")
-        costs = [member.row_cost for member in self.members]
-        self.row_cost = RowCost(max(cost.values for cost in costs), sum(cost.operations for cost in costs))
+        outputs = math.prod(self.members[0].output_shape(None) or (0,))
+        self.row_cost = average_cost([member.row_cost for member in self.members], outputs)
 
     @property
     def input_shape(self) -> Shape | None:

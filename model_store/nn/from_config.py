@@ -59,8 +59,7 @@ def build(
     if not any(module.parameters() for module in modules):
         raise ValueError("modules: expected at least one Linear layer, found none")
     network = Sequential(modules)
-    if network.row_cost.operations > MAX_ROW_OPERATIONS:
-        found = network.row_cost.operations
+    if (found := network.row_cost.one_row_operations) > MAX_ROW_OPERATIONS:
         raise ValueError(f"modules: expected at most {MAX_ROW_OPERATIONS} operations a row, found {found}")
     if arrays is not None and (unknown := sorted(arrays.keys() - network.arrays().keys())):
         raise ValueError(f"{unknown[0]}: expected no such array, for no layer uses it")

@@ -72,7 +72,7 @@ class RowLimit:
 
 @dataclass(frozen=True)
 class RowLimits:
-    """The limits of a request: rows, values in its response, multiply-adds, and characters in columns of text."""
+    """The limits of a request: rows, values in its response, operations, and characters in columns of text."""
 
     max_instances: int
     max_output_values: int
@@ -91,7 +91,7 @@ class RowLimits:
         values = [1 + len(str(name)) // _NAME_CHARACTERS for name in names]
         inference_rows = min(
             self.max_instances,
-            self.max_operations // model.network.row_cost.operations,
+            model.network.row_cost.max_rows(self.max_operations),
             MAX_BATCH_VALUES // model.signature.width,
             max(MAX_BATCH_VALUES, self.max_output_values) // len(names),
         )

@@ -63,8 +63,9 @@ def test_check_golden_of_a_costly_network_checks_the_first_rows(monkeypatch: pyt
     assert it.golden is not None
     encoded: list[int] = []
     monkeypatch.setattr(Model, "encode", lambda self, rows: encoded.append(len(rows)) or self.signature.encode(rows))
+    cost = it.network.row_cost
     for limit, rows in ((0, 1), (1, 1), (2, 2), (1000, 2)):
-        monkeypatch.setattr(artifact_model, "MAX_ROW_OPERATIONS", limit * it.network.row_cost.operations)
+        monkeypatch.setattr(artifact_model, "MAX_ROW_OPERATIONS", cost.pass_operations + limit * (cost.operations + 1))
         it.check_golden()
         assert encoded.pop() == rows
 

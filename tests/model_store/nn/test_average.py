@@ -67,7 +67,8 @@ def test_the_cost_of_a_row_is_that_of_all_members() -> None:
     one = member()
     network = Sequential([Average([member(), member(), member()])])
     assert network.row_cost.values == one.row_cost.values
-    assert network.row_cost.operations == 3 * one.row_cost.operations + 1
+    assert network.row_cost.operations == 3 * (one.row_cost.operations + 8 * (one.output_size or 0)) + 1
+    assert network.row_cost.pass_operations == 3 * (one.row_cost.pass_operations + 2_000 + 15_000)
     wide = [{"type": "Linear", "input_size": 2**16, "output_size": 2**16}]
     assert MAX_ROW_OPERATIONS < 3 * 2**32
     arrays = {

@@ -160,7 +160,13 @@ def test_a_clip_whose_limits_cross_is_rejected() -> None:
         build(net.config(), arrays=arrays)
 
 
-def test_waves_cost_their_products() -> None:
-    assert Sequential([PeriodicEmbedding(5, [0, 1, 2], 16, 4)]).row_cost == RowCost(
-        3 * 16 * 4, 1 + 3 * 16 * 4 + 16 * (3 * 16 * 4 + 2 + 3 * 4)
-    )
+@pytest.mark.parametrize(("size", "loop"), [(4, 500), (2, 10)])
+def test_waves_cost_their_products(size: int, loop: int) -> None:
+    found = Sequential([PeriodicEmbedding(5, [0, 1, 2], 16, size)]).row_cost
+    operations = 400 + 50 * 5 + 3 * (150 + 16 * (loop + 20 * (size - 1)))
+    assert found == RowCost(3 * 16 * size, 1 + operations, 2_000 + 16 * 15_000)
+
+
+def test_embeddings_cost_their_features() -> None:
+    found = Sequential([Embedding(10, [0, 1, 2], [5, 5, 5], 8)]).row_cost
+    assert found == RowCost(31, 1 + 50 * 10 + 3 * (80 + 25 * 8), 2_000 + 12 * 15_000)
