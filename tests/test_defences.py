@@ -46,6 +46,20 @@ DEFENCES = {
         "service/http/request_body.py", "else max(others))", "else 0)",
         "tests/service/http/test_request_body.py::test_lines_of_csv_count_as_values_also_empty_ones",
     ),
+    "rows of CSV are counted before they are parsed": Defence(
+        "service/protocols/csv_npy.py", "if table.has_more_than(max_rows):", "if len(table.read().rows) > max_rows:",
+        "tests/service/routes/test_row_limits.py::test_rows_are_counted_before_a_value_is_converted",
+    ),
+    "no host is decoded": Defence(
+        "service/http/request_head.py",
+        'return f"{request.scheme}://{request.host}{quote(request.script_root, safe=_SAFE_IN_PATH)}"',
+        'return request.root_url.rstrip("/")',
+        "tests/service/http/test_hostile_headers.py::test_no_host_is_an_error_of_the_service",
+    ),
+    "malformed parameters are an error of the client": Defence(
+        "service/protocols/csv_npy.py", "except (ValueError, LookupError):", "except ZeroDivisionError:",
+        "tests/service/http/test_hostile_headers.py::test_no_value_of_a_header_is_an_error_of_the_service",
+    ),
     "characters of texts are limited": Defence(
         "service/validation/row_limits.py", "if total > self.text_characters and count:", "if False:",
         "tests/service/routes/test_text_limits.py::test_every_protocol_limits_the_characters_of_texts",

@@ -90,4 +90,4 @@ def _predict(model: Model, data: bytes, name: str, header: Header | None, top_k:
     except (ValueError, KeyError, TypeError) as e:
         fix = "give the body of a request to /predict, uncompressed"
         raise InputError([Fault(name, f"expected rows in JSON, CSV or .npy, found an error: {e}", fix)]) from e
-    return model.predict(row_parser.parse_csv(data, name, model.signature, header)[0].rows, top_k)
+    return model.predict(row_parser.open_csv(data, name, model.signature, header).read().rows, top_k)

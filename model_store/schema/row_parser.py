@@ -12,7 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Literal
 
 from model_store.errors import Fault, InputError, did_you_mean
@@ -90,6 +90,12 @@ class RowTable:
         elif not whole_row:
             self.names = list(signature.names)
         self._parsers = self._cell_parsers()
+
+    def has_more_than(self, count: int) -> bool:
+        """Return whether more rows are left. No cell is parsed for it."""
+        ahead = list(islice(self._records, count + 1))
+        self._records = chain(ahead, self._records)
+        return len(ahead) + (self._first is not None) > count
 
     def read(self, size: int | None = None) -> RowBatch:
         """Return the next rows, up to `size`; none at the end. InputError lists lines of another length."""
@@ -266,17 +272,15 @@ def parse_strict_json(text: str, location: str) -> Any:
     return parsed
 
 
-def parse_csv(
+def open_csv(
     data: bytes,
     name: str,
     signature: Signature,
     header: Header | None = None,
     *,
     ignore_unknown: bool = False,
-    max_rows: int | None = None,
-) -> tuple[RowBatch, list[str]]:
-    """Return the rows of CSV in memory, at most one more than `max_rows`, and the ignored columns."""
+) -> RowTable:
+    """Return the table of CSV in memory."""
     text = decode_utf8(data, name or "body")
     records = read_csv_records(io.StringIO(text, newline=""), name)
-    table = RowTable(records, name, signature, header, ignore_unknown=ignore_unknown)
-    return table.read(None if max_rows is None else max_rows + 1), table.ignored
+    return RowTable(records, name, signature, header, ignore_unknown=ignore_unknown)

@@ -27,6 +27,7 @@ _MIN_BYTES_PER_VALUE = 16
 _UNSUPPORTED = "unsupported_media_type"
 _SEND_AGAIN = "send the whole body, as long as Content-Length says"
 _UNCOUNTED_BYTES = 1 << 20  # smaller bodies are not checked: counting takes 14 µs per 100 kB
+_UNCOUNTED_CSV_BYTES = 1 << 16  # each may be an empty cell, which takes 0.4 µs
 _MAX_COMPRESSION = 100  # of a body that is larger than `_UNCOUNTED_BYTES` when decompressed
 _WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
@@ -66,7 +67,9 @@ def check_value_count(body: bytes, max_bytes: int, kind: Literal["JSON", "CSV"])
 
 def has_too_many_values(body: bytes, max_bytes: int, kind: Literal["JSON", "CSV"] = "JSON") -> bool:
     """True if a body has more values than a sixteenth of its limit: each takes 32 bytes as a Python object."""
-    return len(body) > _UNCOUNTED_BYTES and _estimate_value_count(body, kind) > max_bytes // _MIN_BYTES_PER_VALUE
+    if len(body) <= (_UNCOUNTED_BYTES if kind == "JSON" else _UNCOUNTED_CSV_BYTES):
+        return False
+    return _estimate_value_count(body, kind) > max_bytes // _MIN_BYTES_PER_VALUE
 
 
 def _estimate_value_count(body: bytes, kind: Literal["JSON", "CSV"]) -> int:

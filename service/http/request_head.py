@@ -6,6 +6,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
+from urllib.parse import quote
 
 from flask import Request
 from werkzeug.http import parse_date
@@ -15,6 +16,7 @@ from service.http.exceptions import error_at
 # RFC 3986: a registered name, IPv4 address, or IPv6 address in brackets, and a port. The name may be empty.
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[\w.~!$&'()*+,;=%-]*)(?::\d*)?", re.ASCII)
 _MAX_HOST_CHARACTERS = 300  # DNS allows 253, and a port follows
+_SAFE_IN_PATH = "!$&'()*+,/:;=@%"  # RFC 3986, and what is escaped already
 _PORT = re.compile(r":\d*$")
 _MAX_ACCEPT_CHARACTERS = 1000  # those of browsers have less than 200
 _DATES = ("HTTP_IF_MODIFIED_SINCE", "HTTP_IF_UNMODIFIED_SINCE", "HTTP_IF_RANGE")
@@ -59,6 +61,15 @@ def check_host(host: str | None, protocol: str) -> None:
     if not is_valid_host(host, protocol):
         problem = f"expected a host, with or without a port; found {'none' if host is None else 'something else'}"
         raise error_at(400, "bad_request", "Host", problem, "send the header Host once, as in the URL")
+
+
+def root_url(request: Request) -> str:
+    """Return the URL of the service as the client has it, without a slash at its end.
+
+    Werkzeug's `root_url` has the host in Unicode, and raises ValueError for `xn--strae-oqa.de` and other hosts of which
+    IDNA makes none.
+    """
+    return f"{request.scheme}://{request.host}{quote(request.script_root, safe=_SAFE_IN_PATH)}"
 
 
 class ForwardedPrefix:

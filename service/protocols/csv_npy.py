@@ -28,25 +28,26 @@ CSV, NPY = "text/csv", "application/x-npy"
 MEDIA_TYPES = (CSV, NPY)
 # Version 3.0 is for names of fields that are not Latin-1: no array of numbers has them.
 _READ_NPY_HEADER = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
+_MAX_CONTENT_TYPE_CHARACTERS = 1000
 _HEADERS: dict[str, Header] = {"present": "present", "absent": "absent"}
 
 
 def parse_csv_rows(body: bytes, served: LoadedVersion, content_type: str, *, max_rows: int, max_bytes: int) -> RowBatch:
-    """Parse a CSV body into rows that are not encoded yet."""
+    """Parse a CSV body into rows that are not encoded yet. They are counted before a cell is parsed."""
     header = _header_parameter(content_type)
     check_value_count(body, max_bytes, "CSV")
-    found, _ = row_parser.parse_csv(body, "", served.model.signature, header, max_rows=max_rows)
-    if len(found.rows) > max_rows:
+    table = row_parser.open_csv(body, "", served.model.signature, header)
+    if table.has_more_than(max_rows):
         raise TooManyRowsError("rows", max_rows, "more")
-    return found
+    return table.read()
 
 
 def _header_parameter(content_type: str) -> Header | None:
     """Return the parameter `header` of text/csv, None if it was not sent. InputError if it is invalid or repeated."""
-    message = Message()
-    message["Content-Type"] = content_type
-    found = [collapse_rfc2231_value(value) for name, value in message.get_params([]) if name == "header"]
-    if len(found) > 1:
+    found = _parameters(content_type, "header")
+    if found is None:
+        problem = "expected parameters such as header=present, found malformed ones"
+    elif len(found) > 1:
         problem = f"expected the parameter header once, found {len(found)} times"
     elif found and found[0] not in _HEADERS:
         problem = f"expected header=present or header=absent, found {describe_value(found[0])}"
@@ -54,6 +55,18 @@ def _header_parameter(content_type: str) -> Header | None:
         return _HEADERS[found[0]] if found else None
     fix = "send text/csv; header=present if the first line names the columns, else header=absent"
     raise InputError([Fault("Content-Type", problem, fix)])
+
+
+def _parameters(content_type: str, name: str) -> list[str] | None:
+    """Return the values of a parameter of a Content-Type, None if its parameters are malformed."""
+    if len(content_type) > _MAX_CONTENT_TYPE_CHARACTERS:
+        return None
+    message = Message()
+    try:  # RFC 2231 has charsets and numbers in the names of parameters
+        message["Content-Type"] = content_type
+        return [collapse_rfc2231_value(value) for key, value in message.get_params([]) if key == name]
+    except (ValueError, LookupError):
+        return None
 
 
 def encode_npy(body: bytes, served: LoadedVersion, max_rows: int) -> EncodedRows:

@@ -15,6 +15,7 @@ from werkzeug.wrappers import Response
 from model_store.utils.number_format import METRIC_TITLES, format_grouped, format_number, format_percent, format_score
 from model_store.utils.printable import printable
 from service.config import Settings
+from service.http.request_head import root_url
 from service.openapi.document import build_document
 from service.openapi.json_schema import Json
 from service.protocols import model_metadata
@@ -117,7 +118,7 @@ def create_blueprint(registry: ModelRegistry, settings: Settings) -> Blueprint:
             models=[_page_model(snapshot.entries[served.name], served, curl) for served in described],
             only_named=[{"name": served.name, "version": served.number} for served in only_named],
             problems=snapshot.problems,
-            base=request.root_url.rstrip("/"),
+            base=root_url(request),
             settings=settings,
             endpoints=_ENDPOINTS,
             error_codes=_ERROR_CODES,
@@ -144,7 +145,7 @@ def _page_model(entry: ModelEntry, served: LoadedVersion, curl: str) -> dict[str
     if example is None:
         return page
     body = orjson.dumps({"instances": example["instances"]}).decode()
-    url = shlex.quote(request.root_url.rstrip("/") + path)
+    url = shlex.quote(root_url(request) + path)
     return page | {
         "curl": f"{curl} {url} -d {shlex.quote(printable(body))}",
         "request": body,

@@ -21,6 +21,7 @@ from model_store.errors import Fault
 from model_store.schema.signature import ArrayColumn
 from model_store.similar_names import closest_name
 from model_store.utils.printable import printable
+from service.http.request_head import root_url
 from service.protocols import tensors
 from service.registry.errors import UnavailableError, UnknownModelError, WouldBlock
 from service.registry.loaded_version import LoadedVersion
@@ -37,7 +38,7 @@ def error_example(registry: ModelRegistry, faults: list[Fault]) -> dict[str, Any
 
     None if no model can predict, or if a row of the model is too large for an example.
     """
-    base, curl = request.root_url.rstrip("/"), "curl -s"
+    base, curl = root_url(request), "curl -s"
     if current_app.extensions["keys"]:
         curl += ' -H "Authorization: Bearer $FORWARD_PASS_KEY"'
     if request.path.startswith(REPOSITORY_PATH) and isinstance(registry.unloaded_models, UnloadedModels):

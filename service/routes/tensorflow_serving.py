@@ -21,8 +21,10 @@ from service.protocols.native import with_warnings
 from service.protocols.row_blocks import row_blocks
 from service.protocols.row_encoding import encode_rows
 from service.protocols.tensors import TensorSpec
+from service.registry.loaded_version import LoadedVersion
 from service.registry.registry import ModelRegistry
 from service.validation.predict_request import not_an_object_error
+from service.validation.row_limits import check_row_count
 
 _SIGNATURE_NAME = "serving_default"
 _MODEL = "/v1/models/<name>"
@@ -91,9 +93,10 @@ def create_blueprint(registry: ModelRegistry, inference: InferenceRunner, settin
         location = _request_format(body)
         signature = served.model.signature
         g.is_columnar = location == "inputs"
-        rows = _wrap_single_values(
-            _columns_to_rows(body["inputs"], signature) if g.is_columnar else body["instances"], signature
-        )
+        rows = _columns_to_rows(body["inputs"], served) if g.is_columnar else body["instances"]
+        if isinstance(rows, list):
+            check_row_count(location, len(rows), served.max_rows)
+        rows = _wrap_single_values(rows, signature)
         g.sent_rows = rows  # for the example in an error response
         encoded = encode_rows(served, rows, location)
         found = signature.decode_arrays(inference(g.request_record, served, encoded.inputs))
@@ -122,8 +125,9 @@ def _request_format(body: dict[str, Any]) -> str:
     return forms[0]
 
 
-def _columns_to_rows(columns: Any, signature: Signature) -> Any:
-    """Convert columns by name to rows. Anything else is the rows of a model with a single tensor."""
+def _columns_to_rows(columns: Any, served: LoadedVersion) -> Any:
+    """Convert columns by name to rows, unless one is too long. Anything else is the rows of a single tensor."""
+    signature = served.model.signature
     if not isinstance(columns, dict):
         return columns
     if columns.keys() == {tensors.TABLE_NAME}:
@@ -139,6 +143,7 @@ def _columns_to_rows(columns: Any, signature: Signature) -> Any:
                 f"inputs.{name[:100]}", f"expected a list, found {describe_value(column)}", "send a value for each row"
             )
         else:
+            check_row_count("inputs", len(column), served.max_rows)
             values[name] = column if name == whole_row else _squeeze_column(column)
     if len(set(map(len, values.values()))) > 1:
         found = [f"{name[:100]} has {len(column)}" for name, column in values.items()]

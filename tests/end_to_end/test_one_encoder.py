@@ -77,7 +77,7 @@ def ways_in(model: Model, rows: list[tuple[str, str]]) -> dict[str, Any]:
     by_name = [dict(zip(signature.names, row, strict=True)) for row in values]
     binary = tensors.from_bytes("BYTES", [len(rows)], memoryview(packed), "inputs", tensors.FaultCollector())
     assert binary is not None
-    csv_rows, _ = row_parser.parse_csv(("island,mass\n" + text).encode(), "body.csv", signature)
+    csv_rows = row_parser.open_csv(("island,mass\n" + text).encode(), "body.csv", signature).read()
     return {
         "JSON lists": model.encode(json.loads(json.dumps(values))),
         "JSON objects": model.encode(json.loads(json.dumps(by_name))),

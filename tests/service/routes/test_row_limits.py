@@ -10,6 +10,7 @@ from flask.testing import FlaskClient
 from model_store.artifact.model import Model
 from model_store.nn import Linear, Sequential
 from model_store.registry.store import Store, open_store
+from model_store.schema import row_parser
 from model_store.schema.signature import (
     CategoryColumn,
     ClassificationOutput,
@@ -18,6 +19,7 @@ from model_store.schema.signature import (
     Signature,
 )
 from service.config import Settings
+from service.routes import tensorflow_serving
 from service.validation.row_limits import RowLimits
 from tests.service.conftest import MakeClient, assert_error, network
 from tests.service.routes.test_sagemaker_vertex import npy
@@ -160,3 +162,19 @@ def test_a_classifier_of_many_labels_accepts_more_rows_with_top_k(store: Store, 
     rows = make_client(store, max_output_values=3000).get("/openapi.json").json["components"]["schemas"]
     rows = rows["wide.request"]["properties"]["instances"]
     assert (rows["maxItems"], rows["description"]) == (1500, "Without top_k at most 3.")
+
+
+@pytest.mark.parametrize("protocol", ["CSV", "SageMaker CSV", "TF Serving rows", "TF Serving columns"])
+def test_rows_are_counted_before_a_value_is_converted(
+    wide: FlaskClient, protocol: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1 kB of gzip with 500,000 rows, or 10,000 rows of a hundred empty cells, took 0.2 to 0.4 s."""
+
+    def forbidden(*_: object) -> Any:
+        raise AssertionError("a value was converted")
+
+    monkeypatch.setattr(row_parser.RowTable, "read", forbidden)
+    for convert in ("_squeeze_column", "_wrap_single_values"):
+        monkeypatch.setattr(tensorflow_serving, convert, forbidden)
+    path, request = PROTOCOLS[protocol]
+    assert wide.post(path, **request(4)).status_code == 413
