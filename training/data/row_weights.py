@@ -27,7 +27,9 @@ def check_weights(rows: Dataset, parts: Split, column: str) -> None:
         raise DataError(rows.name, faults, total)
     for name, part in (("training", parts.training), ("validation", parts.validation), ("test", parts.test)):
         if len(part) and not any(weights[row] for row in part):
-            fault = Fault(
-                f"column {column}", f"all {name} rows have a weight of 0", "try other weights, or another split"
-            )
-            raise DataError(rows.name, [fault])
+            raise DataError(rows.name, [zero_weights_fault(column, name)])
+
+
+def zero_weights_fault(column: str, part: str) -> Fault:
+    fix = "try other weights, or another split"
+    return Fault(f"column {column}", f"all {part} rows have a weight of 0", fix)

@@ -124,7 +124,7 @@ def train_and_evaluate(
         if weight_column is not None:
             found["weight"] = weight_column
         learned = targets[prepared.split.training] if stream is None else prepared.baseline_targets
-        learned_weights = None if stream is not None else prepared.weights(prepared.split.training)
+        learned_weights = prepared.weights(prepared.split.training) if stream is None else prepared.baseline_weights
         baseline = metrics.evaluate_baseline(output, targets[rows], learned, weights, learned_weights, loss)
         charts: dict[str, Any] = {}
         if len(prepared.split.test) and weights is None:  # rows are compared in pairs as if all counted alike

@@ -73,7 +73,8 @@ def fit_linear_model(prepared: PreparedJob, rng: np.random.Generator) -> Sequent
 def _training_rows(prepared: PreparedJob, count: int, rng: np.random.Generator) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return at most `count` training rows as the network takes them, and their encoded targets."""
     if prepared.block_loader is not None:
-        return prepared.block_loader.sample(count, rng)
+        x, y = prepared.block_loader.sample(count, rng)
+        return x, y[:, : prepared.network_spec.output_size]  # without the weights
     training = prepared.split.training
     rows = training if len(training) <= count else np.sort(rng.permutation(training)[:count])
     return np.asarray(prepared.encode_rows(rows)), prepared.encode_targets(rows)

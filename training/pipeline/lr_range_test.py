@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from model_store.nn import Array, Module
 from training.encoded_rows import EncodedRows
-from training.engine.loop import DivergedError, train
+from training.engine.loop import DivergedError, Samples, train
 from training.losses import Loss
 from training.optim.base import Optimizer
 from training.pipeline import factories
@@ -49,6 +49,7 @@ def find_learning_rate(
 ) -> RateCurve:
     """Return the curve from `min_rate` to `max_rate`, in logarithmic steps. It ends early where the loss explodes.
 
+    `x_train` and `y_train` are rows as the network and the loss take them, see `Samples`.
     Each step trains on its own batch. The module's parameters are useless afterwards.
     """
     size = min(batch_size, len(x_train))
@@ -61,7 +62,8 @@ def find_learning_rate(
         optimizer.learning_rate = rate
         batch = order[i * size : (i + 1) * size]
         try:
-            [error] = train(module, np.asarray(x_train[batch]), y_train[batch], loss, optimizer, 1, size, on_epoch=None)
+            samples = Samples(np.asarray(x_train[batch]), y_train[batch])
+            [error] = train(module, samples, None, loss, optimizer, 1, size, on_epoch=None)
         except DivergedError:
             break
         mean = _SMOOTHING * mean + (1 - _SMOOTHING) * error

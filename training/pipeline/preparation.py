@@ -71,6 +71,7 @@ class PreparedJob:
     notes: list[str]
     block_loader: BlockLoader | None = None
     baseline_targets: NDArray[Any] = field(default_factory=lambda: np.empty(0))  # of a stream
+    baseline_weights: NDArray[np.float64] | None = None
 
     @property
     def stream(self) -> StreamedDataset | None:
@@ -269,12 +270,15 @@ def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> 
     notes += factories.find_idle_settings(settings.train) + find_leakage(learned, learned_targets, bool(rows.labels))
     if rows.labels:
         notes += find_untested_classes(rows.labels, rows.targets[parts.test])
+    known, known_weights = np.zeros(0), None
+    if stream is not None and spec.loss == "pinball":
+        known, known_weights = learned_targets, stream.weights(sample)
+    elif stream is not None:
+        known = stream.baseline_targets
     # Encode all rows now: an error in a row held out should not wait for the end of the training.
     loader = None if stream is None else BlockLoader(stream, signature, spec)
-    prepared = PreparedJob(replace(job, settings=resolved), rows, parts, signature, spec, notes, loader)
-    if stream is not None:
-        known = learned_targets if spec.loss == "pinball" else stream.baseline_targets
-        prepared = replace(prepared, baseline_targets=known)
+    job = replace(job, settings=resolved)
+    prepared = PreparedJob(job, rows, parts, signature, spec, notes, loader, known, known_weights)
     notes += check_batches(spec, resolved.train, prepared.sizes["training"])
     try:
         _ = prepared.samples, prepared.x_validation, prepared.x_evaluation
@@ -340,8 +344,6 @@ def _check_streamable(job: Job, fold: Fold | None) -> None:
         faults.append(
             Fault("train.batch_size", "'all' rows of a stream do not fit in memory", "write a number of rows")
         )
-    if job.settings.data.weight is not None:
-        faults.append(Fault("data.weight", "needs the rows in memory, found a stream", "write stream = false"))
     shares = job.settings.split
     if not shares.test and shares.test_file is None:
         problem = "expected test rows, as a stream is not evaluated on training rows, found 0"

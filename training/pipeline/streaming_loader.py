@@ -89,13 +89,15 @@ class BlockLoader(Samples):
     def __init__(self, dataset: StreamedDataset, signature: Signature, network_spec: NetworkSpec) -> None:
         self.dataset, self.signature, self.network_spec = dataset, signature, network_spec
         self.width = signature.width
+        self._weights = int(network_spec.weighted)  # columns of `y` after those of the outputs
         self._groups = _group_features(dataset, signature, network_spec)
         labels = len(dataset.held_out.labels)
         self._class_targets = network_spec.encode_targets(np.arange(labels), signature.output) if labels else None
         y: Any = ("y", np.int32) if labels else ("y", network_spec.dtype, (network_spec.output_size,))
-        self._records = RecordFile(np.dtype([*(group.field for group in self._groups), y]), dataset.source.name)
+        fields = [*(group.field for group in self._groups), y, ("weight", network_spec.dtype, (self._weights,))]
+        self._records = RecordFile(np.dtype(fields), dataset.source.name)
         self._constant, self._first = np.ones(self.width, bool), np.zeros(self.width, network_spec.dtype)
-        self._lowest = np.full(network_spec.output_size, np.inf, network_spec.dtype)
+        self._lowest = np.full(network_spec.output_size + self._weights, np.inf, network_spec.dtype)
         self._highest = -self._lowest
         self._encode()
 
@@ -116,7 +118,9 @@ class BlockLoader(Samples):
 
     @property
     def targets_sum_to_1(self) -> bool:
-        return self._class_targets is not None and bool((self._class_targets.sum(axis=1) == 1).all())
+        if self._class_targets is None or self._weights:
+            return False
+        return bool((self._class_targets.sum(axis=1) == 1).all())
 
     def epoch_blocks(self, state: TrainingState, batch_size: int) -> Iterator[tuple[Any, Any, None, int]]:
         seed = None if state.rng is None else state.draw_order(lambda rng: int(rng.integers(2**63)))
@@ -131,7 +135,7 @@ class BlockLoader(Samples):
                     yield *self._expand(records[start : start + size], *buffers), None, 0
 
     def sample(self, rows: int, rng: np.random.Generator) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return at most so many rows of one block, and their targets."""
+        """Return at most so many rows of one block, and their targets, with the weights after those of the outputs."""
         records = next(self._read_blocks(self._records.epoch_order(int(rng.integers(2**63))), 0, 1))[:rows]
         return self._expand(records, *self._allocate(len(records)))
 
@@ -150,14 +154,17 @@ class BlockLoader(Samples):
     def _allocate(self, rows: int) -> tuple[NDArray[Any], NDArray[Any]]:
         """Allocate buffers for so many rows and their targets."""
         dtype = self.network_spec.dtype
-        return np.empty((rows, self.width), dtype), np.empty((rows, self.network_spec.output_size), dtype)
+        outputs = self.network_spec.output_size + self._weights
+        return np.empty((rows, self.width), dtype), np.empty((rows, outputs), dtype)
 
     def _expand(self, records: NDArray[Any], x: NDArray[Any], y: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Expand records into `x` and `y`, as the network takes them."""
         x, y = x[: len(records)], y[: len(records)]
         for group in self._groups:
             group.expand(records[group.name], x)
-        y[...] = records["y"] if self._class_targets is None else self._class_targets.take(records["y"], axis=0)
+        outputs = self.network_spec.output_size
+        y[:, :outputs] = records["y"] if self._class_targets is None else self._class_targets.take(records["y"], axis=0)
+        y[:, outputs:] = records["weight"]
         return x, y
 
     def _encode(self) -> None:
@@ -177,6 +184,8 @@ class BlockLoader(Samples):
                     raise DataError(dataset.source.name, [Fault(location, *fault[2:])])
                 is_class = bool(dataset.held_out.labels)
                 records["y"] = targets if is_class else self.network_spec.encode_targets(targets, self.signature.output)
+                if (weights := dataset.weights(raw_records)) is not None:
+                    records["weight"] = weights.reshape(-1, 1)
             x, y = self._expand(records, *buffers)
             if not (np.isfinite(x).all() and np.isfinite(y).all()):
                 by_feature = [column.name for column in self.signature.inputs for _ in range(column.width)]
@@ -184,7 +193,7 @@ class BlockLoader(Samples):
                 location = f"column {next(iter(overflows), ', '.join(dataset.source.target_names))}"
                 problem = f"a scaled number does not fit {self.network_spec.dtype}"
                 raise DataError(dataset.source.name, [Fault(location, problem, "write dtype = 'float64' in [network]")])
-            if wrong := self.network_spec.find_invalid_target(y):
+            if wrong := self.network_spec.find_invalid_target(y[:, : self.network_spec.output_size]):
                 location = f"column {', '.join(dataset.source.target_names)}"
                 raise DataError(dataset.source.name, [Fault(location, *wrong[1:])])
             if not start:

@@ -186,4 +186,3 @@ def test_a_weight_is_neither_input_nor_target(tmp_path: Path) -> None:
     assert "data.weight: unknown column 'v'" in refusal(tmp_path, TABLE, data={"weight": "v"})
     zero = "x,w,y\n" + "".join(f"{i},0,{'ab'[i % 2]}\n" for i in range(40))
     assert "all training rows have a weight of 0" in refusal(tmp_path, zero, data={"weight": "w"})
-    assert "data.weight: needs the rows in memory" in refusal(tmp_path, TABLE, data={"weight": "w", "stream": True})

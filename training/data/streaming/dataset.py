@@ -7,6 +7,7 @@ The source is read once. Rows that may be held out stay in memory (held_out.py).
 from __future__ import annotations
 
 import contextlib
+import math
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -31,11 +32,20 @@ from training.data.fitting.signature import fit_signature
 from training.data.fitting.statistics import NumericSummary, StreamedColumn, summarize
 from training.data.invalid_cells import FINITE_NUMBER, InvalidCells
 from training.data.readers import open_file
+from training.data.row_weights import zero_weights_fault
 from training.data.splitting import Split, check_part_sizes, check_stratified, part_sizes
 from training.data.streaming.held_out import AssignedRows, HeldOutSampler, RowNumbers
 from training.data.streaming.part_plan import NumberCounts, count_targets, plan_parts
 from training.data.streaming.record_file import RecordFile
-from training.data.streaming.source import SPLIT_FIELD, Batch, DataSource, DictionaryColumn, as_texts, has_target
+from training.data.streaming.source import (
+    SPLIT_FIELD,
+    WEIGHT_FIELD,
+    Batch,
+    DataSource,
+    DictionaryColumn,
+    as_texts,
+    has_target,
+)
 from training.data.streaming.text_codes import TextCodes, count_texts
 from training.data.tables import open_job_table
 from training.errors import DAMAGED_FILE_ERRORS, DataError
@@ -122,7 +132,23 @@ class RunningStatistics:
         """Count the rows of a batch whose values are `invalid`."""
         cells = self.invalid.setdefault(name, InvalidCells())
         for row in np.flatnonzero(invalid.reshape(len(invalid), -1).any(axis=1)):
-            cells.add(float(values[row][invalid[row]].flat[0]), f"row {rows_before + 1 + row}")
+            cell = float(values[row][invalid[row]].flat[0])
+            cells.add("none" if math.isnan(cell) else cell, f"row {rows_before + 1 + row}")
+
+    def raise_if_invalid(self, source: DataSource) -> None:
+        """Raise DataError for invalid numbers, and if no training row has a weight above 0."""
+        faults = []
+        for name, cells in self.invalid.items():
+            if name == WEIGHT_FIELD:
+                fix = "write 0 for a row to ignore"
+                faults.append(cells.fault(source.extra[name], "a weight of at least 0", fix))
+            else:
+                faults.append(cells.fault(name, FINITE_NUMBER))
+        if faults:
+            raise DataError(source.name, faults)
+        weights = self.summaries.get(WEIGHT_FIELD)
+        if weights is not None and not weights.maximum:
+            raise DataError(source.name, [zero_weights_fault(source.extra[WEIGHT_FIELD], "training")])
 
     def count_missing(self, name: str) -> int:
         """Return how many values of a column are missing."""
@@ -210,10 +236,26 @@ class StreamedDataset:
 
     @property
     def baseline_targets(self) -> NDArray[Any]:
-        """The most frequent class, or the mean, as the targets of one row."""
-        if self.held_out.labels:
-            return np.array([self.class_counts.argmax()])
-        return np.array([[self.statistics.summaries[name].mean for name in self.source.target_names]])
+        """The most frequent class, or the mean, as the targets of one row. Rows count by their weights."""
+        labels = len(self.held_out.labels)
+        if WEIGHT_FIELD not in self.source.extra:
+            if labels:
+                return np.array([self.class_counts.argmax()])
+            return np.array([[self.statistics.summaries[name].mean for name in self.source.target_names]])
+        counts, sums, total = np.zeros(labels), np.zeros(len(self.source.target_names)), 0.0
+        for records in self.records.blocks():
+            targets, weights = self.targets(records), records[WEIGHT_FIELD]
+            if labels:
+                counts += np.bincount(targets, weights, labels)
+            else:
+                sums, total = sums + weights @ targets, total + weights.sum()
+        return np.array([counts.argmax()]) if labels else (sums / total)[None, :]
+
+    def weights(self, records: NDArray[Any]) -> NDArray[np.float64] | None:
+        """Return the weights of training records, of mean 1, or None if the job has none."""
+        if WEIGHT_FIELD not in self.source.extra:
+            return None
+        return np.asarray(records[WEIGHT_FIELD] / self.statistics.summaries[WEIGHT_FIELD].mean)
 
 
 def read_stream(
@@ -248,8 +290,7 @@ def read_stream(
         training = training or RecordFile(records.dtype, source.name)
         training.append(training_records)
     source.fingerprint.check_unchanged()
-    if statistics.invalid:
-        raise DataError(source.name, [cells.fault(name, FINITE_NUMBER) for name, cells in statistics.invalid.items()])
+    statistics.raise_if_invalid(source)
     if training is None or not rows:
         raise DataError(source.name, [Fault("", "the file has no rows", "add rows of data")])
     if dropped == rows:
@@ -312,7 +353,9 @@ def _make_records(
                 faults.append(Fault(f"column {name}", problem, fix))
         elif values.dtype.kind == "f":
             invalid = ~np.isfinite(values)
-            if values.ndim == 1 and name not in whole_rows:
+            if name == WEIGHT_FIELD:
+                invalid = kept & ~(np.isfinite(values) & (values >= 0))
+            elif values.ndim == 1 and name not in whole_rows:
                 absent = np.isnan(values)
                 invalid &= ~absent
             if invalid.any():
@@ -378,9 +421,12 @@ def _held_out_dataset(
         limit = type_inference.MAX_CATEGORIES
         source.notes.append(f"read as text, with more than {limit} distinct values: {', '.join(texts)}")
     targets = _targets(records, source, label_of_code)
+    weights: dict[str, list[str | None]] = {}
+    if (weight := source.extra.get(WEIGHT_FIELD)) is not None:
+        weights[weight] = list(map(repr, records[WEIGHT_FIELD].tolist()))
     dataset = Dataset(
         source.name, source.fingerprint.sha256, inputs, kinds, source.target_names, targets, labels,
-        numbers.tolist(), source.notes, "row", formats=source.formats,
+        numbers.tolist(), source.notes, "row", extra=weights, formats=source.formats,
     )  # fmt: skip
     no_rows = np.empty(0, np.int64)
     return dataset, Split(no_rows, np.arange(validation_rows), np.arange(validation_rows, len(records)))
