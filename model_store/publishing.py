@@ -14,7 +14,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,7 @@ from model_store.schema.signature import (
     RegressionOutput,
     Signature,
 )
+from model_store.schema.target_transform import TargetTransform
 from model_store.utils.values import describe_value
 
 __all__ = ["make_signature", "open_store", "publish"]
@@ -50,6 +51,7 @@ def make_signature(
     targets: str | Sequence[str] | None = None,
     target_offset: npt.ArrayLike = 0.0,
     target_scale: npt.ArrayLike = 1.0,
+    target_transform: Literal["log", "log1p"] | None = None,
     name: str | None = None,
 ) -> Signature:
     """Return the signature of rows of numbers: what callers send, and what the network's outputs mean.
@@ -61,7 +63,8 @@ def make_signature(
     labels: the classes, in the order of the network's outputs; or for two classes of its only output, the probability
         of the second. `name` is that of the output, "class" by default.
     targets: instead of labels, the names of the outputs of a regression; their values are `output * target_scale +
-        target_offset`.
+        target_offset`. With a `target_transform`, these are logarithms of the targets (or of 1 + the targets), which
+        predictions are not.
 
     ValueError for what does not fit together. Other kinds of columns, such as categories, are in
     `model_store.schema.columns`; a `Signature` takes any.
@@ -104,7 +107,12 @@ def make_signature(
     _check_different("targets", names)
     target_offsets = _numbers("target_offset", target_offset, len(names))
     target_scales = _numbers("target_scale", target_scale, len(names))
-    return Signature(tuple(inputs), RegressionOutput(names, tuple(target_offsets), tuple(target_scales)))
+    if target_transform not in (None, "log", "log1p"):
+        raise ValueError(f"make_signature.target_transform: expected 'log' or 'log1p', found {target_transform!r}")
+    transform = None if target_transform is None else TargetTransform(target_transform)
+    return Signature(
+        tuple(inputs), RegressionOutput(names, tuple(target_offsets), tuple(target_scales), transform=transform)
+    )
 
 
 def publish(

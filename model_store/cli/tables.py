@@ -10,13 +10,14 @@ from rich.text import Text
 
 from model_store.cli.terminal import stdout
 from model_store.evaluation.compare import Comparison, Difference
+from model_store.evaluation.diagnostics_schema import LOSS_METRICS
 from model_store.evaluation.record import TrainingRecord
 from model_store.nn import Average, Module, Sequential
 from model_store.registry.alias_log import AliasRevision
 from model_store.registry.garbage_collection import GarbageObject
 from model_store.schema.columns import Column
 from model_store.schema.signature import ClassificationOutput, Signature
-from model_store.utils.number_format import format_number
+from model_store.utils.number_format import METRIC_TITLES, format_number
 from model_store.utils.printable import printable
 
 _MAX_ROWS = 8
@@ -166,6 +167,7 @@ def diagnostics_tables(record: TrainingRecord) -> list[Table]:
         change = {
             "log_loss": "log loss added",
             "squared_error": "squared error / variance added",
+            **{metric: f"{METRIC_TITLES[metric]} / best constant added" for metric in LOSS_METRICS},
             "accuracy": "accuracy lost",
             "rmse": "RMSE added",
         }[importance["measure"]]

@@ -9,6 +9,10 @@ from marshmallow import ValidationError, fields, post_load, validate, validates_
 
 from model_store.evaluation.record_fields import FINITE_RANGE, ByName, Count, Label, ListField, Number, Section, Share
 
+LOSS_METRICS = ("poisson_deviance", "gamma_deviance", "pinball_loss")  # of a regression that is trained with this loss
+IMPORTANCE_MEASURES = ("log_loss", "squared_error", *LOSS_METRICS, "accuracy", "rmse")
+SLICE_MEASURES = ("error_rate", "rmse", "relative_rmse", *LOSS_METRICS)
+
 
 class _CalibrationBin(Section):
     low = Share()
@@ -100,7 +104,7 @@ class _ImportancePart(Section):
 class Importance(Section):
     """Models of older releases have the loss of accuracy or the increase of the RMSE."""
 
-    measure = fields.String(required=True, validate=validate.OneOf(["log_loss", "squared_error", "accuracy", "rmse"]))
+    measure = fields.String(required=True, validate=validate.OneOf(IMPORTANCE_MEASURES))
     score = Number(allow_none=True)
     rows = Count()
     repeats = Count()
@@ -161,6 +165,6 @@ class _SlicedColumn(Section):
 
 
 class Slices(Section):
-    measure = fields.String(required=True, validate=validate.OneOf(["error_rate", "rmse", "relative_rmse"]))
+    measure = fields.String(required=True, validate=validate.OneOf(SLICE_MEASURES))
     error = Number()
     columns = ListField(fields.Nested(_SlicedColumn), required=True)

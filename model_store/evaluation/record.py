@@ -13,6 +13,7 @@ from typing import Any
 from marshmallow import ValidationError, fields, validate, validates_schema
 
 from model_store.evaluation.diagnostics_schema import (
+    LOSS_METRICS,
     Calibration,
     Costs,
     Importance,
@@ -36,7 +37,6 @@ from model_store.evaluation.record_fields import (
 
 # Metrics by the last part of their names.
 HIGHER_IS_BETTER = {"accuracy", "precision", "recall", "f1", "r2", "roc_auc", "d2"}
-LOSS_METRICS = ("poisson_deviance", "gamma_deviance", "pinball_loss")  # of a regression that is trained with this loss
 LOWER_IS_BETTER = {"rmse", "mae", "log_loss", "calibration_error", *LOSS_METRICS}
 _MAX_NOTE_LENGTH = 10_000  # characters
 

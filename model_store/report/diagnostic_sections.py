@@ -9,16 +9,24 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from model_store.artifact.model import Model
+from model_store.evaluation.diagnostics_schema import LOSS_METRICS
 from model_store.evaluation.record import TrainingRecord
 from model_store.report import charts
 from model_store.report.layout import MAX_LABEL_LENGTH, figure, section, table
 from model_store.report.markup import Markup, truncate_middle
 from model_store.schema.columns import DateColumn
-from model_store.utils.number_format import format_number, format_percent, format_score
+from model_store.utils.number_format import METRIC_TITLES, format_number, format_percent, format_score
 
 _MEASURES = {  # of permutation importance: the title of the cost, and what it is without shuffling
     "log_loss": ("Increase of the log loss", "log loss"),
     "squared_error": ("Increase of the squared error / variance", "squared error / variance"),
+    **{
+        metric: (
+            f"Increase of the {METRIC_TITLES[metric]} / that of the best constant",
+            f"{METRIC_TITLES[metric]} / that of the best constant",
+        )
+        for metric in LOSS_METRICS
+    },
     "accuracy": ("Loss of accuracy, in points", "accuracy"),
     "rmse": ("Increase of the RMSE", "RMSE"),
 }
@@ -140,6 +148,7 @@ def error_slices(model: Model, record: TrainingRecord) -> Markup | None:
     if found is None:
         return None
     titles = {"error_rate": "Wrong rows", "rmse": "RMSE", "relative_rmse": "RMSE, in standard deviations"}
+    titles |= {metric: METRIC_TITLES[metric].capitalize() for metric in LOSS_METRICS}
     title = titles[found["measure"]]
     in_percent = found["measure"] == "error_rate"
     show = format_percent if in_percent else _show_3_digits

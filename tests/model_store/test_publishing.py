@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -77,6 +78,13 @@ def test_images_regressions_and_single_outputs_are_published(store: Store) -> No
     linear = Sequential([Linear(2, 1)])
     publish(store, "price", linear, price)
     assert store.load("price")[1].predict([[1, 2]]) == [pytest.approx(100 + 20 * float(linear([[1.0, 2.0]])[0, 0]))]
+
+    price = make_signature(X, columns=COLUMNS, targets="price", target_offset=2, target_transform="log")
+    publish(store, "price", linear, price)
+    expected = math.exp(2 + float(linear([[1.0, 2.0]])[0, 0]))
+    assert store.load("price")[1].predict([[1, 2]]) == [pytest.approx(expected)]
+    with pytest.raises(ValueError, match=r"target_transform: expected 'log' or 'log1p', found 'sqrt'"):
+        make_signature(X, targets="price", target_transform="sqrt")  # type: ignore[arg-type]
 
     publish(store, "binary", classifier(outputs=1), make_signature(shape=(2,), columns=COLUMNS, labels=LABELS))
     assert set(store.load("binary")[1].predict([[1, 2]])[0]["probabilities"]) == set(LABELS)

@@ -326,7 +326,8 @@ def _describe_target(prepared: PreparedJob) -> str:
     names = ", ".join(prepared.dataset.target_names)
     counts = class_counts(prepared)
     if counts is None:
-        return f"target: {names}, regression"
+        transform = prepared.job.settings.data.target_transform
+        return f"target: {names}, regression" + ("" if transform is None else f" with the transform {transform}")
     rows = list_names([f"{k} {format_number(n)}" for k, n in counts.items()], _MAX_LISTED)
     return f"target: {names}, classification; rows per class: {rows}"
 

@@ -34,6 +34,7 @@ from model_store.schema.signature import ClassificationOutput, RegressionOutput,
 from training.encoded_rows import EncodedRows
 from training.evaluation.error_analysis import error_slices, target_units, worst_classified, worst_predicted
 from training.evaluation.importance import permutation_importance
+from training.evaluation.loss_metrics import SQUARED_ERROR, TargetLoss
 from training.evaluation.metrics import Weights, log_loss, log_probabilities
 from training.evaluation.threshold_curves import threshold_curves
 
@@ -74,9 +75,11 @@ def diagnose(
     row_budget: int,
     *,
     raw_values: bool = False,
+    loss: TargetLoss = SQUARED_ERROR,
 ) -> dict[str, Any]:
     """Return the diagnostics of a network.
 
+    loss: that of a regression, whose metric measures importance and slices if it has one of its own.
     row_budget: the number of rows that permutation importance may send through the network.
     raw_values: True if the points of a regression may be the values of rows.
     """
@@ -98,9 +101,11 @@ def diagnose(
         differences, units = output.decode(part.outputs) - part.y, target_units(output, part.y)
         diagnostics["worst_rows"] = worst_predicted(output, differences, units, part.locate)
         measure, errors = "rmse", differences[:, 0]
-        if len(output.names) > 1:
+        if loss.metric is not None and len(output.names) == 1:
+            measure, errors = loss.metric, loss.errors(part.y, output.decode(part.outputs))[:, 0]
+        elif len(output.names) > 1:
             measure, errors = "relative_rmse", np.sqrt(((differences / units) ** 2).mean(axis=1))
-    found = permutation_importance(network, signature, rows.x, rows.y, rng, row_budget, rows.weights)
+    found = permutation_importance(network, signature, rows.x, rows.y, rng, row_budget, rows.weights, loss)
     diagnostics["importance"] = found
     if found is not None and "grid" not in found:
         columns = {column.name: column for column in signature.inputs}

@@ -89,7 +89,7 @@ def error_slices(
     slice too. None if there is no slice, or the errors overflow.
 
     weights: (n,), of the errors; default 1.
-    errors: (n,); 0 or 1 for the measure "error_rate", else differences for the measure "rmse".
+    errors: (n,); 0 or 1 for the measure "error_rate", differences for "rmse", else errors whose mean is the measure.
     """
     found: list[dict[str, Any]] = []
     with np.errstate(over="ignore"):
@@ -156,6 +156,11 @@ def _slice_error(errors: NDArray[np.float64], measure: str, weights: Weights) ->
         rate = float(np.average(errors, weights=weights))
         low, high = wilson_interval(rate * effective, effective)
         return {"rows": rows, "error": {"value": rate, "low": low, "high": high}}
+    if measure not in ("rmse", "relative_rmse"):
+        mean = float(np.average(errors, weights=weights))
+        variance = float(np.average((errors - mean) ** 2, weights=weights))
+        margin = _Z_95 * (variance / (effective - 1)) ** 0.5 if effective > 1 else 0.0
+        return {"rows": rows, "error": {"value": mean, "low": max(0.0, mean - margin), "high": mean + margin}}
     squares = errors**2
     mean = float(np.average(squares, weights=weights))
     variance = float(np.average((squares - mean) ** 2, weights=weights))

@@ -14,6 +14,7 @@ from model_store.nn import Sequential
 from model_store.schema.signature import RegressionOutput, Signature
 from training.encoded_rows import EncodedRows
 from training.evaluation.error_analysis import target_units
+from training.evaluation.loss_metrics import SQUARED_ERROR, TargetLoss
 from training.evaluation.metrics import Weights, finite_or_none, log_probabilities
 
 MAX_PARTS = 30  # columns whose importance is kept
@@ -40,11 +41,13 @@ def permutation_importance(
     rng: np.random.Generator,
     row_budget: int,
     weights: Weights = None,
+    loss: TargetLoss = SQUARED_ERROR,
 ) -> dict[str, Any] | None:
     """Return the permutation importance (Breiman 2001): the cost of shuffling one feature group among the rows.
 
     The cost is the increase of the mean loss of a row, over `repeats` shuffles: of the log loss for a classification;
-    for a regression of the squared error, divided by the variance of the targets. `low` and `high` are its 95 %
+    for a regression of the squared error, divided by the variance of the targets, or with a `loss` that has a metric of
+    its own of that, divided by the metric of the best constant. `low` and `high` are its 95 %
     confidence interval over the rows. None if there are fewer than two rows to shuffle.
 
     weights: of the rows (n,), default 1; means and variances are weighted.
@@ -61,7 +64,7 @@ def permutation_importance(
     if own is not None and not own.any():
         return None
     effective = float(rows if own is None else own.sum() ** 2 / (own**2).sum())
-    measure, losses = _row_losses(network, signature, y_true[sample], own)
+    measure, losses = _row_losses(network, signature, y_true[sample], own, loss)
     shuffled: NDArray[Any] = np.array(x[sample])
     before = losses(shuffled)
     costs = []
@@ -114,10 +117,14 @@ def _range_name(name: str, run: NDArray[np.int64]) -> str:
 
 
 def _row_losses(
-    network: Sequential, signature: Signature, y_true: NDArray[Any], weights: Weights
+    network: Sequential, signature: Signature, y_true: NDArray[Any], weights: Weights, loss: TargetLoss
 ) -> tuple[str, Callable[[NDArray[Any]], NDArray[np.float64]]]:
     """Return the name of the measure, and a function from encoded rows to the loss of each."""
     output = signature.output
+    if isinstance(output, RegressionOutput) and loss.metric is not None:
+        least = np.array([loss.least(values, weights) for values in y_true.T])
+        least[~(np.isfinite(least) & (least > 0))] = 1.0
+        return loss.metric, lambda x: (loss.errors(y_true, output.decode(network(x))) / least).mean(axis=1)
     if isinstance(output, RegressionOutput):
         units = target_units(output, y_true)
         true = y_true / units

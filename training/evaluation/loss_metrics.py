@@ -37,12 +37,11 @@ class TargetLoss:
 
     def metrics(self, true: Numbers, predicted: Numbers, weights: Numbers | None) -> dict[str, float]:
         """Return the metrics of one target (n,) that belong to the loss; none for one that RMSE and MAE describe."""
-        if self.name not in _ERRORS:
+        if self.metric is None:
             return {}
-        constant = np.full_like(true, self.best_constant(true, weights))
         with np.errstate(all="ignore"):  # an undefined deviance is None in the metrics
-            error, least = (np.average(self._errors(true, y), weights=weights) for y in (predicted, constant))
-            found = {_ERRORS[self.name]: float(error), "d2": float(1 - error / least) if least > 0 else np.nan}
+            error, least = np.average(self.errors(true, predicted), weights=weights), self.least(true, weights)
+            found = {self.metric: float(error), "d2": float(1 - error / least) if least > 0 else np.nan}
         if self.name == "pinball":
             found["coverage"] = float(np.average(true <= predicted, weights=weights))
         return found
@@ -59,8 +58,19 @@ class TargetLoss:
         """The quantile that the loss pinball predicts, by default the median."""
         return 0.5 if self.quantile is None else self.quantile
 
-    def _errors(self, true: Numbers, predicted: Numbers) -> Numbers:
-        return _ERROR_FUNCTIONS[self.name](true, predicted, self.level)
+    @property
+    def metric(self) -> str | None:
+        """The metric of the loss; None if it has none of its own."""
+        return _METRICS[self.name][0] if self.name in _METRICS else None
+
+    def errors(self, true: Numbers, predicted: Numbers) -> Numbers:
+        """Return the deviance or the pinball loss of each value, whose mean is the metric of the loss."""
+        return _METRICS[self.name][1](true, predicted, self.level)
+
+    def least(self, true: Numbers, weights: Numbers | None) -> float:
+        """Return the metric of the best constant for values (n,)."""
+        constant = np.full_like(true, self.best_constant(true, weights))
+        return float(np.average(self.errors(true, constant), weights=weights))
 
 
 SQUARED_ERROR = TargetLoss()
@@ -82,9 +92,8 @@ def _pinball(true: Numbers, predicted: Numbers, quantile: float) -> Numbers:
     return np.asarray(np.maximum(quantile * d, (quantile - 1) * d))
 
 
-_ERRORS = {"poisson": "poisson_deviance", "gamma": "gamma_deviance", "pinball": "pinball_loss"}
-_ERROR_FUNCTIONS: dict[str, Callable[[Any, Any, float], Numbers]] = {
-    "poisson": _poisson,
-    "gamma": _gamma,
-    "pinball": _pinball,
+_METRICS: dict[str, tuple[str, Callable[[Any, Any, float], Numbers]]] = {
+    "poisson": ("poisson_deviance", _poisson),
+    "gamma": ("gamma_deviance", _gamma),
+    "pinball": ("pinball_loss", _pinball),
 }

@@ -170,8 +170,7 @@ def regression_metrics(
             "r2": finite_or_none(1 - (share * errors**2).sum() / total) if total > 0 else None,
             **{key: finite_or_none(value) for key, value in loss.metrics(y_true[:, i], y_pred[:, i], weights).items()},
         }
-    quantile = {"quantile": loss.level} if loss.name == "pinball" else {}
-    return {**quantile, "targets": targets}
+    return {"targets": targets}
 
 
 def finite_or_none(value: Any) -> float | None:

@@ -121,6 +121,8 @@ def train_and_evaluate(
         loss = prepared.target_loss
         weights, weight_column = prepared.weights(rows), settings.data.weight
         found = {"rows": len(rows), "of": of, **metrics.evaluate(output, targets[rows], outputs, weights, loss)}
+        if loss.name == "pinball":
+            found["quantile"] = loss.level
         if weight_column is not None:
             found["weight"] = weight_column
         learned = targets[prepared.split.training] if stream is None else prepared.baseline_targets
@@ -148,6 +150,7 @@ def train_and_evaluate(
                 make_generators(settings)[3],
                 row_budget=min(max(trained_rows // 10, _MIN_DIAGNOSTIC_ROWS), _MAX_DIAGNOSTIC_ROWS),
                 raw_values=settings.model.examples == "rows",
+                loss=loss,
             )
         golden = make_golden(
             settings.model.examples,

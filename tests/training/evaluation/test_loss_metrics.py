@@ -51,7 +51,6 @@ def test_metrics_of_a_loss_are_those_of_scikit_learn(
     assert loss.metrics(true, P, weights) == pytest.approx(expected, rel=1e-12)
     found = regression_metrics(["y"], true[:, None], P[:, None], weights, loss)
     assert found["targets"]["y"].items() >= loss.metrics(true, P, weights).items()
-    assert found.get("quantile") == loss.quantile
 
 
 def test_the_best_constant_explains_nothing_and_no_constant_is_better() -> None:
@@ -97,7 +96,14 @@ def test_a_job_reports_and_watches_the_metrics_of_its_loss(
     assert found[record["best_epoch"] - 1] == (max if METRIC_DIRECTIONS[metric] else min)(found)
     row, baseline = record["metrics"]["targets"]["y"], record["baseline"]["targets"]["y"]
     assert row["d2"] > 0.1 > abs(baseline["d2"])
+    importance, slices = (record["diagnostics"][key] for key in ("importance", "slices"))
+    main = "pinball_loss" if loss == "pinball" else metric
+    assert importance["measure"] == slices["measure"] == main
+    assert importance["score"] == pytest.approx(1 - row["d2"], rel=1e-6)
+    assert slices["error"] == pytest.approx(row[main])
+    assert all(part["error"]["low"] <= part["error"]["value"] for part in slices["columns"][0]["slices"])
     page = render(outcome.model, "m/1")
+    assert "/ that of the best constant, when a column is shuffled" in page
     if loss == "pinball":
         assert record["metrics"]["quantile"] == 0.9
         assert record["baseline"]["answer"] == [pytest.approx(np.quantile(COUNTS, 0.9), abs=1)]
