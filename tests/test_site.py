@@ -53,6 +53,14 @@ def test_the_reference_has_the_names_that_users_import(site: Path, page: str, na
 
 
 @pytest.mark.slow
+def test_parameters_in_docstrings_are_lists(site: Path) -> None:
+    text = (site / "reference" / "training.html").read_text(encoding="utf-8")
+    assert re.search(r"<li><code>rng</code>: shuffles the samples", text)
+    assert re.search(r"<code>label_smoothing</code>: ε; targets", text)
+    assert "<code>Losses</code>" not in text
+
+
+@pytest.mark.slow
 def test_members_that_the_reference_selects_exist(site: Path) -> None:
     """MkDocs ignores names that are gone."""
     missing = []

@@ -111,14 +111,16 @@ def show(model: str, store: str, as_json: bool) -> None:
     tables.print_table(tables.key_value_table(head))
     tables.print_table(tables.inputs_table(signature))
     tables.print_table(tables.layers_table(network))
-    titles = {"metrics": "Metrics", "baseline": "Baseline", "data": "Data", "split": "Split", "job": "Job"}
+    titles = {"metrics": "Metrics", "baseline": "Baseline", "linear": "Linear model"}
+    titles |= {"data": "Data", "split": "Split", "job": "Job"}
     parts = {key: tables.training_tables(training.get(key), title) for key, title in titles.items()}
-    parts["baseline"] += tables.diagnostics_tables(TrainingRecord.parse(training))
+    record = TrainingRecord.parse(training)
+    parts["linear"] += tables.diagnostics_tables(record)
     for part in chain.from_iterable(parts.values()):
         tables.print_table(part)
     # The results of the held-out rows are thousands of characters of base64, for `models compare`.
-    rest = {key: value for key, value in training.items() if key not in {*titles, "diagnostics", "held_out"}}
-    for part in tables.training_tables(rest, "Training"):
+    rest = {key: value for key, value in training.items() if key not in {*titles, "diagnostics", "held_out", "notes"}}
+    for part in [*tables.training_tables(rest, "Training"), tables.notes_table(record.notes)]:
         tables.print_table(part)
 
 

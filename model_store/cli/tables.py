@@ -149,7 +149,19 @@ def training_tables(section: Any, title: str) -> list[Table]:
         return []
     scalars, groups = _flatten(section, "")
     pairs = [(_DISPLAY_NAMES.get(name, name), value) for name, value in scalars]
-    return [key_value_table(pairs, title), *(_group_table(name, group) for name, group in groups)]
+    tables = [key_value_table(pairs, title), *(_group_table(name, group) for name, group in groups)]
+    if not pairs and groups:
+        tables[1].title = title  # that of the empty table, which is not printed
+    return tables
+
+
+def notes_table(notes: Sequence[str]) -> Table:
+    """Return a table of the notes of a training, one below the other."""
+    table = new_table("", title="Notes")
+    table.show_header = False
+    for note in notes:
+        table.add_row(Text(printable(f"- {note}")))
+    return table
 
 
 def diagnostics_tables(record: TrainingRecord) -> list[Table]:
@@ -264,13 +276,18 @@ def _flatten(
         if not isinstance(value, Mapping):
             if not (isinstance(value, list) and any(isinstance(part, (list, dict)) for part in value)):
                 scalars.append((name, value))
-        elif value and all(isinstance(part, Mapping) and part for part in value.values()) and _have_same_keys(value):
+        elif value and all(map(_is_row, value.values())) and _have_same_keys(value):
             groups.append((name, value))
         else:
             below = _flatten(value, f"{name}.")
             scalars += below[0]
             groups += below[1]
     return scalars, groups
+
+
+def _is_row(part: Any) -> bool:
+    """Return whether a part of a group is a row of its table: an object of values, of which none is an object."""
+    return isinstance(part, Mapping) and bool(part) and not any(isinstance(value, Mapping) for value in part.values())
 
 
 def _have_same_keys(group: Mapping[str, Mapping[str, Any]]) -> bool:

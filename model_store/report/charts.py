@@ -179,7 +179,7 @@ def interval_bars(
     above = any(len(part["name"]) > _MAX_NAME_LENGTH for part in parts)  # long names stand above their bars
     names = [truncate_middle(part["name"], _MAX_LINE_LENGTH) for part in parts]
     shown = [show(part["value"]) for part in parts]
-    left = 10.0 if above else max(map(text_width, names), default=0.0) + 10
+    left = 4.0 if above else max(map(text_width, names), default=0.0) + 10
     right = WIDTH - max([52.0, *(text_width(words) + 8 for words in shown)])
     row = 36.0 if above else 22.0
     ends = [part[end] for part in parts for end in ("low", "high")]
@@ -187,6 +187,7 @@ def interval_bars(
     scale = x.scale(left, right)
     bottom = row * len(parts) + 4
     drawn: list[str] = []
+    words_over_lines: list[str] = []
     for at, middle, name in spaced_ticks([(scale(location), name) for location, name in x.ticks]):
         drawn.append(tag("line", x1=at, y1=0, x2=at, y2=bottom, class_="grid"))
         drawn.append(text(middle, bottom + 15, name, "tick middle"))
@@ -194,18 +195,18 @@ def interval_bars(
         y = (i + 1) * row - 18
         start, end = sorted((scale(0), scale(part["value"])))
         words = f"{part.get('words', part['name'])}: {value}, {show(part['low'])} to {show(part['high'])}"
-        place = text(0.0, y - 4, name, "tick") if above else text(left - 8, y + 13, name, "tick end")
-        drawn.append(tag("g", tooltip(words), place))
+        place = text(left + 5, y - 3, name, "tick over") if above else text(left - 8, y + 13, name, "tick end")
+        words_over_lines.append(tag("g", tooltip(words), place))
         bar = tag("rect", x=start, y=y + 2, width=max(end - start, 1.0), height=14.0, class_="fill a soft")
         line = tag("line", x1=scale(part["low"]), y1=y + 9, x2=scale(part["high"]), y2=y + 9, class_="whisker ink")
         drawn.append(tag("g", tooltip(words), bar, line))
-        drawn.append(text(scale(max(part["high"], 0.0)) + 6, y + 13, value, "value"))
+        words_over_lines.append(text(scale(max(part["high"], 0.0)) + 6, y + 13, value, "value over"))
     drawn.append(tag("line", x1=scale(0), y1=0, x2=scale(0), y2=bottom, class_="axis"))
     if reference is not None:
         drawn.append(tag("line", x1=scale(reference), y1=0, x2=scale(reference), y2=bottom, class_="ideal"))
     drawn.append(text(right, bottom + 32, title, "title end"))
     label = f"{title}: {names[0]} {shown[0]}" if parts else title
-    return svg_element(label, bottom + 38, drawn)
+    return svg_element(label, bottom + 38, [*drawn, *words_over_lines])
 
 
 def importance_heatmap(importance: Mapping[str, Any], title: str) -> Markup:

@@ -204,7 +204,7 @@ def worst_rows(record: TrainingRecord) -> Markup | None:
         ]
         caption = "The rows with the largest errors."
     caption += " Look at them in the data: a wrong label, a unit or a missing column often shows there first."
-    return section("Worst rows", figure("Worst rows", table(headings, lines), caption))
+    return section("Worst rows", figure("Rows with the largest errors", table(headings, lines), caption))
 
 
 def _show_3_digits(value: float) -> str:

@@ -58,7 +58,7 @@ def format_score(score: float | None, decimals: int) -> str:
     if score is None:
         return "–"
     shown = min(score, 1 - 10.0**-decimals) if score < 1 else score
-    return f"{shown:.{decimals}f}".replace("-", "−")
+    return f"{shown:z.{decimals}f}".replace("-", "−")  # without the minus of a score that is rounded to 0
 
 
 def _without_trailing_zeros(text: str) -> str:

@@ -174,6 +174,19 @@ def test_show_includes_a_summary_of_the_diagnostics(models, store: Store, model)
     assert read_json(models("show", "go", "--json"))["report"] == where
 
 
+def test_show_prints_a_table_of_the_linear_model_and_each_note_on_its_own_line(models, store: Store, model) -> None:
+    figures = {"mae": 1.5, "r2": 0.75, "rmse": 2.5}
+    notes = ["filled in missing values: 2 of age", "the validation loss was lowest in epoch 9"]
+    training = {"linear": {"targets": {"price": figures, "area": figures}}, "notes": notes, "epochs": 9}
+    store.publish("go", replace(model, training=training))
+    shown = models("show", "go").stdout
+    assert re.search(r"Linear model *\ntargets +mae +r2 +rmse\narea +1\.5 +0\.75 +2\.5\nprice", shown)
+    assert re.search(r"Notes *\n- filled in missing values: 2 of age *\n- the validation loss", shown)
+    ensemble = {"networks": 5, "out_of_fold": {"targets": {"price": figures}}}
+    store.publish("go", replace(model, training={"ensemble": ensemble}))
+    assert re.search(r"ensemble\.out_of_fold\.targets +mae +r2 +rmse\nprice +1\.5", models("show", "go").stdout)
+
+
 def test_a_model_alone_is_compared_with_its_newest_version_or_else_the_two_newest(models, store: Store, model) -> None:
     def compared(*arguments: str) -> list[str]:
         found = read_json(models("compare", *arguments, "--json"))

@@ -21,7 +21,7 @@ from tests.model_store.report.examples import Page
 def test_the_value_of_a_bar_is_inside_the_chart(cost: float) -> None:
     parts = [{"name": "a column of numbers", "value": cost, "low": cost - 3 * abs(cost), "high": cost + 3 * abs(cost)}]
     drawn = str(charts.interval_bars(parts, "Increase of the RMSE", format_number))
-    (found,) = re.findall(r'<text x="([\d.]+)"[^>]*class="value"[^>]*>([^<]+)</text>', drawn)
+    (found,) = re.findall(r'<text x="([\d.]+)"[^>]*class="value over"[^>]*>([^<]+)</text>', drawn)
     assert float(found[0]) + svg.text_width(found[1]) <= svg.WIDTH
 
 
