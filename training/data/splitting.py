@@ -78,7 +78,7 @@ def split(
     classes = targets if targets.ndim == 1 else np.zeros(len(targets), np.int64)
     counts = np.bincount(classes, minlength=len(labels) if targets.ndim == 1 else 1)
     if fold is not None:
-        _check_folds(counts, fold, source)
+        check_folds(counts, fold, source)
     groups = np.split(np.argsort(classes, kind="stable"), counts.cumsum()[:-1])
     drawn = np.concatenate([rng.permutation(rows) for rows in groups])
     classes = classes[drawn]
@@ -90,7 +90,7 @@ def split(
         turn = np.where(can_leave, (can_leave.cumsum() - fold.number) % fold.count, 1)
         order = np.lexsort((turn, classes))
         test_sizes = np.bincount(classes[turn == 0], minlength=len(counts))
-        validation_sizes = _divide_rows(validation, counts, counts - 1 - test_sizes, rng)
+        validation_sizes = divide_rows(validation, counts, counts - 1 - test_sizes, rng)
         drawn = drawn[order]
     check_part_sizes(counts, {"test": (test, test_sizes), "validation": (validation, validation_sizes)}, source)
     place = np.arange(len(drawn)) - np.repeat(counts.cumsum() - counts, counts)  # within the class
@@ -116,9 +116,9 @@ def part_sizes(
     the method of the largest remainder (Hamilton's apportionment), classes without a row first, equal ones by chance.
     Each class keeps a training row. Classes of a single row can make the sums smaller.
     """
-    test_sizes = _divide_rows(test, counts, counts - 1, rng)
+    test_sizes = divide_rows(test, counts, counts - 1, rng)
     most = np.minimum(counts - 1, np.ceil(_quotas(test + validation, counts)).astype(np.int64))
-    return test_sizes, _divide_rows(validation, counts, most - test_sizes, rng)
+    return test_sizes, divide_rows(validation, counts, most - test_sizes, rng)
 
 
 def check_part_sizes(counts: RowCounts, parts: dict[str, tuple[float, RowCounts]], source: str) -> None:
@@ -136,7 +136,7 @@ def check_part_sizes(counts: RowCounts, parts: dict[str, tuple[float, RowCounts]
         raise DataError(source, faults)
 
 
-def _divide_rows(fraction: float, counts: RowCounts, most: RowCounts, rng: np.random.Generator) -> RowCounts:
+def divide_rows(fraction: float, counts: RowCounts, most: RowCounts, rng: np.random.Generator) -> RowCounts:
     """Divide a fraction of all rows among the classes by largest remainder; at most `most` rows of each class."""
     quotas = _quotas(fraction, counts)
     sizes = np.clip(np.floor(quotas).astype(np.int64), 0, np.maximum(most, 0))
@@ -158,7 +158,7 @@ def _share_size(fraction: float, rows: int) -> int:
     return int(round(fraction * rows, 9) + 0.5)
 
 
-def _check_folds(counts: RowCounts, fold: Fold, source: str) -> None:
+def check_folds(counts: RowCounts, fold: Fold, source: str) -> None:
     """Check all folds, so that the error comes before the first one is trained."""
     if fold.count > (rows := int(counts[counts > 1].sum())):
         kind = "rows of classes with at least 2 rows" if (counts == 1).any() else "rows"

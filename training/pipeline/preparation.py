@@ -229,7 +229,7 @@ def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> 
     _check_ensemble(job, fold)
     if is_streamed(settings.data, job.folder):
         _check_streamable(job, fold)
-        stream, split_notes = _read_stream(job, rng)
+        stream, split_notes = _read_stream(job, rng, fold)
         rows, parts, signature = stream.held_out, stream.split, stream.signature(settings.data)
         sample = stream.sample()
         learned, learned_targets = {name: sample[name] for name in rows.inputs}, stream.targets(sample)
@@ -325,11 +325,11 @@ def _load_rows(job: Job, fold: Fold | None) -> Dataset:
     return rows.with_test_file(loading.load_test_file(settings.data, job.folder, path, rows, extra))
 
 
-def _read_stream(job: Job, rng: np.random.Generator) -> tuple[StreamedDataset, list[str]]:
+def _read_stream(job: Job, rng: np.random.Generator, fold: Fold | None) -> tuple[StreamedDataset, list[str]]:
     """Read the rows of a job as a stream, those of its test file into memory. Return notes on the test file."""
     settings, extra = job.settings, job.settings.extra_columns
-    stream = read_stream(open_source(settings.data, job.folder, extra), settings.data, settings.split, rng)
-    if (path := settings.split.test_file) is None:
+    stream = read_stream(open_source(settings.data, job.folder, extra), settings.data, settings.split, rng, fold)
+    if (path := settings.split.test_file) is None or fold is not None:
         return stream, []
     rows = loading.load_test_file(settings.data, job.folder, path, stream.held_out, extra)
     return stream.with_test_file(rows), [f"test rows: {len(rows)} of {rows.name}"]
@@ -337,15 +337,12 @@ def _read_stream(job: Job, rng: np.random.Generator) -> tuple[StreamedDataset, l
 
 def _check_streamable(job: Job, fold: Fold | None) -> None:
     faults = []
-    if fold is not None:
-        fix = "write stream = false, or no folds"
-        faults.append(Fault("data.stream", "cross-validation needs the rows in memory", fix))
     if job.settings.train.batch_size == "all":
         faults.append(
             Fault("train.batch_size", "'all' rows of a stream do not fit in memory", "write a number of rows")
         )
     shares = job.settings.split
-    if not shares.test and shares.test_file is None:
+    if not shares.test and shares.test_file is None and fold is None:
         problem = "expected test rows, as a stream is not evaluated on training rows, found 0"
         faults.append(Fault("split.test", problem, "write a fraction such as 0.1, or stream = false in [data]"))
     if faults:

@@ -33,10 +33,10 @@ from training.data.fitting.statistics import NumericSummary, StreamedColumn, sum
 from training.data.invalid_cells import FINITE_NUMBER, InvalidCells
 from training.data.readers import open_file
 from training.data.row_weights import zero_weights_fault
-from training.data.splitting import Split, check_part_sizes, check_stratified, part_sizes
-from training.data.streaming.held_out import AssignedRows, HeldOutSampler, RowNumbers
-from training.data.streaming.part_plan import NumberCounts, count_targets, plan_parts
+from training.data.splitting import Fold, Split
+from training.data.streaming.held_out import RowNumbers
 from training.data.streaming.record_file import RecordFile
+from training.data.streaming.row_draw import RowDraw
 from training.data.streaming.source import (
     SPLIT_FIELD,
     WEIGHT_FIELD,
@@ -53,7 +53,6 @@ from training.errors import DAMAGED_FILE_ERRORS, DataError
 MIN_STREAM_BYTES = 256 << 20  # files of this size or more are streamed
 _COMPRESSION_FACTOR = 5  # about, of tables as text to those in Parquet or Excel
 _CELL_BYTES = 8  # about, of a cell as text
-MAX_HELD_OUT_ROWS = 200_000  # about, each for validation and test
 MAX_SAMPLE_ROWS, MAX_SAMPLE_BYTES = 1_000_000, 64 << 20  # of the rows that deciles and medians are computed from
 
 
@@ -259,22 +258,18 @@ class StreamedDataset:
 
 
 def read_stream(
-    source: DataSource, section: DataSection, shares: SplitSection, rng: np.random.Generator
+    source: DataSource,
+    section: DataSection,
+    shares: SplitSection,
+    rng: np.random.Generator,
+    fold: Fold | None = None,
 ) -> StreamedDataset:
     """Read a source to its end and draw the validation and test rows, by the same rules as in memory (splitting.py).
 
     DataError if its files change meanwhile.
     """
-    statistics = RunningStatistics()
+    statistics, drawn = RunningStatistics(), RowDraw(source, shares, rng, fold)
     training: RecordFile | None = None
-    if shares.by is None:
-        check_stratified(shares, source.task, source.name)
-    most = MAX_HELD_OUT_ROWS / max(1, source.rows)
-    test, validation = (min(share, most) for share in (shares.test, shares.validation))
-    plan = None if shares.by is None else plan_parts(source, replace(shares, test=test, validation=validation), rng)
-    quantiles = count_targets(source) if shares.stratify and source.task == "regression" else None
-    sampler = HeldOutSampler(test + validation, rng)
-    assigned = AssignedRows([] if plan is None else plan.sizes, MAX_HELD_OUT_ROWS)
     rows = dropped = 0
     for batch in source.batches():
         cells = batch.pop(SPLIT_FIELD, None)
@@ -282,10 +277,9 @@ def read_stream(
         numbers = rows + 1 + np.flatnonzero(kept)
         rows, dropped = rows + len(records), dropped + len(records) - len(numbers)
         records = records.compress(kept)
-        if plan is not None and cells is not None:
-            training_records = assigned.add(records, numbers, plan.assign(as_texts(cells))[kept])
-        else:
-            training_records = sampler.add(records, numbers, _strata(records, source, quantiles))
+        if cells is not None:
+            cells = replace(as_texts(cells), codes=as_texts(cells).codes[kept])
+        training_records = drawn.add(records, numbers, cells)
         statistics.update(training_records)
         training = training or RecordFile(records.dtype, source.name)
         training.append(training_records)
@@ -298,32 +292,13 @@ def read_stream(
         raise DataError(source.name, [Fault(location, "the target is missing in every row", "choose another target")])
     if dropped:
         source.notes.append(f"ignored rows without a target: {dropped} of {rows}")
-    if min(test, validation) < min(shares.test, shares.validation) or test < shares.test:
-        source.notes.append(f"at most about {MAX_HELD_OUT_ROWS} rows each are held out for validation and test")
     label_of_code, labels = _encode_classes(source, statistics) if source.task == "classification" else (None, ())
-    if plan is not None:
-        held_out = assigned.draw()
-        source.notes.append(plan.describe())
-        left_over = np.zeros(0, training.dtype)
-    else:
-        class_of = np.arange(max(1, len(sampler.counts))) if label_of_code is None else label_of_code
-        counts = np.bincount(class_of[: len(sampler.counts)], sampler.counts, max(1, len(labels))).astype(np.int64)
-        test_sizes, validation_sizes = part_sizes(counts, test, validation, rng)
-        sizes = {"test": (test, test_sizes), "validation": (validation, validation_sizes)}
-        check_part_sizes(counts, sizes, source.name)
-        held_out, left_over = sampler.draw([validation_sizes, test_sizes], class_of)
+    held_out, left_over, notes = drawn.draw(label_of_code)
+    source.notes.extend(notes)
     statistics.update(left_over)
     training.append(left_over)
     held_out_parts = _held_out_dataset(source, section, statistics, held_out, label_of_code, labels)
     return StreamedDataset(source, training, statistics, label_of_code, *held_out_parts)
-
-
-def _strata(records: NDArray[Any], source: DataSource, quantiles: NumberCounts | None) -> NDArray[np.int64]:
-    """Return the classes of rows by which they are stratified: those of the target, or its tenths."""
-    target = records[source.target_names[0]]
-    if quantiles is not None:
-        return quantiles.quantile_classes(target)
-    return target.astype(np.int64) if source.task == "classification" else np.zeros(len(records), np.int64)
 
 
 def _make_records(

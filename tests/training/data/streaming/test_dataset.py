@@ -19,7 +19,7 @@ from model_store.registry.store import open_store
 from tests.training.streams import ROWS, everything, job, table
 from training.config.settings import DataSection
 from training.data.fitting.statistics import NumericSummary, summarize
-from training.data.streaming import dataset, record_file, source
+from training.data.streaming import dataset, record_file, row_draw, source
 from training.errors import DataError
 from training.pipeline.job import from_dict, load, prepare, train_and_evaluate
 
@@ -92,19 +92,16 @@ def test_the_same_job_gives_the_same_bytes_with_any_batch_size_of_the_source(
     assert models[0] == models[1]
 
 
-def test_the_learning_rate_finder_uses_a_block_and_folds_are_rejected(train: Callable[..., Result], path: Path) -> None:
+def test_the_learning_rate_finder_uses_a_block(train: Callable[..., Result], path: Path) -> None:
     toml = path.with_suffix(".toml")
     toml.write_text(
         f'[model]\nname = "m"\n[data]\npath = "{path.name}"\ntarget = "kind"\nstream = true\n[train]\nepochs = 2\n'
     )
     assert train(toml, "--find-rate").exit_code == 0
-    found = train(toml, "--folds", 3)
-    assert found.exit_code == 2
-    assert "data.stream: cross-validation needs the rows in memory (write stream = false, or no folds" in found.stderr
 
 
 def test_the_number_of_held_out_rows_is_limited(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dataset, "MAX_HELD_OUT_ROWS", 100)
+    monkeypatch.setattr(row_draw, "MAX_HELD_OUT_ROWS", 100)
     prepared = prepare(job(path))
     assert 90 <= prepared.sizes["test"] <= 100  # the number of rows of a CSV file is estimated
     assert 90 <= prepared.sizes["validation"] <= 100

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pyarrow import csv, parquet
 
 from training.data.splitting import quantile_classes
-from training.data.streaming import dataset, part_plan
+from training.data.streaming import part_plan, row_draw
 from training.data.streaming.part_plan import NumberCounts
 from training.errors import DataError
 from training.pipeline.job import PreparedJob, from_dict, prepare, train_and_evaluate
@@ -149,7 +149,7 @@ def test_the_column_of_a_split_may_be_an_input_too(tmp_path: Path, by: str) -> N
 
 
 def test_of_too_large_a_part_evenly_spaced_rows_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dataset, "MAX_HELD_OUT_ROWS", 100)
+    monkeypatch.setattr(row_draw, "MAX_HELD_OUT_ROWS", 100)
     write(tmp_path, table(day=[int(i >= ROWS // 2) + int(i >= ROWS - 10) for i in range(ROWS)]))
     stream = prepared(tmp_path, "price", {"by": "time", "column": "day"}, stream=True)
     assert stream.sizes == {"training": ROWS // 2, "validation": 100, "test": 10}

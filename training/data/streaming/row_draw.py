@@ -1,0 +1,100 @@
+"""Which rows of a stream are held out: drawn while it is read, or as a column says, or those of a fold."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.config.settings import SplitSection
+from training.data.splitting import Fold, check_folds, check_part_sizes, check_stratified, divide_rows, part_sizes
+from training.data.streaming.held_out import AssignedRows, HeldOutSampler, RowNumbers
+from training.data.streaming.part_plan import count_targets, plan_parts
+from training.data.streaming.source import DataSource, DictionaryColumn
+from training.data.streaming.strata import Strata, fold_places
+
+MAX_HELD_OUT_ROWS = 200_000  # about, each for validation and test
+
+HeldOut = tuple[NDArray[Any], RowNumbers]
+
+
+class RowDraw:
+    """Draws the validation and test rows of a stream by the rules of splitting.py and column_splitting.py.
+
+    With a `fold`, its rows are the test rows.
+    """
+
+    def __init__(
+        self, source: DataSource, shares: SplitSection, rng: np.random.Generator, fold: Fold | None = None
+    ) -> None:
+        self._source, self._shares, self._rng, self._fold = source, shares, rng, fold
+        if shares.by is None:
+            check_stratified(shares, source.task, source.name)
+        self._most = MAX_HELD_OUT_ROWS / max(1, source.rows)
+        self._test, self._validation = (min(share, self._most) for share in (shares.test, shares.validation))
+        capped = replace(shares, test=self._test, validation=self._validation)
+        self._plan = None if shares.by is None else plan_parts(source, capped, rng, fold)
+        self._strata = Strata(source, count_targets(source) if shares.stratify else None)
+        drawn = self._test + self._validation if fold is None else self._validation * fold.count / (fold.count - 1)
+        self._sampler = HeldOutSampler(drawn, rng)
+        sizes = [0, 0, -(-source.rows // fold.count)] if fold is not None else [0, 0, 0]
+        self._assigned = AssignedRows(sizes if self._plan is None else self._plan.sizes, MAX_HELD_OUT_ROWS)
+        self._seed = int(rng.integers(2**63)) if fold is not None and self._plan is None else 0
+        self._tested = np.zeros(0, np.int64)  # rows of each stratum that are in the fold
+
+    def add(self, records: NDArray[Any], numbers: RowNumbers, cells: DictionaryColumn | None) -> NDArray[Any]:
+        """Add rows in order, with the `cells` of the split's column. Return those that are training rows now."""
+        if self._plan is not None and cells is not None:
+            return self._assigned.add(records, numbers, self._plan.assign(cells))
+        strata = self._strata.of(records)
+        if self._fold is None:
+            return self._sampler.add(records, numbers, strata)
+        size = max(len(self._tested), int(strata.max(initial=-1)) + 1)
+        seen = np.zeros(size, np.int64)
+        seen[: len(self._sampler.counts)] += self._sampler.counts
+        seen[: len(self._tested)] += self._tested
+        is_tested = fold_places(strata, seen, self._fold.count, self._seed) == self._fold.number - 1
+        self._tested = np.bincount(strata[is_tested], minlength=size) + np.pad(
+            self._tested, (0, size - len(self._tested))
+        )
+        self._assigned.add(records, numbers, np.where(is_tested, 2, -1).astype(np.int8))
+        kept = ~is_tested
+        return self._sampler.add(records.compress(kept), numbers[kept], strata[kept])
+
+    def draw(self, class_of: NDArray[np.int64] | None) -> tuple[list[HeldOut], NDArray[Any], list[str]]:
+        """Return the validation and the test rows, other training rows, and notes.
+
+        class_of: the class of each stratum, if several strata are one class.
+        """
+        notes = []
+        shares = self._shares
+        test, validation = self._test, self._validation
+        wanted = shares.test if self._fold is None else 1 / self._fold.count
+        if wanted > self._most or validation < shares.validation:
+            notes.append(f"at most about {MAX_HELD_OUT_ROWS} rows each are held out for validation and test")
+        if self._plan is not None:
+            held_out = self._assigned.draw()
+            return held_out, held_out[0][0][:0], [*notes, self._plan.describe()]
+        strata = max(1, len(self._sampler.counts), len(self._tested))
+        class_of = np.arange(strata) if class_of is None else class_of
+        counts, tested = (
+            np.bincount(class_of[: len(found)], found, int(class_of.max()) + 1).astype(np.int64)
+            for found in (self._sampler.counts, self._tested)
+        )
+        if self._fold is not None:
+            counts = counts + tested
+            check_folds(counts, self._fold, self._source.name)
+            sizes = divide_rows(validation, counts, counts - 1 - tested, self._rng)
+            check_part_sizes(counts, {"validation": (validation, sizes)}, self._source.name)
+            (drawn,), left_over = self._sampler.draw([sizes], class_of)
+            records, numbers = self._assigned.draw()[1]
+            # A class whose rows are all in the fold, as it has one, keeps them for training.
+            is_tested = (tested < counts)[class_of[self._strata.of(records)]]
+            left_over = np.concatenate([left_over, records[~is_tested]])
+            return [drawn, (records[is_tested], numbers[is_tested])], left_over, notes
+        test_sizes, validation_sizes = part_sizes(counts, test, validation, self._rng)
+        parts = {"test": (test, test_sizes), "validation": (validation, validation_sizes)}
+        check_part_sizes(counts, parts, self._source.name)
+        return *self._sampler.draw([validation_sizes, test_sizes], class_of), notes
