@@ -173,7 +173,9 @@ def _metrics_table(training: Mapping[str, Any]) -> dict[str, Any] | None:
             summary += f"; always predicting “{baseline.get('answer')}” gives {format_percent(always)}"
         summary += "."
     elif beside:
-        summary += " The baseline always predicts the mean of the training rows."
+        quantile = metrics.get("quantile")
+        constant = f"{format_number(quantile)} quantile" if isinstance(quantile, float) else "mean"
+        summary += f" The baseline always predicts the {constant} of the training rows."
     first = next(iter(table.values()), {})
     columns = [*(key for key in METRIC_TITLES if key in first), *(key for key in first if key not in METRIC_TITLES)]
     lines = [
@@ -197,7 +199,9 @@ def _metrics_by_name(group: Any) -> dict[str, dict[str, Any]]:
 
 def _format_metric(name: str, value: Any) -> str:
     """Format a metric of an artifact, which may be any JSON value."""
-    if name == "r2" and isinstance(value, float) and math.isfinite(value):
+    if name == "coverage" and isinstance(value, float) and math.isfinite(value):
+        return format_percent(value)
+    if name in ("r2", "d2") and isinstance(value, float) and math.isfinite(value):
         return format_score(value, 4)
     short = value is None or isinstance(value, float) or (type(value) is int and abs(value) < 10**15)
     return format_number(value) if short else str(value)

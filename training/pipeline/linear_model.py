@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from model_store.nn import Linear, Sequential
 from training.config.settings import EarlyStoppingSection
 from training.engine.early_stopping import EarlyStopping
-from training.engine.loop import DivergedError, train
+from training.engine.loop import DivergedError, Samples, train
 from training.optim.optimizers import Adam
 from training.pipeline.preparation import PreparedJob
 
@@ -39,8 +39,12 @@ def fit_linear_model(prepared: PreparedJob, rng: np.random.Generator) -> Sequent
     x, y = _training_rows(prepared, min(MAX_ROWS, _MAX_VALUES // width), rng)
     embeddings = [layer for layer in prepared.network_spec.layers if isinstance(layer, dict) and "embedding" in layer]
     mean, deviation = np.zeros(width), np.ones(width)
+    weights = y[:, -1].astype(np.float64) if prepared.network_spec.weighted else None
+    if weights is not None and not weights.any():
+        return None
     if not embeddings:
-        mean, deviation = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
+        mean = x.mean(axis=0, dtype=np.float64) if weights is None else np.average(x, axis=0, weights=weights)
+        deviation = x.std(axis=0, dtype=np.float64)
         deviation[deviation == 0] = 1.0
     spec = replace(
         prepared.network_spec,
@@ -49,21 +53,20 @@ def fit_linear_model(prepared: PreparedJob, rng: np.random.Generator) -> Sequent
         class_weights=None,
         label_smoothing=None,
         clip_outputs=False,
-        weighted=False,
     )
     network = spec.build(rng)
     x_validation, y_validation = _validation_rows(prepared, _MAX_VALUES // width)
     x, x_validation = (((rows - mean) / deviation).astype(network.dtype) for rows in (x, x_validation))
     linear: Any = network.modules[0]
     if not embeddings and spec.loss == "mse" and len(network.modules) == 1 and width <= _MAX_RIDGE_FEATURES:
-        linear.weights, linear.bias = _ridge(x, y, x_validation, y_validation)
+        linear.weights, linear.bias = _ridge(x, y, x_validation, y_validation, weighted=spec.weighted)
     else:
         loss = spec.criterion()
         epochs = math.ceil(_STEPS * _BATCH / max(_BATCH, len(x)))
         stopping = EarlyStopping(network, loss, x_validation, y_validation, EarlyStoppingSection(patience=epochs))
         try:
             optimizer = Adam(network, learning_rate=_LEARNING_RATE)
-            train(network, x, y, loss, optimizer, epochs, _BATCH, rng=rng, on_epoch=stopping)
+            train(network, Samples(x, y), None, loss, optimizer, epochs, _BATCH, rng=rng, on_epoch=stopping)
         except DivergedError:
             return None
         stopping.restore_best()
@@ -71,40 +74,45 @@ def fit_linear_model(prepared: PreparedJob, rng: np.random.Generator) -> Sequent
 
 
 def _training_rows(prepared: PreparedJob, count: int, rng: np.random.Generator) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return at most `count` training rows as the network takes them, and their encoded targets."""
+    """Return at most `count` training rows as the network takes them, and their targets as the loss takes them."""
     if prepared.block_loader is not None:
-        x, y = prepared.block_loader.sample(count, rng)
-        return x, y[:, : prepared.network_spec.output_size]  # without the weights
+        return prepared.block_loader.sample(count, rng)
     training = prepared.split.training
     rows = training if len(training) <= count else np.sort(rng.permutation(training)[:count])
-    return np.asarray(prepared.encode_rows(rows)), prepared.encode_targets(rows)
+    return np.asarray(prepared.encode_rows(rows)), prepared.encode_learned(rows)
 
 
 def _validation_rows(prepared: PreparedJob, count: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return at most `count` validation rows, evenly spaced, and their encoded targets."""
+    """Return at most `count` validation rows, evenly spaced, and their targets as the loss takes them."""
     rows = prepared.split.validation
     kept = np.arange(len(rows)) if len(rows) <= count else np.linspace(0, len(rows) - 1, count).astype(np.int64)
-    return np.asarray(prepared.x_validation[kept]), prepared.encode_targets(rows[kept])
+    return np.asarray(prepared.x_validation[kept]), prepared.encode_learned(rows[kept])
 
 
 def _ridge(
-    x: NDArray[Any], y: NDArray[Any], x_validation: NDArray[Any], y_validation: NDArray[Any]
+    x: NDArray[Any], y: NDArray[Any], x_validation: NDArray[Any], y_validation: NDArray[Any], *, weighted: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return weights (outputs, features) and bias of `argmin |Y - X Wᵀ - b|² + λ |W|²`; X has columns of mean 0.
+
+    If `weighted`, the last column of Y is not a target but the weights of the squared errors of the rows.
 
     With `XᵀX = V diag(s) Vᵀ`, `Wᵀ = V diag(1 / (s + λ)) Vᵀ XᵀY` for any λ; Hoerl & Kennard 1970. The λ with the least
     squared error on the validation rows is taken, or 0.01 of the number of rows without any.
     """
-    bias = y.mean(axis=0, dtype=np.float64)
+    y, amounts = (y[:, :-1], y[:, -1:].astype(np.float64)) if weighted else (y, np.ones((1, 1)))
+    y_validation, validation_amounts = (
+        (y_validation[:, :-1], y_validation[:, -1:]) if weighted else (y_validation, np.ones((1, 1)))
+    )
+    bias = (amounts * y).mean(axis=0, dtype=np.float64) / amounts.mean()
     x = x.astype(np.float64)
-    values, vectors = np.linalg.eigh(x.T @ x)
-    projected = vectors.T @ (x.T @ (y - bias))
+    values, vectors = np.linalg.eigh(x.T @ (amounts * x))
+    projected = vectors.T @ (x.T @ (amounts * (y - bias)))
     found = []
     for ridge in _RIDGES if len(x_validation) else (0.01,):
         strength = values + max(ridge * len(x), 1e-9 * values[-1], 1e-9)
         weights = (vectors @ (projected / strength[:, None])).T
         errors = x_validation @ weights.T + bias - y_validation
-        found.append((float((errors**2).sum()), weights))
+        found.append((float((validation_amounts * errors**2).sum()), weights))
     return min(found, key=lambda one: one[0])[1], bias
 
 

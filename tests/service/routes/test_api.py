@@ -434,6 +434,17 @@ def test_reference_page_accepts_metrics_of_any_form(make_client, store, training
     assert make_client(store).get("/docs").status_code == 200
 
 
+def test_reference_page_shows_the_metrics_of_a_loss(make_client, store):
+    model = price(1)
+    figures = {"rmse": 2.0, "mae": 1.0, "r2": 0.5, "pinball_loss": 0.25, "d2": 0.75, "coverage": 0.895}
+    metrics = {"rows": 40, "of": "test rows", "quantile": 0.9, "targets": {"price": figures}}
+    training = {"metrics": metrics, "baseline": {"targets": {"price": {**figures, "coverage": 0.9}}}}
+    store.publish("price", Model(model.network, model.signature, training=training))
+    page = make_client(store).get("/docs").get_data(as_text=True)
+    for words in ("always predicts the 0.9 quantile", "pinball loss", "D²", "0.7500", "89.5 %"):
+        assert words in page
+
+
 @pytest.mark.parametrize("statistics", [{"min": "a", "max": 3}, {"min": {}, "max": []}, {"mean": "x"}, {"mean": [1]}])
 def test_reference_page_accepts_column_statistics_of_any_form(make_client, tmp_path, statistics):
     store = open_store(tmp_path / "odd")

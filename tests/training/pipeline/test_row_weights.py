@@ -130,6 +130,24 @@ def test_the_charts_of_a_weighted_job_agree_with_its_metrics(tmp_path: Path) -> 
     assert 1 - wrong / record.costs["rows"] == pytest.approx(outcome.metrics["accuracy"])
 
 
+@pytest.mark.parametrize("target", ["y", "z"])
+def test_the_linear_model_beside_is_weighted_too(tmp_path: Path, target: str) -> None:
+    lines = [f"{i % 13},1,{'ab'[(i % 13) > 6]},{i % 13 * 2.0}\n" for i in range(200)]
+    lines += [f"{i % 13},0,{'ba'[(i % 13) > 6]},{-(i % 13) * 9.0}\n" for i in range(200)]  # the opposite
+    data = {
+        "weight": "w",
+        "target": target,
+        "columns": ["x"],
+        "task": "classification" if target == "y" else "regression",
+    }
+    outcome = train_and_evaluate(prepare(job(tmp_path, "x,w,y,z\n" + "".join(lines), data=data)))
+    assert outcome.linear is not None
+    if target == "y":
+        assert outcome.linear["accuracy"] > 0.95
+    else:
+        assert outcome.linear["targets"]["z"]["rmse"] < 1e-3
+
+
 def test_a_weighted_job_trains_and_says_so(tmp_path: Path) -> None:
     prepared = prepare(job(tmp_path, TABLE, data={"weight": "w"}, train={"epochs": 30, "learning_rate": 0.1}))
     assert prepared.signature.names == ("x",)
