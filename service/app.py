@@ -29,6 +29,7 @@ from service.http.responses import add_response_headers
 from service.inference.drift import DriftMonitor
 from service.inference.runner import InferenceRunner
 from service.protocols.native import PredictParser
+from service.registry.loaded_version import LoadedVersion
 from service.registry.registry import ModelRegistry
 from service.registry.signature_policy import read_trusted_keys, signature_check
 from service.registry.switch_barrier import SwitchBarrier
@@ -86,7 +87,10 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
         drift.window(served)  # before the first request, which would wait for it
     inference = InferenceRunner(metrics, drift)
 
-    recorder.served_at = registry.version_at
+    def served_at(path: str, authorization: str | None) -> LoadedVersion | None:
+        return registry.version_at(path) if keys.has_scope(authorization, "predict") else None
+
+    recorder.served_at = served_at
     app = Flask(__name__)
     app.jinja_options = {"finalize": _printable_on_page}
     app.wsgi_app = ForwardedPrefix(app.wsgi_app, settings.forwarded_allow_ips)  # type: ignore[method-assign]

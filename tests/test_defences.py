@@ -60,6 +60,23 @@ DEFENCES = {
         "service/protocols/csv_npy.py", "except (ValueError, LookupError):", "except ZeroDivisionError:",
         "tests/service/http/test_hostile_headers.py::test_no_value_of_a_header_is_an_error_of_the_service",
     ),
+    "keys in a path are not logged": Defence(
+        "service/telemetry/request_record.py", 'return _API_KEY.sub("fp_[key]", text) if "fp_" in text else text',
+        "return text",
+        f"{ACCESS}::test_a_key_in_the_path_the_method_or_the_request_id_is_never_logged",
+    ),
+    "requests without a key are counted for no model": Defence(
+        "service/app.py", 'if keys.has_scope(authorization, "predict") else None', "",
+        f"{ACCESS}::test_a_rejected_request_without_a_key_is_counted_for_no_model",
+    ),
+    "unknown methods share the name of a span": Defence(
+        "service/telemetry/tracing.py", "record.method if record.method in _METHODS else 'HTTP'", "record.method",
+        "tests/service/telemetry/test_tracing.py::test_unknown_methods_share_the_name_of_a_span",
+    ),
+    "a store is listed for a share of the time": Defence(
+        "service/registry/registry.py", "seconds = max(seconds, self._listing_seconds / _LISTING_SHARE)", "",
+        "tests/service/registry/test_failed_sync.py::test_a_store_that_is_costly_to_list_is_listed_less_often",
+    ),
     "characters of texts are limited": Defence(
         "service/validation/row_limits.py", "if total > self.text_characters and count:", "if False:",
         "tests/service/routes/test_text_limits.py::test_every_protocol_limits_the_characters_of_texts",
@@ -495,7 +512,8 @@ DEFENCES = {
         "tests/service/server/test_fast_path.py::test_rows_that_flask_handles_again_are_counted_once",
     ),
     "requests that overload sheds are counted for their model": Defence(
-        "service/server/error_responses.py", "None if head is None else self._recorder.served_at(head.path)", "None",
+        "service/server/error_responses.py",
+        'self._recorder.served_at(head.path, head.uncached_headers.get("AUTHORIZATION"))', "None",
         "tests/service/server/event_worker/test_event_worker.py::test_requests_rejected_by_overload_are_counted_for_their_model",
     ),
     "counts without space are logged": Defence(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -113,12 +113,12 @@ class LocalStorage:
 
     def _files(self, folder: str) -> list[str]:
         """Return the valid names in a directory that are not directories, also links that lead nowhere."""
-        return [entry.name for entry in self._entries(folder) if not _is_directory(entry)]
+        return [entry.name for entry in self._entries(folder, lambda entry: not _is_directory(entry))]
 
     def _folders(self, folder: str, unreadable: dict[str, OSError] | None = None) -> list[str]:
         """Return the valid names of directories in a directory. A link that leads nowhere is an error."""
         found = []
-        for entry in self._entries(folder):
+        for entry in self._entries(folder, _may_be_directory):
             try:
                 # A link to a directory whose volume is not mounted must not look as if its model had been removed.
                 if stat.S_ISDIR(entry.stat().st_mode) if entry.is_symlink() else entry.is_dir():
@@ -129,11 +129,12 @@ class LocalStorage:
                 unreadable[entry.name] = e
         return found
 
-    def _entries(self, folder: str) -> list[os.DirEntry[str]]:
-        """Return the entries of a directory with valid names, sorted; none if it does not exist."""
+    def _entries(self, folder: str, keep: Callable[[os.DirEntry[str]], bool]) -> list[os.DirEntry[str]]:
+        """Return the entries of a directory to `keep` with valid names, sorted; none if it does not exist."""
         try:
             with os.scandir(self.root / folder) as entries:
-                return sorted((entry for entry in entries if is_name(entry.name)), key=lambda entry: entry.name)
+                kept = (entry for entry in entries if keep(entry) and is_name(entry.name))
+                return sorted(kept, key=lambda entry: entry.name)
         except (FileNotFoundError, NotADirectoryError):
             if not folder or (self.root / folder).is_symlink():
                 raise
@@ -164,6 +165,14 @@ def _is_directory(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a loop of links
         return False
+
+
+def _may_be_directory(entry: os.DirEntry[str]) -> bool:
+    """Return False for what is no directory for certain: a store may have thousands of foreign files."""
+    try:
+        return entry.is_symlink() or entry.is_dir()
+    except OSError:
+        return True
 
 
 def _is_locked(path: Path) -> bool:

@@ -99,7 +99,10 @@ def _read_npy(body: bytes) -> Array:
     version = npy_format.read_magic(file)
     if version not in _READ_NPY_HEADER:
         raise ValueError(f"expected version 1.0 or 2.0, found {version[0]}.{version[1]}")
-    shape, fortran_order, dtype = _READ_NPY_HEADER[version](file)
+    try:
+        shape, fortran_order, dtype = _READ_NPY_HEADER[version](file)
+    except MemoryError as e:  # of Python's parser: a header has 10,000 characters at most
+        raise ValueError("expected a header, found one that is nested too deeply") from e
     if min(shape, default=0) < 0:
         raise ValueError(f"expected a shape without negative sizes, found {shape}")
     array = np.frombuffer(body, dtype, math.prod(shape), file.tell())

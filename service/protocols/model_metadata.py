@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from operator import itemgetter
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -54,11 +55,7 @@ def split_described(snapshot: Snapshot) -> tuple[list[LoadedVersion], list[Loade
 def _size_of_details(snapshot: Snapshot, served: LoadedVersion) -> int:
     size = _details_bytes.get(served)
     if size is None:
-        try:
-            size = len(orjson.dumps(model_details(snapshot.entries[served.name], served)))
-        except TypeError:  # metrics that are nested too deeply
-            size = MAX_DESCRIBED_BYTES + 1
-        _details_bytes[served] = size
+        _details_bytes[served] = size = len(orjson.dumps(model_details(snapshot.entries[served.name], served)))
     return size
 
 
@@ -89,9 +86,19 @@ def model_details(entry: ModelEntry, served: LoadedVersion) -> dict[str, Any]:
         "inputs": [column.public_details() for column in model.signature.inputs],
         "output": model.signature.output.public_details(),
         "max_rows": served.max_rows,
-        "training": {key: model.training[key] for key in _TRAINING_KEYS if key in model.training},
+        "training": _training_details(model.training),
         "example": _example_details(served.example),
     }
+
+
+def _training_details(training: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the public part of a training record; nothing of one that is nested too deeply for a response."""
+    details = {key: training[key] for key in _TRAINING_KEYS if key in training}
+    try:
+        orjson.dumps(details)
+    except TypeError:
+        return {}
+    return details
 
 
 def _example_details(example: ExampleRequest | None) -> dict[str, Any] | None:

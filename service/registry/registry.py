@@ -13,9 +13,10 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from model_store.errors import Fault, InputError, StoreError
 from model_store.registry.alias_log import DEFAULT_ALIAS
@@ -47,6 +48,7 @@ log = logging.getLogger("service.registry.registry")
 
 _MODEL_PATH = re.compile(r"/(?:v1/|v2/)?models/([A-Za-z0-9._-]+)(?:/(?:versions|labels)/([A-Za-z0-9._-]+))?")
 _PROPOSAL_POLL_SECONDS = 0.1  # between two checks for a proposal of another worker
+_LISTING_SHARE = 0.05  # of a processor: listing a store with 20,000 foreign folders takes 1 s
 _LOAD_ATTEMPTS = 100  # 20 ms each, while the other workers load it too
 
 
@@ -85,6 +87,8 @@ class ModelRegistry:
         self._load_lock = threading.Lock()  # one at a time, so that concurrent requests load a version once
         self.event_loop_thread: int | None = None  # serves all connections, so it must not wait for a load
         self._syncing_pid: int | None = None  # the process whose threads sync
+        self._listing_seconds = 0.0  # of processor time, for listing the store the last time
+        self._idle_until = 0.0  # of `time.monotonic`, without other processes
         self._unreachable = False  # whether this process could not read the store when it tried to join
 
     @property
@@ -155,7 +159,7 @@ class ModelRegistry:
                 return False
             self._delete_replaced_copies()
             try:
-                new = sync_with_store(self._store, self._loader, self._version_cache, old, self._follow)
+                new = sync_with_store(self._read_state, self._loader, self._version_cache, old, self._follow)
                 proposed = new != old and self._propose(after, new)
             except Exception as e:  # noqa: BLE001 - reported
                 new = self._report_failure(old, e)
@@ -165,6 +169,13 @@ class ModelRegistry:
             self.apply_proposal()
             self._delete_replaced_copies()
             return True
+
+    def _read_state(self) -> Mapping[str, Mapping[str, Any]]:
+        started = time.thread_time()
+        try:
+            return self._store.state()
+        finally:
+            self._listing_seconds = time.thread_time() - started
 
     def _report_failure(self, old: Snapshot, error: Exception) -> Snapshot:
         """Return what to serve after a sync that failed unexpectedly. Log a failure once, not at each sync."""
@@ -215,7 +226,7 @@ class ModelRegistry:
             if self._unreachable:
                 self._loader.clear_failures()  # they may have been the store's
             try:
-                new = sync_with_store(self._store, self._loader, self._version_cache, Snapshot(), self._follow)
+                new = sync_with_store(self._read_state, self._loader, self._version_cache, Snapshot(), self._follow)
             except Exception as e:  # noqa: BLE001 - reported
                 new = self._report_failure(Snapshot(), e)
             faults = [problem for problem in new.problems if problem.location == "store"]
@@ -287,13 +298,17 @@ class ModelRegistry:
             self.join()
 
     def _sync_if_due(self, seconds: float) -> None:
+        """Sync if no process has for `seconds`, or longer if listing the store takes more than `_LISTING_SHARE`."""
         barrier = self._barrier
         if self._generations.incomplete is not None:
             return
         if barrier.shared and not barrier.has_no_pending_proposal:
             return  # during a switch a sync would do nothing
+        seconds = max(seconds, self._listing_seconds / _LISTING_SHARE)
         if not barrier.shared:
-            self.refresh()
+            if time.monotonic() >= self._idle_until:
+                self.refresh()
+                self._idle_until = time.monotonic() + self._listing_seconds / _LISTING_SHARE
         elif barrier.claim_sync(seconds):
             try:
                 self.refresh()

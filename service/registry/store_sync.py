@@ -7,7 +7,7 @@ that cannot be read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from model_store.errors import Fault, ModelStoreError, StoreError
@@ -28,15 +28,21 @@ class SyncedStore(ArtifactSource, Protocol):
 
 
 def sync_with_store(
-    store: SyncedStore, loader: Loader, cache: VersionCache, old: Snapshot, follow: str = DEFAULT_ALIAS
+    read_state: Callable[[], Mapping[str, Mapping[str, Any]]],
+    loader: Loader,
+    cache: VersionCache,
+    old: Snapshot,
+    follow: str = DEFAULT_ALIAS,
 ) -> Snapshot:
     """Return the snapshot to serve now, equal to `old` if nothing changed. `cache`: other versions in memory.
+
+    `read_state` returns the state of the store, as `Store.state` does.
 
     `follow`: "default" serves the version of the alias "default" to requests without a version, or the newest one while
     that alias was never set. "newest" always serves the newest one.
     """
     try:
-        state = store.state()
+        state = read_state()
         if not state and old.entries:
             raise StoreError("it has become empty; is its volume still mounted?")
     except (ModelStoreError, OSError) as e:

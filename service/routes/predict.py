@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from flask import Blueprint, g, request
 from werkzeug.wrappers import Response
@@ -12,6 +13,7 @@ from werkzeug.wrappers import Response
 from model_store.artifact.receipt import make_receipt
 from model_store.errors import Fault, InputError, did_you_mean
 from model_store.nn import Array
+from model_store.schema.columns import FaultCollector
 from model_store.schema.row_parser import RowBatch
 from model_store.schema.signature import ClassificationOutput
 from service.config import Settings
@@ -141,24 +143,26 @@ def _query_parameters() -> QueryParameters:
 
     The error does not repeat the value of an unknown parameter, which may be a secret.
     """
-    faults = []
+    faults = FaultCollector()
     for name, values in request.args.lists():
         found, fix = values[0], f"?{name}={QUERY_PARAMETERS.get(name)}"
         if name not in QUERY_PARAMETERS:
-            fix = did_you_mean(name, tuple(QUERY_PARAMETERS)) or f"the parameters are {', '.join(QUERY_PARAMETERS)}"
             location = name if len(name) <= 100 else name[:97] + "..."
-            faults.append(Fault(location, "unknown query parameter", fix))
+            faults.add(location, "unknown query parameter", partial(_fix_parameter, name))
         elif len(values) > 1:
-            faults.append(Fault(name, f"expected once, found {len(values)} times", f"send it once: {fix}"))
+            faults.add(name, f"expected once, found {len(values)} times", f"send it once: {fix}")
         elif name == "top_k" and not _TOP_K.fullmatch(found):
             problem = f"expected a whole number of labels, 1 or more; found {found[:100]!r}"
-            faults.append(Fault(name, problem, f"send {fix}"))
+            faults.add(name, problem, f"send {fix}")
         elif name != "top_k" and found not in _BOOLEANS:
-            faults.append(Fault(name, f"expected true or false, found {found[:100]!r}", f"send {fix}"))
-    if faults:
-        raise InputError(faults)
+            faults.add(name, f"expected true or false, found {found[:100]!r}", f"send {fix}")
+    faults.raise_if_any()
     warnings, receipt = (_BOOLEANS[request.args.get(name, "false")] for name in ("warnings", "receipt"))
     return QueryParameters(warnings, receipt, request.args.get("top_k", type=int))
+
+
+def _fix_parameter(name: str) -> str:
+    return did_you_mean(name, tuple(QUERY_PARAMETERS)) or f"the parameters are {', '.join(QUERY_PARAMETERS)}"
 
 
 def _check_top_k(served: LoadedVersion, top_k: int | None) -> None:

@@ -47,7 +47,8 @@ class ErrorResponder:
         )
         record.error_code = code
         origin = None if head is None else dict(head.parsed.headers).get("ORIGIN")
-        record.served = None if head is None else self._recorder.served_at(head.path)
+        if head is not None:
+            record.served = self._recorder.served_at(head.path, head.uncached_headers.get("AUTHORIZATION"))
         message = f"{problem}; {fix}"
         if head is not None and uses_plain_error_body(head.path):
             body = json_bytes({"error": message})

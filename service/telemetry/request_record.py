@@ -35,6 +35,7 @@ clock = time.monotonic
 
 _VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._~+/=:@-]{1,128}")
 _TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_API_KEY = re.compile(r"fp_[A-Za-z0-9_-]{20,}")  # as `serve keygen` makes them
 _NONZERO_BITS = 1 << 64 | 1  # sets the last bit of trace id and span id: neither may be zero
 
 
@@ -61,9 +62,9 @@ class RequestRecord:
     )  # fmt: skip
 
     def __init__(self, method: str, target: str, client: str, arrived_at: float) -> None:
-        self.method, self.client = method, client
+        self.method, self.client = _redact_keys(method), client
         # The query and the user of an absolute URI may hold secrets.
-        path = target.partition("?")[0]
+        path = _redact_keys(target.partition("?")[0])
         self.target = path if path[:1] == "/" and len(path) <= MAX_TARGET_CHARACTERS else _short_target(path)
         self.started_at = clock()
         self.arrived_at = arrived_at or self.started_at
@@ -106,6 +107,11 @@ class RequestRecord:
         return fields
 
 
+def _redact_keys(text: str) -> str:
+    """Replace what has the form of an API key, which a client may have put into a URL by mistake."""
+    return _API_KEY.sub("fp_[key]", text) if "fp_" in text else text
+
+
 def _short_target(target: str) -> str:
     """Return a request's target without the authority of an absolute URI, cut if it is long."""
     scheme, separator, rest = target.partition("://")
@@ -127,8 +133,9 @@ class RequestRecorder:
         self.metrics = metrics
         self._unlogged_routes = UNLOGGED_ROUTES | {health_route}
         self.tracer: Tracer | None = None  # set after the fork: a thread sends the spans
-        # The version that would serve a path, for requests that are rejected before their body is read.
-        self.served_at: Callable[[str], ModelVersion | None] = lambda _: None
+        # The version that would serve a path and an Authorization header, for requests that are rejected before their
+        # body is read.
+        self.served_at: Callable[[str, str | None], ModelVersion | None] = lambda *_: None
         self._random = random.Random()  # noqa: S311 - ids are no secrets
         os.register_at_fork(after_in_child=self._random.seed)  # else all workers would make the same ids
         # Cells by kind of request: looking up five by their labels takes longer than counting.
@@ -150,7 +157,8 @@ class RequestRecorder:
         """Begin a request. `arrived_at`: when all of it had arrived, if known."""
         record = RequestRecord(method, target, client, arrived_at)
         random_ids = f"{self._random.getrandbits(192) | _NONZERO_BITS:048x}"
-        record.request_id = request_id if request_id and _VALID_REQUEST_ID.fullmatch(request_id) else random_ids[:32]
+        is_valid = request_id and _VALID_REQUEST_ID.fullmatch(request_id) and request_id == _redact_keys(request_id)
+        record.request_id = request_id if is_valid else random_ids[:32]
         record.span_id = random_ids[32:]
         given = _TRACEPARENT.fullmatch(traceparent) if traceparent else None
         if given is not None and not (given[1] == "00" and given[5]):

@@ -21,6 +21,11 @@ from opentelemetry.trace import set_span_in_context as within
 
 from service.telemetry.request_record import RequestRecord, clock
 
+# RFC 9110 and PATCH. Others have the name "HTTP": the names of spans must be few.
+_METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})
+_OTHER_METHOD = "_OTHER"
+_MAX_METHOD_CHARACTERS = 32
+
 
 class RequestTracer:
     def __init__(self, processor: SpanProcessor) -> None:
@@ -51,7 +56,7 @@ class RequestTracer:
         with self._id_lock:
             self._ids.next_ids = int(record.trace_id, 16), int(record.span_id, 16)
             span = self._tracer.start_span(
-                f"{record.method} {record.route}",
+                f"{record.method if record.method in _METHODS else 'HTTP'} {record.route}",
                 _parent_context(record),
                 SpanKind.SERVER,
                 _attributes(record),
@@ -97,13 +102,15 @@ def _parent_context(record: RequestRecord) -> Context:
 def _attributes(record: RequestRecord) -> dict[str, str | int]:
     """Return the span's attributes, with OpenTelemetry's names where they exist."""
     attributes: dict[str, str | int] = {
-        "http.request.method": record.method,
+        "http.request.method": record.method if record.method in _METHODS else _OTHER_METHOD,
         "http.route": record.route,
         "http.response.status_code": record.status,
         "url.path": record.target,
         "client.address": record.client,
         "forward_pass.request_id": record.request_id,
     }
+    if record.method not in _METHODS:
+        attributes["http.request.method_original"] = record.method[:_MAX_METHOD_CHARACTERS]
     if record.served is not None:
         attributes |= {"forward_pass.model": record.served.name, "forward_pass.version": record.served.number}
         attributes["forward_pass.rows"] = record.rows

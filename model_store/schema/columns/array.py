@@ -74,9 +74,13 @@ class ArrayColumn(Column):
         low = -np.inf if self.low is None else self.low
         high = np.inf if self.high is None else self.high
         if flat.size and not (flat.min() >= low and flat.max() <= high):
-            outside = (flat < low) | (flat > high)
+            outside = ~((flat >= low) & (flat <= high))  # also NaN
             for i in np.flatnonzero(outside.any(axis=1)):
                 found = flat[i][outside[i]][0]
+                if np.isnan(found):
+                    fix = "an array has no missing values; replace them as in the training data"
+                    faults.add(locations[int(i)], "expected finite numbers, found nan", fix)
+                    continue
                 expected = f"expected numbers from {low:g} to {high:g}, found {found:g}"
                 faults.add(locations[int(i)], expected, "scale the values like the training data")
         return flat if self.offset == 0 and self.scale == 1 else (flat - self.offset) / self.scale

@@ -54,6 +54,13 @@ def test_a_shape_that_the_body_does_not_have_is_rejected_without_allocating_it(c
     assert "not an .npy file" in assert_error(response, 400, "broken_body")["message"]
 
 
+def test_a_header_that_python_cannot_parse_is_rejected(client):
+    header = b"-" * 9000 + b"1"
+    body = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    response = client.post(PREDICT, data=body, content_type=NPY)
+    assert "nested too deeply" in assert_error(response, 400, "broken_body")["message"]
+
+
 def test_too_little_memory_for_an_array_is_500(client, monkeypatch: pytest.MonkeyPatch):
     """400 would tell the client that a valid array is invalid."""
 

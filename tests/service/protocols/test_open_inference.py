@@ -216,6 +216,13 @@ def test_raw_body_is_one_row_of_the_only_tensor(client):
     assert "island, mass, sex" in text
 
 
+def test_an_array_with_nan_is_rejected_with_advice(client):
+    tensor = {"name": "pixels", "shape": [1, 2, 2], "datatype": "FP32", "data": [1.0, None, 1.0, 1.0]}
+    response = client.post("/v2/models/image/infer", json={"inputs": [tensor]})
+    assert response.status_code == 400
+    assert "rows.0: expected finite numbers, found nan (an array has no missing values" in response.json["error"]
+
+
 def test_nan_and_null_are_missing_values(client):
     rows = {"inputs": [{"name": "instances", "shape": [2, 2], "datatype": "FP64", "data": [3, None, 3, 70]}]}
     first, second = by_name(infer(client, "price", rows).json)["price"]["data"]

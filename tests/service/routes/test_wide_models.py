@@ -117,8 +117,9 @@ def test_a_model_whose_metrics_cannot_be_written_harms_no_page(store: Store, mak
     signature = Signature(columns, RegressionOutput(("y",), (0.0,), (1.0,)))
     store.publish("deep", Model(network(1, 1, 0), signature, training={"metrics": deep}))
     client = make_client(store)
-    for path in ("/docs", "/openapi.json", "/models", "/models/penguins"):
+    for path in ("/docs", "/openapi.json", "/models", "/models/penguins", "/models/deep"):
         assert client.get(path).status_code == 200
+    assert client.get("/models/deep").json["training"] == {}
 
 
 def test_statistics_with_many_bins_are_not_monitored(store: Store, make_client: MakeClient) -> None:

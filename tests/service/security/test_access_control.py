@@ -13,6 +13,7 @@ from flask.testing import FlaskClient
 
 from model_store.registry.store import Store, open_store
 from service.config import Settings, SettingsError
+from service.security.api_keys import generate_key
 from tests.service.conftest import MakeClient, assert_error, price
 from tests.service.security.keys import HEALTH, KEY_OF, ROWS, bearer
 
@@ -153,6 +154,29 @@ def test_a_key_is_never_logged(guarded: FlaskClient, caplog: pytest.LogCaptureFi
         guarded.post("/models/price/predict", json=ROWS, headers=bearer("metrics"))
     assert len(caplog.records) == 2
     assert "fp_" not in caplog.text
+
+
+def test_a_key_in_the_path_the_method_or_the_request_id_is_never_logged(
+    guarded: FlaskClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    secret, _ = generate_key("shop", ("predict",))
+    with caplog.at_level(logging.DEBUG, "service"):
+        guarded.post(f"/models/{secret}/predict", json=ROWS)
+        guarded.post(f"/a/{secret}", json=ROWS, headers=bearer("predict"))
+        guarded.open("/healthz", method=secret)
+        response = guarded.get("/healthz", headers={"X-Request-Id": f"id:{secret}"})
+    assert len(caplog.records) == 4
+    assert secret[3:] not in caplog.text + str([record.msg.as_dict() for record in caplog.records])
+    assert "POST /models/fp_[key]/predict 401" in caplog.text
+    assert secret not in response.headers["X-Request-Id"]
+
+
+def test_a_rejected_request_without_a_key_is_counted_for_no_model(guarded: FlaskClient) -> None:
+    """A client without a key could let the errors of a model rise, by requests that do not arrive in time."""
+    served_at = guarded.application.extensions["recorder"].served_at
+    for headers in ({"Authorization": None}, {"Authorization": "Bearer fp_unknown"}, bearer("metrics")):
+        assert served_at("/models/price/predict", headers["Authorization"]) is None
+    assert served_at("/models/price/predict", bearer("predict")["Authorization"]).name == "price"
 
 
 def test_log_lines_have_the_name_of_a_known_key(guarded: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:

@@ -154,3 +154,13 @@ def test_workers_send_every_span_before_they_exit(store, tmp_path):
     assert collector.names == {"pricing"}
     names = [span.name for span in collector.spans]
     assert names.count("POST /models/<name>/predict") == names.count("parse") == names.count("compute") == 20
+
+
+def test_unknown_methods_share_the_name_of_a_span(client, spans):
+    """A collector has an index of names: a client could fill it."""
+    for number in range(3):
+        client.open("/models/price/predict", method=f"METHOD{number}{'X' * 100}")
+    assert {span.name for span in spans()} == {f"HTTP {spans()[0].attributes['http.route']}"}
+    assert {span.attributes["http.request.method"] for span in spans()} == {"_OTHER"}
+    originals = [span.attributes["http.request.method_original"] for span in spans()]
+    assert originals == [f"METHOD{number}".ljust(32, "X") for number in range(3)]

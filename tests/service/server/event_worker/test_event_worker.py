@@ -261,7 +261,7 @@ def test_requests_rejected_by_overload_are_counted_for_their_model(loop: Loop, m
         name, number = "price", 3
 
     monkeypatch.setattr(admission, "MAX_QUEUE_SECONDS", -1.0)
-    loop.app.recorder.served_at = lambda path: Version() if path == "/models/price/predict" else None
+    loop.app.recorder.served_at = lambda path, _: Version() if path == "/models/price/predict" else None
     loop.take(loop.client(post("/models/price/predict")))
     labels = 'code="overloaded",model="price",version="3"'
     assert f"forward_pass_errors_total{{{labels}}} 1.0\n" in loop.app.recorder.metrics.counters.exposition()
