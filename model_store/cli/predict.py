@@ -34,7 +34,7 @@ from model_store.schema.signature import ClassificationOutput, RegressionOutput,
 from model_store.tables.formats import is_table, open_table
 from model_store.tables.options import TableOptions
 from model_store.tables.table_file import DelimitedFile
-from model_store.tables.text_file import FileOpener
+from model_store.tables.text_file import FILE_NULL, FileOpener
 from model_store.utils.values import list_names
 
 _JSON_HEAD_BYTES = 1 << 12  # in which JSON begins
@@ -226,7 +226,7 @@ def _open_rows(
     else:
         records = file.records()
     with closing(records):
-        yield RowTable(records, "", signature, header, ignore_unknown=True, row_unit=file.row_unit)
+        yield RowTable(records, "", signature, header, ignore_unknown=True, row_unit=file.row_unit, null=FILE_NULL)
 
 
 @contextmanager

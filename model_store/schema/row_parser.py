@@ -10,7 +10,7 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Any, Literal
@@ -58,7 +58,7 @@ class RowTable:
     Without `header` the first line is a header if it names every column that the model needs. A line that names only
     some of them, and a header that is also a valid row, are errors. Arrays have no header unless it is declared.
     Columns that the model does not use are an error, or with `ignore_unknown` listed in `ignored`; targets are left
-    out. Errors begin with `name`, if it is not empty, and the line, or what `row_unit` says.
+    out. Errors begin with `name`, if it is not empty, and the line, or what `row_unit` says. A cell `null` is missing.
     """
 
     def __init__(
@@ -70,8 +70,9 @@ class RowTable:
         *,
         ignore_unknown: bool = False,
         row_unit: str = "line",
+        null: str | None = None,
     ) -> None:
-        self._name, self._signature, self._row_unit = name, signature, row_unit
+        self._name, self._signature, self._row_unit, self._null = name, signature, row_unit, null
         self.names: list[str] = []  # of the columns; empty for an array without a header
         self.ignored: list[str] = []
         self._records = records
@@ -177,8 +178,15 @@ class RowTable:
         parsers = {column.name: column.parse_cell for column in self._signature.inputs}
         left_out = {*_target_names(self._signature), *self.ignored} - parsers.keys()
         return [
-            (i, name, parsers.get(name, parse_text_cell)) for i, name in enumerate(self.names) if name not in left_out
+            (i, name, self._with_null(parsers.get(name, parse_text_cell)))
+            for i, name in enumerate(self.names)
+            if name not in left_out
         ]
+
+    def _with_null(self, parse: Callable[[str], Any]) -> Callable[[str], Any]:
+        """Return the parser of a column's cells for which `null` is missing, too."""
+        null = self._null
+        return parse if null is None else lambda text: None if text.strip() == null else parse(text)
 
 
 def read_csv_records(lines: Iterable[str], name: str) -> Iterator[tuple[int, list[str]]]:

@@ -91,6 +91,11 @@ class TableFile(ABC):
         return []
 
     @property
+    def decimal_commas(self) -> list[str]:
+        """The columns whose numbers have decimal commas in the file, and points in `records` and `blocks`."""
+        return []
+
+    @property
     def detected(self) -> dict[str, str]:
         """The options of a job file that have another value than the default, as they were detected."""
         return {}
@@ -184,6 +189,11 @@ class DelimitedFile(TableFile):
                 raise text_file.encoding_error(error, next(count), dialect.encoding) from error
 
     @property
+    def decimal_commas(self) -> list[str]:
+        named = dict(zip(self.header.indices, self.header.names, strict=True))
+        return [named[i] for i in self.dialect.decimal_commas if i in named]
+
+    @property
     def detected(self) -> dict[str, str]:
         dialect, found = self.dialect, {}
         if dialect.separator != ",":
@@ -202,11 +212,8 @@ class DelimitedFile(TableFile):
                 0, f"the columns are separated by {SEPARATORS.get(dialect.separator, repr(dialect.separator))}"
             )
         if dialect.decimal_commas and self.options.decimal is None:
-            named = dict(zip(self.header.indices, self.header.names, strict=True))
-            columns = [named[i] for i in dialect.decimal_commas if i in named]
-            notes.append(
-                f"commas are read as decimal points in {', '.join(columns)} (decimal = '.' in [data] overrides)"
-            )
+            columns = ", ".join(self.decimal_commas)
+            notes.append(f"commas are read as decimal points in {columns} (decimal = '.' in [data] overrides)")
         if not dialect.encoding.startswith("utf-8") and self.options.encoding is None:
             notes.append(f"the text is {dialect.encoding.upper()}")
         return notes

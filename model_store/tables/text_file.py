@@ -22,6 +22,7 @@ from model_store.errors import Fault, InputError
 
 Open = Callable[[], BinaryIO]  # opens a file at its start, for reading bytes
 
+FILE_NULL = r"\N"  # a missing value in the files of databases
 MAX_LINE_CHARACTERS = 1 << 26  # of a file: 3 MB of gzip can hold a line of 3 GB
 HEAD_BYTES = 1 << 20  # of the decompressed bytes that decide how a file is read
 COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz")

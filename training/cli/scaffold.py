@@ -211,7 +211,7 @@ task = "{task}"  # the target has {found}
 {columns}
 # kinds = {{ year = "category" }}  # overrides an inferred kind: {kind_names}
 missing = "impute"   # fill in the median or the most frequent category; or "refuse": reject missing values
-indicators = true    # a feature for each number that at least 1 % of the rows lack: whether it is missing
+indicators = true    # a feature for each number or date that at least 1 % of the rows lack: whether it is missing
 optional = "all"     # requests may lack any input: it is filled in, with a warning; or a list of inputs
 unknown = "bucket"   # categories that training did not see count as one, with a warning; or "refuse": reject them
 scale = "standard"   # scale numbers to mean 0 and standard deviation 1; or "robust", "none"
@@ -320,9 +320,9 @@ def _category_hint(present: Sequence[str]) -> str:
         cells = "1 cell" if len(invalid) == 1 else f"{len(invalid)} cells"
         example = repr(invalid[0][:40])
         return f"; numbers except for {cells}, such as {example}: empty these cells if they mean missing"
-    dates = [cell for cell in present if any(map(str.isdigit, cell))]
+    dates = [cell for cell in present if any(map(str.isdigit, cell)) and infer_date_format([cell]) is not None]
     if 0 < 10 * (len(present) - len(dates)) <= len(present) and infer_date_format(set(dates)) is not None:
-        example = next(cell for cell in present if not any(map(str.isdigit, cell)))
+        example = next(cell for cell in present if infer_date_format([cell]) is None)
         return f"; dates except for some cells, such as {example[:40]!r}: empty these cells if they mean missing"
     hint = type_inference.suggest_conversion(present)
     return f"; {hint}" if hint else ""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from model_store.errors import Fault
 from model_store.evaluation.row_results import rows_digest
+from model_store.schema.columns.number_text import NumberFormat
 from model_store.schema.signature import ClassificationOutput, Signature
 from model_store.utils.values import list_names
 from training.config.settings import DataSection
@@ -44,6 +45,7 @@ class Dataset:
     `Signature.encode_columns` takes them; `kinds` says which. `targets` is (n,) indices into `labels` for a
     classification, (n, outputs) numbers for a regression. `lines` holds the line of the file on which each row begins,
     or what `row_unit` says. `extra` holds the cells of columns that are no inputs, such as that of a split.
+    `formats` says how the cells of columns are written, after `decimal_commas` became points.
     `test_file`, if there is one, holds the last rows.
     """
 
@@ -59,6 +61,7 @@ class Dataset:
     row_unit: str = "line"
     extra: dict[str, list[str | None]] = field(default_factory=dict)
     formats: dict[str, Any] = field(default_factory=dict)
+    decimal_commas: Sequence[str] = ()
     test_file: TestFile | None = None
 
     def __len__(self) -> int:
@@ -76,9 +79,15 @@ class Dataset:
         )
         if self.labels:
             output = ClassificationOutput(self.target_names[0], self.labels)
-            return fit_signature(self.name, columns, output, section, self.incomplete_columns(), self.formats)
+            return fit_signature(self.name, columns, output, section, self.incomplete_columns(), self.text_formats)
         summaries = dict(zip(self.target_names, map(summarize, self.targets[training].T), strict=True))
-        return fit_signature(self.name, columns, summaries, section, self.incomplete_columns(), self.formats)
+        return fit_signature(self.name, columns, summaries, section, self.incomplete_columns(), self.text_formats)
+
+    @property
+    def text_formats(self) -> dict[str, Any]:
+        """How the service reads texts of the columns: as the file has them, with decimal commas if it has such."""
+        commas = {name: NumberFormat(",") for name in self.decimal_commas if self.kinds.get(name) == "number"}
+        return {**commas, **self.formats}
 
     def incomplete_columns(self) -> set[str]:
         """Return the columns in which a value is missing, in any row."""

@@ -7,7 +7,7 @@ import gzip
 import math
 import struct
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +27,8 @@ class Table:
     """A table: the cells of each column, and for each row the line of the file on which it starts.
 
     A cell is text without surrounding spaces, or None if it is missing. `row_unit` is what `lines` counts. The
-    `unsupported` columns of the file hold neither numbers nor texts.
+    `unsupported` columns of the file hold neither numbers nor texts. The cells of the columns `decimal_commas` have
+    points in place of the commas in the file.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Table:
     row_unit: str = "line"
     notes: list[str] = field(default_factory=list)
     unsupported: list[str] = field(default_factory=list)
+    decimal_commas: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.lines)

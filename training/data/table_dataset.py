@@ -61,6 +61,7 @@ def from_table(
     return Dataset(
         table.name, sha256, inputs, kinds, tuple(target_names), targets, labels, table.lines, notes, table.row_unit,
         extra={name: table.columns[name] for name in extra.values()}, formats=dict(formats),
+        decimal_commas=table.decimal_commas,
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from model_store.errors import Fault, InputError
 from model_store.schema.columns.base import parse_text_cell
 from model_store.tables.formats import open_table
 from model_store.tables.table_file import TableFile
+from model_store.tables.text_file import FILE_NULL
 from training.config.settings import DataSection
 from training.data.readers import Table, open_file
 from training.errors import DataError
@@ -42,11 +43,11 @@ def read_table(file: TableFile, rows: int | None = None) -> Table:
         if rows is not None:
             lines = lines[:rows]
             columns = {name: cells[:rows] for name, cells in columns.items()}
-        notes, unsupported = file.notes, file.unsupported
+        notes, unsupported, commas = file.notes, file.unsupported, file.decimal_commas
     if not lines:
         empty = "the file has a header and no rows" if file.row_unit == "line" else "the file has no rows"
         raise DataError(file.name, [Fault("", empty, "add rows of data")])
-    return Table(file.name, columns, lines, file.row_unit, notes, unsupported)
+    return Table(file.name, columns, lines, file.row_unit, notes, unsupported, commas)
 
 
 class CellParser:
@@ -67,7 +68,7 @@ class CellParser:
 
 def parse_file_cell(text: str | None) -> str | None:
     """Return a cell of a file as `parse_text_cell` does; \\N, the null of databases' files, is missing too."""
-    return None if text is None or text.strip() == r"\N" else parse_text_cell(text)
+    return None if text is None or text.strip() == FILE_NULL else parse_text_cell(text)
 
 
 @contextmanager

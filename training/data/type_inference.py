@@ -17,7 +17,13 @@ from numpy.typing import NDArray
 
 from model_store.errors import Fault
 from model_store.schema.columns.date_text import DateFormat, infer_date_format
-from model_store.schema.columns.number_text import MAX_MISSING_WORDS, MAX_NUMBER_TEXT, NumberFormat, infer_number_format
+from model_store.schema.columns.number_text import (
+    MAX_MISSING_WORDS,
+    MAX_NUMBER_TEXT,
+    NumberFormat,
+    are_durations,
+    infer_number_format,
+)
 from model_store.utils.values import describe_value, parse_finite_number, parse_number
 from training.data.invalid_cells import FINITE_NUMBER, InvalidCells
 from training.data.readers import Table
@@ -36,6 +42,8 @@ _IDENTIFIER_NAME = re.compile(
 _MIN_IDENTIFIED_ROWS = 20
 _IDENTIFIER_SHARE = 0.95  # of the cells are distinct
 _MIN_WORDS = 3  # of a text, on average
+_MAX_WORD_SHARE, _MAX_WORD_SHARE_OF_DATES = 0.1, 0.5  # of the cells are words that mean a missing value
+_MIN_DATES_BESIDE_WORDS = 4
 _MAX_ROUNDING_ERROR = 16 * float(np.finfo(np.float64).eps)  # of sums of up to about a hundred terms, relative
 _FORMATTED_NUMBER = re.compile(r"[$€£¥]?\s*[+-]?\d[\d.,' ]*([%$€£¥]|[A-Za-z]{1,3})?")
 
@@ -50,15 +58,37 @@ def find_number_format(cells: Sequence[str | None]) -> NumberFormat | None:
         return None
     if (found := infer_number_format(counts)) is not None:
         return found
-    words = [text for text in counts if len(text) <= MAX_NUMBER_TEXT and not any(map(str.isdigit, text))]
+    if are_durations(counts):
+        return NumberFormat(group=":")
+    words = _missing_words(counts, _MAX_WORD_SHARE)
     numbers = counts.keys() - set(words)
-    if not 0 < len(words) <= MAX_MISSING_WORDS or len(numbers) <= FEW_CATEGORIES:
-        return None
-    if 10 * sum(counts[word] for word in words) > counts.total():
+    if not words or len(numbers) <= FEW_CATEGORIES:
         return None
     plain = all(parse_finite_number(text) is not None for text in numbers)
     found = NumberFormat() if plain else infer_number_format(numbers)
     return None if found is None else replace(found, missing=tuple(sorted(words)))
+
+
+def find_date_format(cells: Sequence[str | None]) -> DateFormat | None:
+    """Return how the cells spell dates or times of day if all do, else None.
+
+    Up to five words without digits, in at most half of the cells among several dates, mean a missing value.
+    """
+    counts = Counter(cell for cell in cells if cell is not None)
+    if (found := infer_date_format(counts)) is not None:
+        return found
+    words = _missing_words(counts, _MAX_WORD_SHARE_OF_DATES)
+    if not words or len(counts) - len(words) < _MIN_DATES_BESIDE_WORDS:
+        return None
+    found = infer_date_format(counts.keys() - set(words))
+    return None if found is None else replace(found, missing=tuple(sorted(words)))
+
+
+def _missing_words(counts: Counter[str], share: float) -> list[str]:
+    """Return the texts without digits if they are few, and in at most this share of the cells, else nothing."""
+    words = [text for text in counts if len(text) <= MAX_NUMBER_TEXT and not any(map(str.isdigit, text))]
+    rare = sum(counts[word] for word in words) <= share * counts.total()
+    return words if rare and len(words) <= MAX_MISSING_WORDS else []
 
 
 def are_codes(cells: Sequence[str | None]) -> bool:
@@ -95,7 +125,7 @@ def identifier_reason(name: str, cells: Sequence[str | None]) -> str:
         return "identifiers" if is_identifier_name(name) else ""
     if looks_like_text(present) or (are_numbers(present) and not are_codes(present)):
         return ""
-    if infer_date_format(distinct) is not None or find_number_format(present) is not None:
+    if find_date_format(present) is not None or find_number_format(present) is not None:
         return ""
     return f"identifiers, {len(distinct)} distinct values in {len(present)} rows"
 
@@ -134,7 +164,7 @@ def parse_numbers(table: Table, column: str, written: NumberFormat | None = None
 
 def parse_dates(table: Table, column: str, written: DateFormat) -> NDArray[np.float64]:
     """Return a column as (n,) seconds since 1970, NaN where a cell is missing. DataError counts all other cells."""
-    return _parse_cells(table, column, written.parse, f"a date such as {written.example}")
+    return _parse_cells(table, column, written.parse, f"{written.noun} such as {written.example}")
 
 
 def _parse_cells(table: Table, column: str, parse: Callable[[str], float | None], expected: str) -> NDArray[np.float64]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, Literal, Self
@@ -22,6 +22,7 @@ from model_store.schema.columns.base import (
     missing_count,
     parse_text_cell,
 )
+from model_store.schema.columns.boolean_words import BooleanWords, find_boolean_words
 from model_store.utils.number_format import format_number, format_percent
 from model_store.utils.values import describe_value, list_names, nearest_name
 
@@ -29,13 +30,8 @@ MAX_CATEGORY_BINS = 20  # the most frequent ones; all others share a bin
 _MAX_LISTED_CATEGORIES = 5  # in reports and comparisons
 _MAX_SUMMARIZED_CATEGORIES = 8
 _MAX_OPTIONS = 500  # of a list to select from
-TRUE_SPELLINGS, FALSE_SPELLINGS = ("true", "yes", "t", "y", "on"), ("false", "no", "f", "n", "off")
+_PLAIN_BOOLEANS = BooleanWords(("true", "yes"), ("false", "no"))  # among other categories, such as unknown
 _ALREADY_REPORTED = "already reported"  # stands for a value whose fault `parse` has added
-
-
-def are_booleans(categories: Collection[str]) -> bool:
-    """Return True if all categories spell true or false, such as yes, No and TRUE."""
-    return all(category.lower() in (*TRUE_SPELLINGS, *FALSE_SPELLINGS) for category in categories)
 
 
 @dataclass(frozen=True)
@@ -68,25 +64,26 @@ class CategoryColumn(Column):
     @cached_property
     def _feature_by_category(self) -> dict[str, int]:
         features = {category: feature for feature, category in enumerate(self.categories)}
-        if self.is_boolean:
+        if (words := self.boolean_words) is not None:
             for value, category in self._category_by_bool.items():
-                for spelling in TRUE_SPELLINGS if value else FALSE_SPELLINGS:
+                for spelling in words.of(value):
                     for text in (spelling, spelling.title(), spelling.upper()):
                         features.setdefault(text, features[category])
         return features
 
     @property
-    def is_boolean(self) -> bool:
-        """True if there are two categories, and they spell true and false."""
-        return are_booleans(self.categories) and len(self.categories) == 2 == len(self._category_by_bool)
+    def boolean_words(self) -> BooleanWords | None:
+        """The words for true and false if there are two categories, and they are such words, else None."""
+        is_boolean = len(self.categories) == 2 == len(self._category_by_bool)
+        return find_boolean_words(self.categories) if is_boolean else None
 
     @cached_property
     def _category_by_bool(self) -> dict[bool, str]:
         """The categories that spell true and false, such as True and False; without a value that several spell."""
         found: dict[bool, str] = {}
+        words = find_boolean_words(self.categories) or _PLAIN_BOOLEANS
         for value in (False, True):
-            words = (TRUE_SPELLINGS if value else FALSE_SPELLINGS) if are_booleans(self.categories) else (str(value),)
-            spellings = [one for one in self.categories if one.lower() in map(str.lower, words)]
+            spellings = [one for one in self.categories if one.lower() in words.of(value)]
             if len(spellings) == 1:
                 found[value] = spellings[0]
         return found
@@ -203,8 +200,8 @@ class CategoryColumn(Column):
             notes.append("Other values count as unknown.")
         if self._category_by_bool:
             notes.append("true and false may be sent without quotes.")
-        if self.is_boolean:
-            notes.append(f"So may texts such as {', '.join((*TRUE_SPELLINGS, *FALSE_SPELLINGS))}.")
+        if (words := self.boolean_words) is not None:
+            notes.append(f"So may texts such as {', '.join((*words.true, *words.false))}.")
             form.pop("enum", None)
         notes += [f"null is replaced by {self.fill}."] if missing else []
         return [form | ({"description": " ".join(notes)} if notes else {})]

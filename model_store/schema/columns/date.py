@@ -13,6 +13,7 @@ from model_store.errors import InputError
 from model_store.nn import Array
 from model_store.schema.columns.base import Bins, Column, FaultCollector, FormField, RowLocations, finite_numbers
 from model_store.schema.columns.date_text import ORDERS, DateFormat, to_iso
+from model_store.schema.columns.number_text import check_missing_words
 from model_store.schema.columns.scaled_numbers import check_scale, finite_number_field, scaled_bins
 from model_store.utils.number_format import format_number
 from model_store.utils.values import describe_value, is_finite_number
@@ -24,9 +25,12 @@ MIN_SECONDS, MAX_SECONDS = -62_135_596_800, 253_402_300_799  # the years 1 to 99
 
 class _DateFormatField(fields.Field[DateFormat]):
     def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> DateFormat:
-        if not isinstance(value, dict) or value.keys() != {"order"} or value["order"] not in ORDERS:
-            raise ValidationError(f"expected an object with order, one of {', '.join(ORDERS)}")
-        return DateFormat(value["order"])
+        if not isinstance(value, dict) or not {"order"} <= value.keys() <= {"order", "missing"}:
+            raise ValidationError("expected an object with order and, if there are such words, missing")
+        if not isinstance(value["order"], str) or value["order"] not in ORDERS:
+            raise ValidationError(f"expected in order one of {', '.join(ORDERS)}")
+        check_missing_words(value.get("missing", []))
+        return DateFormat.from_dict(value)
 
 
 def _check_seconds(value: Any) -> None:
@@ -40,7 +44,7 @@ class DateColumn(Column):
 
     The features are the trend `(t - offset) / scale`, and for each of `cycles` with its period p `sin(2π t/p)` and
     `cos(2π t/p)`: the time of day, the day of the week, the day of the year. `fill` replaces a missing
-    value; without it a missing value is rejected.
+    value; without it a missing value is rejected. `indicator` adds a feature that is 1 for a missing value, else 0.
     """
 
     name: str
@@ -51,11 +55,13 @@ class DateColumn(Column):
     kind: Literal["date"] = "date"
     format: DateFormat = field(default_factory=DateFormat)
     cycles: tuple[str, ...] = ()
+    indicator: bool = False
+    newer_attributes = ("indicator",)
     tensor_datatype = "BYTES"
 
     @property
     def width(self) -> int:
-        return 1 + 2 * len(self.cycles)
+        return 1 + 2 * len(self.cycles) + self.indicator
 
     def parse(self, values: list[Any], locations: RowLocations, faults: FaultCollector) -> Array:
         """Return untrusted values as (n,) float64 seconds since 1970, NaN for missing ones."""
@@ -65,8 +71,11 @@ class DateColumn(Column):
                 continue
             seconds = self.format.parse(value) if type(value) is str else None
             if seconds is None:
-                fix = self.missing_text_fix(value) or "send ISO 8601, such as '2020-03-31' or '2020-03-31T18:00'"
-                faults.add(f"{locations[i]}.{self.name}", f"expected a date, found {describe_value(value)}", fix)
+                fix = "send ISO 8601, such as '2020-03-31' or '2020-03-31T18:00'"
+                if self.format.order == "time":
+                    fix = "send hours and minutes, such as '14:30'"
+                problem = f"expected {self.format.noun}, found {describe_value(value)}"
+                faults.add(f"{locations[i]}.{self.name}", problem, self.missing_text_fix(value) or fix)
                 seconds = self.offset
             parsed[i] = seconds
         return parsed
@@ -77,14 +86,14 @@ class DateColumn(Column):
         if missing.any():
             if self.fill is None:
                 for i in np.flatnonzero(missing):
-                    fix = "send a date; the column is required"
-                    faults.add(f"{locations[int(i)]}.{self.name}", "expected a date, found none", fix)
+                    fix = f"send {self.format.noun}; the column is required"
+                    faults.add(f"{locations[int(i)]}.{self.name}", f"expected {self.format.noun}, found none", fix)
             else:
                 self.note_filled(np.flatnonzero(missing).tolist(), locations, faults)
                 values = np.where(missing, self.fill, values)
         angles = [2 * np.pi * (values % CYCLES[cycle]) / CYCLES[cycle] for cycle in self.cycles]
         waves = [wave for angle in angles for wave in (np.sin(angle), np.cos(angle))]
-        return np.column_stack([(values - self.offset) / self.scale, *waves])
+        return np.column_stack([(values - self.offset) / self.scale, *waves, *([missing] if self.indicator else [])])
 
     def missing_values(self, count: int) -> Array:
         return np.full(count, np.nan)
@@ -92,11 +101,15 @@ class DateColumn(Column):
     def count_missing(self, values: Array) -> int:
         return int(np.isnan(values).sum())
 
+    def _parse_text(self, text: str) -> Any:
+        seconds = self.format.parse(text)
+        return None if seconds is not None and np.isnan(seconds) else text
+
     def shown_fill(self) -> Any:
-        return None if self.fill is None else to_iso(self.fill)
+        return None if self.fill is None else self.format.to_text(self.fill)
 
     def to_json(self, values: Array) -> list[Any]:
-        return [None if np.isnan(value) else to_iso(value) for value in values.tolist()]
+        return [None if np.isnan(value) else self.format.to_text(value) for value in values.tolist()]
 
     @classmethod
     def json_fields(cls) -> dict[str, fields.Field[Any]]:
@@ -106,14 +119,19 @@ class DateColumn(Column):
             "fill": fields.Raw(required=True, allow_none=True, validate=_check_seconds),
             "format": _DateFormatField(required=True),
             "cycles": fields.List(fields.String(validate=validate.OneOf(list(CYCLES))), required=True),
+            "indicator": fields.Raw(validate=validate.OneOf([True]), load_default=False),
         }
 
     def find_problem(self) -> str | None:
+        if self.indicator and self.fill is None:
+            return "fill: expected a time, as the column has an indicator"
         return "cycles: expected each cycle once" if len(set(self.cycles)) != len(self.cycles) else None
 
     def value_schemas(self) -> list[dict[str, Any]]:
         text = self._range_text()
         notes = [f"A date or time in ISO 8601{self._other_format()}; UTC without an offset."]
+        if self.format.order == "time":
+            notes = ["A time of day, such as 14:30 or 2:30 PM."]
         notes += [f"{text} in training."] if text else []
         notes += [f"null is replaced by {self.shown_fill()}."] if self.fill is not None else []
         types = ["string", "null"] if self.fill is not None else "string"
@@ -127,23 +145,25 @@ class DateColumn(Column):
 
     def form_field(self) -> FormField:
         text = self._range_text()
-        return FormField("text", text or "a date", "in training" if text else "", fill=self.shown_fill() or "")
+        return FormField("text", text or self.format.noun, "in training" if text else "", fill=self.shown_fill() or "")
 
     @classmethod
     def from_public_details(cls, details: Mapping[str, Any]) -> Self:
         fill = details.get("fill")
-        written = DateFormat(details["format"]["order"])
+        written = DateFormat.from_dict(details["format"])
         return cls(details["name"], fill=None if fill is None else written.parse(fill), format=written)
 
     def format_time(self, seconds: float) -> str:
         """Return a time of this column for people: the date, and the minute if the training times have times of day."""
         if not MIN_SECONDS <= seconds <= MAX_SECONDS:
             return format_number(seconds)
+        if self.format.order == "time":
+            return self.format.to_text(seconds)
         return to_iso(seconds)[: 16 if "day" in self.cycles else 10].replace("T", " ")
 
     def _iso_range(self) -> dict[str, str]:
         known = self.training_range()
-        return {key: to_iso(value) for key, value in known.items() if MIN_SECONDS <= value <= MAX_SECONDS}
+        return {key: self.format.to_text(value) for key, value in known.items() if MIN_SECONDS <= value <= MAX_SECONDS}
 
     def _range_text(self) -> str:
         known = self._iso_range()
@@ -159,6 +179,8 @@ class DateColumn(Column):
 
     def describe_acceptance(self, other: Column | None) -> list[str]:
         del other
+        if self.format.order == "time":
+            return ["times of day"]
         return ["dates", *([] if self.format.order == "iso" else [f"such as {self.format.example}"])]
 
     def summarize(self, format_number: Callable[[float], str]) -> str:
@@ -179,7 +201,8 @@ class DateColumn(Column):
 
     def typical_value(self) -> Any:
         known = self.training_range()
-        return to_iso(np.floor(float(known.get("mean") or self.offset) / DAY) * DAY)
+        unit = 60.0 if self.format.order == "time" else DAY
+        return self.format.to_text(np.floor(float(known.get("mean") or self.offset) / unit) * unit)
 
     def draw_values(self, count: int, rng: np.random.Generator) -> list[Any]:
         """Return the median, and times between the deciles; whole days if the training times are."""
@@ -187,7 +210,7 @@ class DateColumn(Column):
         deciles = np.clip(deciles, MIN_SECONDS, MAX_SECONDS)
         drawn = np.interp([0.5, *rng.random(count - 1)], np.linspace(0, 1, len(deciles)), deciles)
         unit = 60.0 if "day" in self.cycles else DAY
-        return [to_iso(value) for value in (np.floor(drawn / unit) * unit).tolist()]
+        return [self.format.to_text(value) for value in (np.floor(drawn / unit) * unit).tolist()]
 
     def repairs(self, value: Any) -> list[Any]:
         return [value]
@@ -202,8 +225,8 @@ class DateColumn(Column):
             return []
         limits = [(self.training_range()[key] - self.offset) / self.scale for key in ("min", "max")]
         low, high = np.array(limits).astype(features.dtype)
-        trend = features[:, 0]
+        trend, what = features[:, 0], self.format.noun.removeprefix("a ")
         return [
-            (int(i), f"the date is outside the training period, {known['min']} to {known['max']}")
+            (int(i), f"the {what} is outside the training period, {known['min']} to {known['max']}")
             for i in np.flatnonzero((trend < low) | (trend > high))[: InputError.MAX_FAULTS]
         ]

@@ -122,7 +122,9 @@ class NumberColumn(Column):
         return int(np.isnan(values).sum())
 
     def _parse_text(self, text: str) -> Any:
-        value = parse_finite_number(text) if self.format is None else self._parse_formatted(text)
+        value = self._parse_formatted(text)
+        if value is None and (self.format is None or (self.format.decimal, self.format.group) == (",", "")):
+            value = parse_finite_number(text)  # also of a table whose reader replaced the commas
         if value is None:
             return text
         return None if math.isnan(value) else value

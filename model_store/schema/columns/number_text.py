@@ -25,6 +25,15 @@ _CURRENCY = r"(?:[A-Z]{0,2}[$€£¥₹₽₩₺₫₪]|USD|EUR|GBP|JPY|CHF|AUD|
 _UNIT = re.compile(rf"{_CURRENCY}|%|[^\W\d_°²³/.%]{{1,8}}[²³.]?|°[CFK]?|[^\W\d_]{{1,5}}/[^\W\d_]{{1,4}}[²³]?")
 _PREFIX_UNIT = re.compile(_CURRENCY)
 # Decimal and group signs, the first that reads all cells is chosen: "1,234" is 1234, and "1.234" is 1.234.
+_DURATION_STYLE = (".", ":")  # 1:30:00, and 1h 30m: seconds
+_CLOCK = re.compile(r"(?:([0-9]{1,6}) days?,? )?([0-9]{1,5}):([0-5][0-9])(?::([0-5][0-9](?:\.[0-9]{1,9})?))?")
+_PARTS = re.compile(r"[0-9.]+")
+_COUNT = r"([0-9]{1,6}(?:\.[0-9]{1,6})?) ?"
+_NAMED_PARTS = re.compile(
+    rf"(?:{_COUNT}d(?:ays?)?,? ?)?(?:{_COUNT}h(?:(?:ou)?rs?)?,? ?)?"
+    rf"(?:{_COUNT}m(?:in(?:ute)?s?)?,? ?)?(?:{_COUNT}s(?:ec(?:ond)?s?)?)?",
+    re.IGNORECASE,
+)
 _STYLES = ((".", ""), (".", ","), (",", "."), (",", ""), (".", " "), (",", " "), (".", "'"), (",", "'"))
 
 
@@ -37,7 +46,10 @@ def _pattern(decimal: str, group: str) -> re.Pattern[str]:
 
 @dataclass(frozen=True)
 class NumberFormat:
-    """The signs of a decimal point and of thousands, a unit before or after the number, and words for a missing one."""
+    """The signs of a decimal point and of thousands, a unit before or after the number, and words for a missing one.
+
+    With a colon between groups the numbers are durations: see `parse_duration`.
+    """
 
     decimal: str = "."
     group: str = ""
@@ -54,6 +66,8 @@ class NumberFormat:
         if text.strip().lower() in self._missing_words:
             return math.nan
         text, negative = text.translate(_SPACES).strip(), False
+        if self.group == ":" and (duration := parse_duration(text)) is not None:
+            return duration
         if text.startswith("(") and text.endswith(")"):
             text, negative = text[1:-1].strip(), True
         sign, text = _split_sign(self._without_unit(text))
@@ -83,6 +97,8 @@ class NumberFormat:
     @property
     def example(self) -> str:
         """A number in this format, "" if plain numbers are."""
+        if self.group == ":":
+            return "1:30:00"
         number = f"1{self.group}234" + (f"{self.decimal}5" if self.decimal == "," or not self.group else "")
         if self.unit and _PREFIX_UNIT.fullmatch(self.unit):
             return self.unit + number
@@ -98,11 +114,7 @@ class NumberFormat:
         if read is not None:
             unit = f" ({self.unit})" if self.unit else ""
             notes.append(f"column {name} is read as numbers{unit}: {read[0]!r} is {read[1]:.15g}")
-        if self.missing:
-            counts = [f"{word!r} in {cells.count(word)}" for word in self.missing]
-            column = "" if notes else f"column {name}: "
-            notes.append(f"{column}these words are read as missing values: {', '.join(counts)} cells")
-        return "; ".join(notes)
+        return join_missing_note(notes, name, self.missing, cells)
 
     def as_dict(self) -> dict[str, Any]:
         return {"decimal": self.decimal, "group": self.group, "unit": self.unit, "missing": list(self.missing)}
@@ -111,6 +123,23 @@ class NumberFormat:
     def from_dict(cls, found: Mapping[str, Any]) -> NumberFormat:
         """Return the format that valid JSON data describe."""
         return cls(found["decimal"], found["group"], found["unit"], tuple(found["missing"]))
+
+
+def join_missing_note(notes: Sequence[str], name: str, missing: Sequence[str], cells: Sequence[str | None]) -> str:
+    """Return notes on a column as one, with another of the words that mean a missing value, if there are any."""
+    if not missing:
+        return "; ".join(notes)
+    counts = ", ".join(f"{word!r} in {cells.count(word)}" for word in missing)
+    column = "" if notes else f"column {name}: "
+    return "; ".join([*notes, f"{column}these words are read as missing values: {counts} cells"])
+
+
+def check_missing_words(words: Any) -> None:
+    """Raise ValidationError if JSON is not a list of words that mean a missing value."""
+    if not isinstance(words, list) or len(words) > MAX_MISSING_WORDS:
+        raise ValidationError(f"expected at most {MAX_MISSING_WORDS} words in missing")
+    if not all(isinstance(word, str) and 0 < len(word) <= MAX_NUMBER_TEXT for word in words):
+        raise ValidationError("expected words in missing")
 
 
 class NumberFormatField(fields.Field[NumberFormat]):
@@ -126,15 +155,11 @@ def _read_number_format(value: Any) -> NumberFormat:
         raise ValidationError("expected an object with decimal, group, unit and missing")
     if not all(isinstance(value[key], str) for key in ("decimal", "group", "unit")):
         raise ValidationError("expected texts in decimal, group and unit")
-    if (value["decimal"], value["group"]) not in _STYLES:
+    if (value["decimal"], value["group"]) not in (*_STYLES, _DURATION_STYLE):
         raise ValidationError("expected signs of decimals and thousands such as '.' and ','")
     if value["unit"] and (len(value["unit"]) > MAX_UNIT or not _UNIT.fullmatch(value["unit"])):
         raise ValidationError(f"expected a unit of at most {MAX_UNIT} characters, such as '$' or 'kg'")
-    words = value["missing"]
-    if not isinstance(words, list) or len(words) > MAX_MISSING_WORDS:
-        raise ValidationError(f"expected at most {MAX_MISSING_WORDS} words in missing")
-    if not all(isinstance(word, str) and 0 < len(word) <= MAX_NUMBER_TEXT for word in words):
-        raise ValidationError("expected words in missing")
+    check_missing_words(value["missing"])
     return NumberFormat.from_dict(value)
 
 
@@ -161,6 +186,29 @@ def infer_number_format(cells: Collection[str]) -> NumberFormat | None:
             found = NumberFormat(decimal, group, unit)
             return found if all(found.parse(cell) is not None for cell in cells) else None
     return None
+
+
+def parse_duration(text: str) -> float | None:
+    """Return the seconds of a duration such as 1:30:00, 2 days 04:30 or 1h 30m, None for other texts.
+
+    Two numbers with a colon are minutes and seconds, or hours and minutes counted as such: 2:30 is 150.
+    """
+    if found := _CLOCK.fullmatch(text):
+        days, first, second, third = found.groups()
+        value = 60.0 * int(first) + int(second)
+        if third is not None or days is not None:
+            value = 60 * value + float(third or 0)
+        return value + 86_400.0 * int(days or 0)
+    found = _NAMED_PARTS.fullmatch(text)
+    if found is None or not any(found.groups()):
+        return None
+    return sum(size * float(part or 0) for size, part in zip((86_400, 3600, 60, 1), found.groups(), strict=True))
+
+
+def are_durations(cells: Collection[str]) -> bool:
+    """Return True if all of the distinct texts are durations, one of them of several parts: 5m may be a size."""
+    found = [parse_duration(cell) is not None for cell in cells]
+    return bool(found) and all(found) and any(":" in cell or len(_PARTS.findall(cell)) > 1 for cell in cells)
 
 
 def _split_unit(text: str) -> tuple[str, str] | None:

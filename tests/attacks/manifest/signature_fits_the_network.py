@@ -30,6 +30,15 @@ def hostile(artifact: ValidArtifact) -> Variants:
         "a cycle twice": artifact.with_manifest_value(
             "signature/inputs/0", _date(number, format={"order": "iso"}, cycles=["day", "day"])
         ),
+        "an unknown order of a date": artifact.with_manifest_value(
+            "signature/inputs/0", _date(number, format={"order": "ymd"}, cycles=[])
+        ),
+        "a date with six words for a missing value": artifact.with_manifest_value(
+            "signature/inputs/0", _date(number, format={"order": "iso", "missing": list("abcdef")}, cycles=[])
+        ),
+        "a date with an indicator without a fill value": artifact.with_manifest_value(
+            "signature/inputs/0", _date(number, format={"order": "iso"}, cycles=[], indicator=True, fill=None)
+        ),
         "a text of a billion features": artifact.with_manifest_value(
             "signature/inputs/0",
             {"kind": "text", "name": "a", "features": 10**9, "fill": None, "statistics": {}},

@@ -36,6 +36,38 @@ def test_dates_are_read(cells: list[str], order: str, iso: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("cell", "seconds", "shown"),
+    [
+        ("14:30", 52_200, "14:30"),
+        ("9:05", 32_700, "09:05"),
+        ("2:30 PM", 52_200, "14:30"),
+        ("12:15 a.m.", 900, "00:15"),
+        ("23:59:59.5", 86_399.5, "23:59:59.500000"),
+        ("00:00:07", 7, "00:00:07"),
+    ],
+)
+def test_times_of_day_are_seconds_since_midnight(cell: str, seconds: float, shown: str) -> None:
+    found = infer_date_format([cell])
+    assert found == DateFormat("time")
+    assert found.parse(cell) == seconds
+    assert found.to_text(seconds) == shown
+
+
+@pytest.mark.parametrize("cell", ["24:00", "13:30 PM", "2020-01-01", "12:60", "14:30 UTC", "7"])
+def test_a_column_of_times_of_day_takes_nothing_else(cell: str) -> None:
+    assert DateFormat("time").parse(cell) is None
+
+
+def test_words_for_a_missing_date_are_in_the_json_of_the_format() -> None:
+    written = DateFormat("mdy", ("pending", "TBD"))
+    assert math.isnan(written.parse("tbd") or 0.0)
+    assert DateFormat.from_dict(written.as_dict()) == written
+    assert DateFormat("mdy").as_dict() == {"order": "mdy"}
+    note = written.describe("due", ["01/31/2020", "TBD", "TBD", "pending"])
+    assert note == "column due: these words are read as missing values: 'pending' in 1, 'TBD' in 2 cells"
+
+
+@pytest.mark.parametrize(
     "cell", ["2020-02-30", "2020", "13/13/2020", "12", "2020-03-31 25:00", "5-Foo-2020", "", "1.5"]
 )
 def test_other_texts_are_no_dates(cell: str) -> None:

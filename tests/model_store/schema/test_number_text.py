@@ -8,7 +8,13 @@ import pytest
 
 from model_store.schema.columns.base import FaultCollector, RowLocations
 from model_store.schema.columns.number import NumberColumn
-from model_store.schema.columns.number_text import MAX_NUMBER_TEXT, NumberFormat, infer_number_format
+from model_store.schema.columns.number_text import (
+    MAX_NUMBER_TEXT,
+    NumberFormat,
+    are_durations,
+    infer_number_format,
+    parse_duration,
+)
 
 
 @pytest.mark.parametrize(
@@ -35,6 +41,32 @@ def test_numbers_with_signs_and_units_are_read(cells: list[str], unit: str, valu
     assert found is not None
     assert found.unit == unit
     assert [found.parse(cell) for cell in cells] == values
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("2:30", 150), ("75:30", 4530), ("1:30:00", 5400), ("100:00:00.5", 360_000.5), ("2 days 04:30", 189_000),
+        ("0 days 00:45:10", 2710), ("1h 30m", 5400), ("1 hr, 5 min", 3900), ("2d 3h", 183_600), ("1.5h", 5400),
+        ("45 s", 45), ("", None), ("12", None), ("1:75", None), ("30m 1h", None), ("1h x", None), ("-1:30", None),
+    ],
+)  # fmt: skip
+def test_durations_are_seconds(text: str, seconds: float | None) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        (["1h 30m", "45m"], True),
+        (["26:10:00", "59:59"], True),
+        (["5m", "10m", "1h"], False),  # sizes, or months
+        (["1:30", "soon"], False),
+        ([], False),
+    ],
+)
+def test_a_column_of_durations_has_one_of_several_parts(cells: list[str], expected: bool) -> None:
+    assert are_durations(cells) is expected
 
 
 @pytest.mark.parametrize(

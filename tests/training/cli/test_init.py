@@ -293,10 +293,10 @@ def test_init_says_what_a_job_trains_and_leaves_out(train: Train, tmp_path: Path
 
 
 def test_init_says_which_cells_keep_a_column_from_being_dates(train: Train, tmp_path: Path) -> None:
-    rows = [f"{'unknown' if i == 4 else f'2024-01-{i % 28 + 1:02}'},{i * 1.5}" for i in range(60)]
+    rows = [f"{'week 3' if i == 4 else f'2024-01-{i % 28 + 1:02}'},{i * 1.5}" for i in range(60)]
     (tmp_path / "t.csv").write_text("\n".join(["seen,price", *rows]))
     assert train("init", tmp_path / "t.csv", "--target", "price").exit_code == 0
-    expected = "; dates except for some cells, such as 'unknown': empty these cells if they mean missing\n"
+    expected = "; dates except for some cells, such as 'week 3': empty these cells if they mean missing\n"
     assert f"#   seen: category, 29 distinct values{expected}" in (tmp_path / "t.toml").read_text()
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from model_store.errors import Fault
 from model_store.schema.columns import ArrayColumn, CategoryColumn, DateColumn, NumberColumn
-from model_store.schema.columns.category import FALSE_SPELLINGS, TRUE_SPELLINGS, are_booleans
+from model_store.schema.columns.boolean_words import find_boolean_words
 from model_store.schema.columns.date import CYCLES, DAY
 from model_store.schema.columns.decile_statistics import decile_statistics
 from model_store.utils.values import exact_unit
@@ -78,11 +78,12 @@ def fit_category(
 
 def _merge_spellings(counts: Mapping[str, int]) -> Mapping[str, int]:
     """Return the counts with all spellings of true under the most frequent one, and those of false."""
-    if len(counts) < 3 or not are_booleans(counts):
+    words = find_boolean_words(counts)
+    if len(counts) < 3 or words is None:
         return counts
     merged = {}
-    for words in (FALSE_SPELLINGS, TRUE_SPELLINGS):
-        found = {text: count for text, count in counts.items() if text.lower() in words}
+    for value in (False, True):
+        found = {text: count for text, count in counts.items() if text.lower() in words.of(value)}
         if found:
             merged[max(sorted(found), key=lambda text: found[text])] = sum(found.values())
     return merged

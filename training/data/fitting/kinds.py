@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.schema.columns import Column, TextColumn
-from model_store.schema.columns.date_text import DateFormat, infer_date_format
+from model_store.schema.columns.date_text import DateFormat
 from model_store.schema.columns.number_text import NumberFormat
 from model_store.schema.columns.text import TEXT_FEATURES
 from training.config.settings import DataSection
@@ -77,7 +77,8 @@ class NumberKind(ColumnKind):
     def accepts(self, cells: Sequence[str | None]) -> bool:
         if type_inference.are_numbers(cells):
             return not type_inference.are_codes(cells)
-        return self.find_format(cells) is not None
+        written = self.find_format(cells)
+        return written is not None and not (written.group == ":" and DateKind().accepts(cells))  # a time of day
 
     def find_format(self, cells: Sequence[str | None]) -> NumberFormat | None:
         return type_inference.find_number_format(cells)
@@ -101,10 +102,15 @@ class NumberKind(ColumnKind):
     def fit(self, name: str, statistics: Any, section: DataSection) -> Column | None:
         missing: Any = section.missing
         column = fit_number(name, statistics, missing, section.scale)
-        if column is None or column.fill is None or not section.indicators or statistics.summary is None:
-            return column
-        least = max(_MIN_INDICATED_ROWS, _MIN_INDICATED_SHARE * (statistics.missing + statistics.summary.count))
-        return replace(column, indicator=statistics.missing >= least)
+        return column and replace(column, indicator=_is_indicated(column, statistics, section))
+
+
+def _is_indicated(column: Column, statistics: NumberStatistics, section: DataSection) -> bool:
+    """Return True if so many rows lack a value that a feature says which."""
+    if column.fill is None or not section.indicators or statistics.summary is None:
+        return False
+    rows = statistics.missing + statistics.summary.count
+    return statistics.missing >= max(_MIN_INDICATED_ROWS, _MIN_INDICATED_SHARE * rows)
 
 
 class DateKind(NumberKind):
@@ -112,14 +118,15 @@ class DateKind(NumberKind):
         return self.find_format(cells) is not None
 
     def find_format(self, cells: Sequence[str | None]) -> Any:
-        return infer_date_format({cell for cell in cells if cell is not None})
+        return type_inference.find_date_format(cells)
 
     def read(self, table: Table, name: str, written: Any, *, declared: bool) -> NDArray[Any]:
         del declared
         return type_inference.parse_dates(table, name, written or DateFormat())
 
     def fit(self, name: str, statistics: Any, section: DataSection) -> Column | None:
-        return fit_date(name, statistics, section)
+        column = fit_date(name, statistics, section)
+        return column and replace(column, indicator=_is_indicated(column, statistics, section))
 
 
 class _CountedTexts(ColumnKind):

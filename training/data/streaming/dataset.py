@@ -185,9 +185,9 @@ class StreamedDataset:
         columns = ((name, kind, self._column_statistics(name, kind, sample[name])) for name, kind in kinds)
         if self.held_out.labels:
             output = ClassificationOutput(self.source.target_names[0], self.held_out.labels)
-            return fit_signature(self.source.name, columns, output, section, incomplete, self.source.formats)
+            return fit_signature(self.source.name, columns, output, section, incomplete, self.held_out.text_formats)
         summaries = {name: self.statistics.summaries[name] for name in self.source.target_names}
-        return fit_signature(self.source.name, columns, summaries, section, incomplete, self.source.formats)
+        return fit_signature(self.source.name, columns, summaries, section, incomplete, self.held_out.text_formats)
 
     def _column_statistics(self, name: str, kind: str, sample: NDArray[Any]) -> Any:
         dtype, shape = self.records.dtype[name].subdtype or (self.records.dtype[name], ())
@@ -402,6 +402,7 @@ def _held_out_dataset(
     dataset = Dataset(
         source.name, source.fingerprint.sha256, inputs, kinds, source.target_names, targets, labels,
         numbers.tolist(), source.notes, "row", extra=weights, formats=source.formats,
+        decimal_commas=source.decimal_commas,
     )  # fmt: skip
     no_rows = np.empty(0, np.int64)
     return dataset, Split(no_rows, np.arange(validation_rows), np.arange(validation_rows, len(records)))

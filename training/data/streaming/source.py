@@ -5,7 +5,7 @@ Tables are in table_reader.py, arrays in array_reader.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,6 +52,7 @@ class DataSource:
     notes: list[str] = field(default_factory=list)
     keep_labels: bool = False
     formats: dict[str, Any] = field(default_factory=dict)
+    decimal_commas: Sequence[str] = ()
     extra: dict[str, str] = field(default_factory=dict)
 
     def batches(self) -> Iterator[Batch]:

@@ -91,6 +91,7 @@ def _choose_source_fields(
     return {
         "name": first.name, "fingerprint": fingerprint, "rows": rows, "kinds": kinds,
         "target_names": tuple(target_names), "task": task, "notes": notes, "formats": formats,
+        "decimal_commas": first.decimal_commas,
         "extra": {_FIELD_OF_KEY[key]: column for key, column in extra.items()},
     }  # fmt: skip
 
@@ -130,7 +131,9 @@ class TextSource(DataSource):
             if cells.count:
                 fix = f"correct or empty such cells, or write kinds = {{ {name!r} = 'category' }} in [data]"
                 is_date = self.kinds.get(name) == "date"
-                expected = f"a date such as {self.formats[name].example}" if is_date else FINITE_NUMBER
+                expected = (
+                    f"{self.formats[name].noun} such as {self.formats[name].example}" if is_date else FINITE_NUMBER
+                )
                 found.append(cells.fault(numeric[name], expected, fix if name in self.kinds else ""))
         return DataError(self.name, found)
 
