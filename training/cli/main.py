@@ -242,7 +242,7 @@ def check(file: str, overrides: tuple[tuple[str, Any], ...], seed: int | None, a
     help="Job file to write.  [default: next to the table]",
 )
 @click.option("--name", metavar="NAME", help="Name of the model.  [default: name of the job file]")
-@click.option("--fast", is_flag=True, help="Write a small network, which trains in seconds and is less accurate.")
+@click.option("--fast", is_flag=True, help="Write one small network, which trains faster and is less accurate.")
 @click.option("--force", is_flag=True, help="Overwrite an existing job file.")
 @common.json_option
 @common.verbosity_option

@@ -36,7 +36,8 @@ _MAX_ROW_LENGTH = 200  # characters of a row that fits on a command line
 
 
 def epoch_line(epoch: EpochResult) -> str:
-    line = f"epoch {epoch.number}/{epoch.total_epochs}  loss {epoch.loss:.6g}"
+    network = f"network {epoch.network}/{epoch.networks}  " if epoch.networks > 1 else ""
+    line = f"{network}epoch {epoch.number}/{epoch.total_epochs}  loss {epoch.loss:.6g}"
     return line if epoch.validation_loss is None else f"{line}  validation loss {epoch.validation_loss:.6g}"
 
 
@@ -46,10 +47,21 @@ def start_line(prepared: PreparedJob) -> str:
 
 def end_lines(outcome: Outcome, prepared: PreparedJob) -> list[str]:
     """Return how the training ended and which weights are kept."""
+    if (ensemble := outcome.model.training.get("ensemble")) is not None:
+        epochs, best = (_range(ensemble[key]) for key in ("epochs", "best_epochs"))
+        line = (
+            f"Trained {ensemble['networks']} networks for {epochs} epochs; kept the weights of epochs {best}, the best"
+        )
+        return [f"{line}.", *(f"note: {note}" for note in outcome.notes)]
     line = f"{'Stopped early' if _stopped_early(outcome, prepared) else 'Trained'} after {outcome.epochs} epochs"
     if outcome.best_epoch != outcome.epochs:
         line += f"; kept the weights of epoch {outcome.best_epoch}, the best"
     return [f"{line}.", *(f"note: {note}" for note in outcome.notes)]
+
+
+def _range(numbers: Sequence[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return f"{low}" if low == high else f"{low} to {high}"
 
 
 def _stopped_early(outcome: Outcome, prepared: PreparedJob) -> bool:

@@ -23,7 +23,7 @@ from model_store.utils.atomic_write import atomic_write
 from model_store.utils.number_format import format_number
 from model_store.utils.printable import printable
 from model_store.utils.values import is_name, parse_finite_number, parse_number
-from training.cli.recipe import recommend
+from training.config.recipe import recommend
 from training.config.settings import DataSection
 from training.data import type_inference
 from training.data.fitting.kinds import COLUMN_KINDS, infer_kind
@@ -219,7 +219,7 @@ scale = "standard"   # scale numbers to mean 0 and standard deviation 1; or "rob
 
 [split]
 test = {test}           # share of rows held out for evaluation
-validation = {validation}     # share of rows held out for early stopping
+validation = {validation}     # share of rows held out for early stopping, which an ensemble does not need
 {stratify}# by = "group"         # keeps the rows of a group together; or "time": holds out the latest rows
 # column = {group}   # of the group or the time; remove a group from columns, since new groups are unknown
 # test_file = "test.csv"  # a file of its own for testing, instead of a share

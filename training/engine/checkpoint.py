@@ -102,14 +102,16 @@ class Checkpoint:
         """Save these parts as well, by name."""
         self._parts.update(parts)
 
-    def restore(self) -> bool:
-        """Restore all parts from the file. Return False if there is no state to resume from.
+    def restore(self, *names: str) -> bool:
+        """Restore these parts from the file, or all of them. Return False if there is no state to resume from.
 
         CheckpointError if a part does not fit, for example because another version of this package wrote the file.
         """
         if not self.has_state:
             return False
         for name, part in self._parts.items():
+            if names and name not in names:
+                continue
             mine = name + "/"
             try:
                 part.load_state({key.removeprefix(mine): a for key, a in self._arrays.items() if key.startswith(mine)})
@@ -117,7 +119,8 @@ class Checkpoint:
                 problem = f"expected the state of this version, found {str(error) or type(error).__name__}"
                 fault = Fault(name, problem, "remove the file to start again")
                 raise CheckpointError(str(self.path), [fault]) from error
-        self._arrays = {}
+        if not names:
+            self._arrays = {}
         return True
 
     def due(self) -> bool:

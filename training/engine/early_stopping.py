@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,13 +21,18 @@ MAX_HISTORY_POINTS = 500  # epochs of the history that an artifact records
 
 @dataclass(frozen=True)
 class EpochResult:
-    """The losses of an epoch. `validation_loss` is None without validation rows; `metric` if none is watched."""
+    """The losses of an epoch. `validation_loss` is None without validation rows; `metric` if none is watched.
+
+    `network` of `networks` is the network of an ensemble, from 1.
+    """
 
     number: int
     total_epochs: int
     loss: float
     validation_loss: float | None
     metric: float | None = None
+    network: int = field(default=1, kw_only=True)
+    networks: int = field(default=1, kw_only=True)
 
     @property
     def score(self) -> float:

@@ -29,13 +29,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.nn import Sequential
 from model_store.schema.signature import ClassificationOutput, RegressionOutput, Signature
 from training.encoded_rows import EncodedRows
 from training.evaluation.error_analysis import error_slices, target_units, worst_classified, worst_predicted
 from training.evaluation.importance import permutation_importance
 from training.evaluation.loss_metrics import SQUARED_ERROR, TargetLoss
 from training.evaluation.metrics import Weights, log_loss, log_probabilities
+from training.evaluation.predictor import Predictor
 from training.evaluation.threshold_curves import threshold_curves
 
 CALIBRATION_BINS = 10
@@ -68,7 +68,7 @@ class EvaluatedRows:
 
 
 def diagnose(
-    network: Sequential,
+    predictor: Predictor,
     signature: Signature,
     rows: EvaluatedRows,
     rng: np.random.Generator,
@@ -77,18 +77,19 @@ def diagnose(
     raw_values: bool = False,
     loss: TargetLoss = SQUARED_ERROR,
 ) -> dict[str, Any]:
-    """Return the diagnostics of a network.
+    """Return the diagnostics of the network that predicts the rows, or of the networks of an ensemble out of fold.
 
     loss: that of a regression, whose metric measures importance and slices if it has one of its own.
     row_budget: the number of rows that permutation importance may send through the network.
     raw_values: True if the points of a regression may be the values of rows.
     """
-    output, part = signature.output, rows
+    output, part, part_predictor = signature.output, rows, predictor
     if len(rows.y) > MAX_EVALUATION_ROWS:
-        part = rows.sample(np.sort(rng.permutation(len(rows.y))[:MAX_EVALUATION_ROWS]))
+        sample = np.sort(rng.permutation(len(rows.y))[:MAX_EVALUATION_ROWS])
+        part, part_predictor = rows.sample(sample), predictor.select(sample)
     diagnostics: dict[str, Any] = {}
     if isinstance(output, ClassificationOutput):
-        log_p = log_probabilities(network, part.x)
+        log_p = part_predictor.apply(log_probabilities, part.x)
         diagnostics["calibration"] = calibration(output.labels, part.y, log_p, part.weights)
         if len(output.labels) == 2:
             diagnostics |= threshold_curves(output.labels[1], part.y == 1, log_p[:, 1] - log_p[:, 0], part.weights)
@@ -105,7 +106,7 @@ def diagnose(
             measure, errors = loss.metric, loss.errors(part.y, output.decode(part.outputs))[:, 0]
         elif len(output.names) > 1:
             measure, errors = "relative_rmse", np.sqrt(((differences / units) ** 2).mean(axis=1))
-    found = permutation_importance(network, signature, rows.x, rows.y, rng, row_budget, rows.weights, loss)
+    found = permutation_importance(predictor, signature, rows.x, rows.y, rng, row_budget, rows.weights, loss)
     diagnostics["importance"] = found
     if found is not None and "grid" not in found:
         columns = {column.name: column for column in signature.inputs}

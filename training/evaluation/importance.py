@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.nn import Sequential
 from model_store.schema.signature import RegressionOutput, Signature
-from training.encoded_rows import EncodedRows
+from training.encoded_rows import EncodedRows, apply_in_pieces
 from training.evaluation.error_analysis import target_units
 from training.evaluation.loss_metrics import SQUARED_ERROR, TargetLoss
 from training.evaluation.metrics import Weights, finite_or_none, log_probabilities
+from training.evaluation.predictor import Predictor
 
 MAX_PARTS = 30  # columns whose importance is kept
 _MAX_ROWS, _MIN_ROWS = 2000, 100
@@ -34,7 +35,7 @@ class _FeatureGroup:
 
 
 def permutation_importance(
-    network: Sequential,
+    predictor: Predictor,
     signature: Signature,
     x: EncodedRows,
     y_true: NDArray[Any],
@@ -64,7 +65,7 @@ def permutation_importance(
     if own is not None and not own.any():
         return None
     effective = float(rows if own is None else own.sum() ** 2 / (own**2).sum())
-    measure, losses = _row_losses(network, signature, y_true[sample], own, loss)
+    measure, losses = _row_losses(predictor.select(sample), signature, y_true[sample], own, loss)
     shuffled: NDArray[Any] = np.array(x[sample])
     before = losses(shuffled)
     costs = []
@@ -117,14 +118,15 @@ def _range_name(name: str, run: NDArray[np.int64]) -> str:
 
 
 def _row_losses(
-    network: Sequential, signature: Signature, y_true: NDArray[Any], weights: Weights, loss: TargetLoss
+    predictor: Predictor, signature: Signature, y_true: NDArray[Any], weights: Weights, loss: TargetLoss
 ) -> tuple[str, Callable[[NDArray[Any]], NDArray[np.float64]]]:
     """Return the name of the measure, and a function from encoded rows to the loss of each."""
     output = signature.output
+    raw_outputs = partial(predictor.apply, apply_in_pieces)
     if isinstance(output, RegressionOutput) and loss.metric is not None:
         least = np.array([loss.least(values, weights) for values in y_true.T])
         least[~(np.isfinite(least) & (least > 0))] = 1.0
-        return loss.metric, lambda x: (loss.errors(y_true, output.decode(network(x))) / least).mean(axis=1)
+        return loss.metric, lambda x: (loss.errors(y_true, output.decode(raw_outputs(x))) / least).mean(axis=1)
     if isinstance(output, RegressionOutput):
         units = target_units(output, y_true)
         true = y_true / units
@@ -132,12 +134,12 @@ def _row_losses(
         variance[variance == 0] = 1.0
 
         def squared_errors(x: NDArray[Any]) -> NDArray[np.float64]:
-            errors: NDArray[np.float64] = ((output.decode(network(x)) / units - true) ** 2 / variance).mean(axis=1)
+            errors: NDArray[np.float64] = ((output.decode(raw_outputs(x)) / units - true) ** 2 / variance).mean(axis=1)
             return errors
 
         return "squared_error", squared_errors
     rows = np.arange(len(y_true))
-    return "log_loss", lambda x: -log_probabilities(network, x)[rows, y_true]
+    return "log_loss", lambda x: -predictor.apply(log_probabilities, x)[rows, y_true]
 
 
 def _mean(values: NDArray[np.float64], weights: Weights) -> float:

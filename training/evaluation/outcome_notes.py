@@ -11,6 +11,7 @@ from model_store.utils.values import list_names
 from training.config.defaults import default_patience
 from training.config.settings import TrainSection
 
+OUT_OF_FOLD_ROWS = "out-of-fold rows"  # of which the metrics of an ensemble without test rows are
 _OVERFIT_RATIO = 1.1  # of the last to the lowest validation loss; smaller ratios are noise
 _MIN_SUSPICIOUS_R2 = 0.995
 _MIN_RELIANCE = 0.01  # of the largest cost of a shuffled column
@@ -25,7 +26,7 @@ def find_outcome_notes(section: TrainSection, record: Mapping[str, Any]) -> list
     history, metrics = record["history"], record["metrics"]
     baseline, diagnostics = record["baseline"], record.get("diagnostics") or {}
     return [
-        *_describe_ensemble(record.get("ensemble")),
+        *_describe_ensemble(record.get("ensemble"), metrics),
         *_find_overfitting(section, history),
         *_find_unfinished_training(section, history),
         *_find_no_better_than_baseline(section, metrics, baseline, diagnostics),
@@ -35,17 +36,21 @@ def find_outcome_notes(section: TrainSection, record: Mapping[str, Any]) -> list
     ]
 
 
-def _describe_ensemble(ensemble: Mapping[str, Any] | None) -> list[str]:
+def _describe_ensemble(ensemble: Mapping[str, Any] | None, metrics: Mapping[str, Any]) -> list[str]:
     """Return how good the networks of an average are for the rows that they were not trained on."""
     if ensemble is None:
         return []
+    note = f"the model is the average of {ensemble['networks']} networks, each stopped on another part of the rows"
+    curve = "epochs and learning curve are those of the first one"
+    if metrics["of"] == OUT_OF_FOLD_ROWS:
+        return [
+            f"{note}; {curve}. The metrics are out of fold: each row is predicted by the network that was not trained "
+            "on it, but was stopped on it. The average is usually better"
+        ]
     found = ensemble["out_of_fold"]
     scores = [f"accuracy {format_score(found['accuracy'], 4)}"] if "accuracy" in found else []
     scores += [f"RMSE {format_number(row['rmse'], 4)} of {name}" for name, row in found.get("targets", {}).items()]
-    return [
-        f"the model is the average of {ensemble['networks']} networks, each validated on another part of the training "
-        f"rows ({list_names(scores, 4)} there); epochs and learning curve are those of the first one"
-    ]
+    return [f"{note} ({list_names(scores, 4)} there); {curve}"]
 
 
 def _find_overfitting(section: TrainSection, history: Sequence[Mapping[str, Any]]) -> list[str]:

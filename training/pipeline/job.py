@@ -29,19 +29,21 @@ from model_store.report.page import render
 from model_store.schema.signature import ClassificationOutput
 from training.config import toml_loader
 from training.config.schema import validate
-from training.encoded_rows import apply_in_pieces
+from training.encoded_rows import EncodedRows, apply_in_pieces
 from training.engine.checkpoint import Checkpoint
 from training.engine.early_stopping import EpochCallback
 from training.engine.loop import DivergedError
 from training.errors import JobError
 from training.evaluation import metrics
 from training.evaluation.diagnostics import EvaluatedRows, diagnose
-from training.evaluation.outcome_notes import find_outcome_notes
+from training.evaluation.outcome_notes import OUT_OF_FOLD_ROWS, find_outcome_notes
+from training.evaluation.predictor import Predictor
 from training.pipeline.golden_rows import make_golden
 from training.pipeline.linear_model import fit_linear_model
-from training.pipeline.network_training import train_ensemble, train_network
+from training.pipeline.network_training import TrainedNetwork, train_ensemble, train_network
 from training.pipeline.preparation import Job, PreparedJob, make_generators, prepare
 
+TRAINING_ROWS = "training rows"  # what the metrics are measured of, optimistically
 _MIN_DIAGNOSTIC_ROWS, _MAX_DIAGNOSTIC_ROWS = 40_000, 200_000  # that the diagnostics send through the network
 
 __all__ = [
@@ -56,6 +58,16 @@ __all__ = [
     "run",
     "train_and_evaluate",
 ]
+
+
+@dataclass(frozen=True)
+class _EvaluatedRows:
+    """The rows that the metrics are measured `of`: their indices, encoded, and the network that predicts each."""
+
+    of: str
+    rows: NDArray[np.int64]
+    x: EncodedRows
+    predictor: Predictor
 
 
 @dataclass(frozen=True)
@@ -86,11 +98,15 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Job:
 
 
 def from_dict(content: Mapping[str, Any], folder: Path, source: str = "job") -> Job:
-    """Return the job of a job file's content. JobError lists all faults."""
+    """Return the job of a job file's content. JobError lists all faults.
+
+    A job without `[network]` and `[train]`, or with a seed or threads alone, uses the recipe for its table.
+    """
     settings = validate(content)
     if isinstance(settings, list):
         raise JobError(source, settings)
-    return Job(settings, folder, source)
+    uses_recipe = "network" not in content and set(content.get("train", {})) <= {"seed", "threads"}
+    return Job(settings, folder, source, uses_recipe)
 
 
 def train_and_evaluate(
@@ -110,16 +126,17 @@ def train_and_evaluate(
         if settings.train.ensemble is None:
             trained = train_network(prepared, on_epoch, checkpoint)
         else:
-            trained = train_ensemble(prepared, settings.train.ensemble, on_epoch)
+            trained = train_ensemble(prepared, settings.train.ensemble, on_epoch, checkpoint)
         network = trained.network
-        rows = prepared.split.evaluation_rows
-        outputs = apply_in_pieces(network, prepared.x_evaluation)
+        evaluated = _evaluated_rows(prepared, trained)
+        rows, x = evaluated.rows, evaluated.x
+        outputs = evaluated.predictor.apply(apply_in_pieces, x)
         if not np.isfinite(outputs).all():
             raise DivergedError(trained.best_epoch, trained.steps, math.nan)
-        of = "test rows" if len(prepared.split.test) else "training rows"
         targets, output, stream = prepared.dataset.targets, prepared.signature.output, prepared.stream
         loss = prepared.target_loss
         weights, weight_column = prepared.weights(rows), settings.data.weight
+        of = evaluated.of
         found = {"rows": len(rows), "of": of, **metrics.evaluate(output, targets[rows], outputs, weights, loss)}
         if loss.name == "pinball":
             found["quantile"] = loss.level
@@ -129,18 +146,18 @@ def train_and_evaluate(
         learned_weights = prepared.weights(prepared.split.training) if stream is None else prepared.baseline_weights
         baseline = metrics.evaluate_baseline(output, targets[rows], learned, weights, learned_weights, loss)
         charts: dict[str, Any] = {}
-        if len(prepared.split.test) and weights is None:  # rows are compared in pairs as if all counted alike
+        if evaluated.of != TRAINING_ROWS and weights is None:  # rows are compared in pairs as if all counted alike
             digest = prepared.dataset.rows_digest(rows)
             charts["held_out"] = metrics.row_results(output, targets[rows], outputs, digest).as_json()
         linear: dict[str, Any] | None = None
         if diagnostics:
-            linear = _evaluate_linear_model(prepared, targets[rows])
+            linear = _evaluate_linear_model(prepared, trained, evaluated)
             trained_rows = prepared.sizes["training"] * trained.epochs
             charts["diagnostics"] = diagnose(
-                network,
+                evaluated.predictor,
                 prepared.signature,
                 EvaluatedRows(
-                    prepared.x_evaluation,
+                    x,
                     targets[rows],
                     outputs,
                     {name: values[rows] for name, values in prepared.dataset.inputs.items()},
@@ -156,7 +173,7 @@ def train_and_evaluate(
             settings.model.examples,
             network,
             prepared.signature,
-            lambda count: Golden(prepared.instances(rows[:count]), outputs[:count]),
+            lambda count: Golden(prepared.instances(rows[:count]), apply_in_pieces(network, x[:count])),
             make_generators(settings)[4],
         )
         if golden is not None and not np.isfinite(golden.outputs).all():
@@ -203,18 +220,37 @@ def add_report(outcome: Outcome, store: Store) -> Outcome:
         raise StoreError(f"{reference} is published, but not its report: {error}") from error
 
 
-def _evaluate_linear_model(prepared: PreparedJob, y_true: NDArray[Any]) -> dict[str, Any] | None:
-    """Return the main metrics of a linear model on the evaluated rows; None if there is none."""
-    output = prepared.signature.output
-    network = fit_linear_model(prepared, make_generators(prepared.job.settings)[5])
-    if network is None:
+def _evaluated_rows(prepared: PreparedJob, trained: TrainedNetwork) -> _EvaluatedRows:
+    """Return the test rows; without any, those that an ensemble predicts out of fold, or the training rows."""
+    everything, networks = prepared.split.evaluation_rows, Predictor([trained.network])
+    if len(prepared.split.test):
+        return _EvaluatedRows("test rows", everything, prepared.x_evaluation, networks)
+    if trained.out_of_fold is None:
+        return _EvaluatedRows(TRAINING_ROWS, everything, prepared.x_evaluation, networks)
+    rows = trained.out_of_fold.rows
+    x = prepared.x_evaluation if len(rows) == len(everything) else prepared.encode_rows(rows)
+    return _EvaluatedRows(OUT_OF_FOLD_ROWS, rows, x, trained.out_of_fold.predictor)
+
+
+def _evaluate_linear_model(
+    prepared: PreparedJob, trained: TrainedNetwork, evaluated: _EvaluatedRows
+) -> dict[str, Any] | None:
+    """Return the main metrics of a linear model on the evaluated rows; None if there is none.
+
+    Of an ensemble it has the rows of the first network; out of fold, there is one for each network.
+    """
+    jobs = [replace(prepared, split=split) for split in trained.splits[: len(evaluated.predictor.networks)]]
+    linear = [fit_linear_model(job, make_generators(job.job.settings)[5]) for job in jobs or [prepared]]
+    networks = [network for network in linear if network is not None]
+    if len(networks) < len(linear):
         return None
-    outputs = apply_in_pieces(network, prepared.x_evaluation)
+    predictor, y_true = replace(evaluated.predictor, networks=networks), prepared.dataset.targets[evaluated.rows]
+    outputs = predictor.apply(apply_in_pieces, evaluated.x)
     if not np.isfinite(outputs).all():
         return None
-    weights = prepared.weights(prepared.split.evaluation_rows)
+    output, weights = prepared.signature.output, prepared.weights(evaluated.rows)
     found = metrics.evaluate(output, y_true, outputs, weights, prepared.target_loss)
     if not isinstance(output, ClassificationOutput):
         return found
-    loss = metrics.log_loss(metrics.log_probabilities(network, prepared.x_evaluation), y_true, weights)
+    loss = metrics.log_loss(predictor.apply(metrics.log_probabilities, evaluated.x), y_true, weights)
     return {"accuracy": found["accuracy"], "log_loss": loss}

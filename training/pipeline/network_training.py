@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from model_store.nn import Average, Sequential
+from model_store.nn import Array, Average, Sequential, build
 from training.data.splitting import Fold, Split
 from training.encoded_rows import apply_in_pieces, hold_features
 from training.engine.batch_checks import SingleRowBatchWarning
-from training.engine.checkpoint import Checkpoint
+from training.engine.checkpoint import Checkpoint, json_from_array, json_to_array
 from training.engine.early_stopping import EarlyStopping, EpochCallback
 from training.engine.loop import DivergedError, train
 from training.evaluation import metrics
+from training.evaluation.predictor import Predictor
 from training.network.post_training import hold_constant_features, set_output_range
 from training.pipeline import factories
 from training.pipeline.preparation import PreparedJob, make_generators
@@ -32,10 +35,19 @@ _FOLDS_KEY, _MEMBERS_KEY = 6, 7  # of the generators of an ensemble, after those
 
 
 @dataclass(frozen=True)
-class TrainedNetwork:
-    """A network with the weights of its best epoch, and its training. `ensemble` describes the networks of an average.
+class OutOfFold:
+    """The rows that the networks of an ensemble were not trained on, ascending, and which network predicts which."""
 
-    `history` (see `EarlyStopping.history_points`), `epochs` and `best_epoch` are those of an ensemble's first network.
+    rows: NDArray[np.int64]
+    predictor: Predictor
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """A network with the weights of its best epoch, and its training.
+
+    `ensemble` describes the networks of an average, `splits` are those of their rows. `history` (see
+    `EarlyStopping.history_points`), `epochs` and `best_epoch` are then those of the first network.
     """
 
     network: Sequential
@@ -44,43 +56,94 @@ class TrainedNetwork:
     history: list[dict[str, Any]]
     steps: int  # per epoch
     ensemble: dict[str, Any] | None = None
+    splits: Sequence[Split] = ()
+    out_of_fold: OutOfFold | None = None
 
 
-def train_ensemble(prepared: PreparedJob, count: int, on_epoch: EpochCallback | None = None) -> TrainedNetwork:
+def train_ensemble(
+    prepared: PreparedJob, count: int, on_epoch: EpochCallback | None = None, checkpoint: Checkpoint | None = None
+) -> TrainedNetwork:
     """Train `count` networks, each with another fold of the training rows for validation, and return their average.
 
     Each row is validated once: the metrics `out_of_fold` are those of the networks for rows that they were not trained
-    on, although early stopping has seen them.
+    on, although early stopping has seen them. `on_epoch` gets the epochs of all networks. A checkpoint holds the
+    networks that are finished, and the training of the next one.
     """
-    rows, seed = prepared.split.training, prepared.job.settings.train.seed
-    trained: list[TrainedNetwork] = []
-    outputs: list[Any] = []
-    validated: list[Any] = []
-    for number in range(1, count + 1):
-        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_FOLDS_KEY,)))
-        parts = split_part(prepared.dataset, rows, prepared.job.settings.split, rng, Fold(number, count))
-        member_seed = int(np.random.SeedSequence(seed, spawn_key=(_MEMBERS_KEY, number)).generate_state(1)[0])
-        settings = prepared.job.settings
-        settings = replace(settings, train=replace(settings.train, seed=member_seed))
-        split = Split(parts.training, parts.test, prepared.split.test)
-        member = replace(prepared, job=replace(prepared.job, settings=settings), split=split)
-        trained.append(train_network(member, on_epoch))
-        outputs.append(apply_in_pieces(trained[-1].network, member.x_validation))
-        validated.append(split.validation)
-        if not np.isfinite(outputs[-1]).all():
-            raise DivergedError(trained[-1].best_epoch, trained[-1].steps, math.nan)
-    targets = prepared.dataset.targets[np.concatenate(validated)]
-    weights = prepared.weights(np.concatenate(validated))
-    output, loss = prepared.signature.output, prepared.target_loss
-    found = metrics.evaluate(output, targets, np.concatenate(outputs), weights, loss)
+    finished = FinishedNetworks()
+    if checkpoint is not None:
+        checkpoint.register(ensemble=finished)
+        checkpoint.restore("ensemble")
+    members = [_member(prepared, number, count) for number in range(1, count + 1)]
+    with nullcontext() if checkpoint is None else checkpoint.stop_on_signals():
+        for number, member in list(enumerate(members, 1))[len(finished.networks) :]:
+            one = train_network(member, _numbered(on_epoch, number, count), checkpoint)
+            finished.networks.append(one)
+    trained = finished.networks
+    out_of_fold = _out_of_fold([member.split for member in members], [one.network for one in trained])
+    outputs = out_of_fold.predictor.apply(apply_in_pieces, prepared.encode_rows(out_of_fold.rows))
+    if not np.isfinite(outputs).all():
+        raise DivergedError(trained[0].best_epoch, trained[0].steps, math.nan)
+    targets, weights = prepared.dataset.targets[out_of_fold.rows], prepared.weights(out_of_fold.rows)
+    found = metrics.evaluate(prepared.signature.output, targets, outputs, weights, prepared.target_loss)
     described = {
         "networks": count,
         "epochs": [one.epochs for one in trained],
         "best_epochs": [one.best_epoch for one in trained],
         "out_of_fold": {"rows": len(targets), **_headline(found)},
     }
-    network = Sequential([Average([one.network for one in trained])])
-    return replace(trained[0], network=network, ensemble=described)
+    return replace(
+        trained[0],
+        network=Sequential([Average([one.network for one in trained])]),
+        ensemble=described,
+        splits=[member.split for member in members],
+        out_of_fold=out_of_fold,
+    )
+
+
+class FinishedNetworks:
+    """The networks of an ensemble that are finished, as a part of a checkpoint."""
+
+    def __init__(self) -> None:
+        self.networks: list[TrainedNetwork] = []
+
+    def state(self) -> dict[str, Array]:
+        described = [
+            [one.network.config(), str(one.network.dtype), one.epochs, one.best_epoch, one.history, one.steps]
+            for one in self.networks
+        ]
+        arrays = {f"{i}/{name}": a for i, one in enumerate(self.networks) for name, a in one.network.arrays().items()}
+        return {"networks": json_to_array(described), **arrays}
+
+    def load_state(self, state: Mapping[str, Array]) -> None:
+        self.networks = []
+        for i, (config, dtype, *values) in enumerate(json_from_array(state["networks"])):
+            own = f"{i}/"
+            arrays = {name.removeprefix(own): array for name, array in state.items() if name.startswith(own)}
+            self.networks.append(TrainedNetwork(build(config, np.dtype(dtype), arrays=arrays), *values))
+
+
+def _numbered(on_epoch: EpochCallback | None, number: int, count: int) -> EpochCallback | None:
+    if on_epoch is None:
+        return None
+    return lambda epoch: on_epoch(replace(epoch, network=number, networks=count))
+
+
+def _member(prepared: PreparedJob, number: int, count: int) -> PreparedJob:
+    """Return the job of one network of an ensemble: with its own seed, and its fold as validation rows."""
+    settings, seed = prepared.job.settings, prepared.job.settings.train.seed
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_FOLDS_KEY,)))
+    parts = split_part(prepared.dataset, prepared.split.training, settings.split, rng, Fold(number, count))
+    member_seed = int(np.random.SeedSequence(seed, spawn_key=(_MEMBERS_KEY, number)).generate_state(1)[0])
+    settings = replace(settings, train=replace(settings.train, seed=member_seed))
+    split = Split(parts.training, parts.test, prepared.split.test)
+    return replace(prepared, job=replace(prepared.job, settings=settings), split=split)
+
+
+def _out_of_fold(splits: Sequence[Split], networks: Sequence[Sequential]) -> OutOfFold:
+    rows = np.concatenate([split.validation for split in splits])
+    of_row = np.repeat(np.arange(len(splits)), [len(split.validation) for split in splits])
+    order = np.argsort(rows)
+    return OutOfFold(rows[order], Predictor(networks, of_row[order]))
 
 
 def _headline(found: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,11 @@ from numpy.typing import NDArray
 
 from model_store.errors import Fault, InputError
 from model_store.schema.signature import Signature
+from model_store.tables.formats import is_table
+from training.config.recipe import recommend
+from training.config.schema import NetworkSchema
 from training.config.settings import JobSettings
+from training.config.train_schema import TrainSchema
 from training.data import loading
 from training.data.data_checks import (
     count_missing,
@@ -49,11 +54,15 @@ _ENCODED_BLOCK_ROWS = 4096  # rows encoded at a time, in float64
 
 @dataclass(frozen=True)
 class Job:
-    """The settings of a job file, and the folder that its paths are relative to. `source` names it in messages."""
+    """The settings of a job file, and the folder that its paths are relative to. `source` names it in messages.
+
+    uses_recipe: `prepare` fills in the network and the training that `train init` writes for the table.
+    """
 
     settings: JobSettings
     folder: Path
     source: str = "job"
+    uses_recipe: bool = False
 
 
 @dataclass(frozen=True)
@@ -226,7 +235,7 @@ def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> 
     rng, shares = _split_generator(settings, fold), settings.split
     stream: StreamedDataset | None = None
     split_notes: list[str] = []
-    _check_ensemble(job, fold)
+    _check_ensemble(job)
     if is_streamed(settings.data, job.folder):
         _check_streamable(job, fold)
         stream, split_notes = _read_stream(job, rng, fold)
@@ -235,6 +244,7 @@ def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> 
         learned, learned_targets = {name: sample[name] for name in rows.inputs}, stream.targets(sample)
     else:
         rows = rows or _load_rows(job, fold)
+        settings = _fill_in_recipe(job, rows)
         parts, split_notes = split_rows(rows, shares, rng, fold)
         if settings.train.ensemble is not None:  # which divides these rows itself
             parts = Split(np.sort(np.concatenate([parts.training, parts.validation])), _NO_ROWS, parts.test)
@@ -293,16 +303,26 @@ def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> 
     return prepared
 
 
-def _check_ensemble(job: Job, fold: Fold | None) -> None:
+def _fill_in_recipe(job: Job, rows: Dataset) -> JobSettings:
+    """Return the settings of a job, with a network and a training for its table if it has none."""
+    settings = job.settings
+    if not job.uses_recipe or settings.data.path is None or not is_table(settings.data.path):
+        return settings
+    count = len(rows) - (rows.test_file.rows if rows.test_file else 0)
+    sections = tomllib.loads(recommend(count, len(rows.inputs), classes=bool(rows.labels), fast=False))
+    train = {**sections["train"], "seed": settings.train.seed, "threads": settings.train.threads}
+    if settings.split.by == "time":
+        train.pop("ensemble", None)
+    return replace(settings, network=NetworkSchema().load(sections["network"]), train=TrainSchema().load(train))
+
+
+def _check_ensemble(job: Job) -> None:
     settings = job.settings
     if settings.train.ensemble is None:
         return
     faults = []
     if is_streamed(settings.data, job.folder):
         faults.append(Fault("train.ensemble", "needs the rows in memory, found a stream", "remove it"))
-    if fold is None and not settings.split.test and settings.split.test_file is None:
-        problem = "expected test rows for an ensemble, as every other row trains one of its networks, found 0"
-        faults.append(Fault("split.test", problem, "write a fraction such as 0.2, or remove train.ensemble"))
     if settings.split.by == "time":
         problem = "the networks of an ensemble would be validated on rows before those that they train on"
         faults.append(Fault("train.ensemble", problem, "remove it, or split by group"))

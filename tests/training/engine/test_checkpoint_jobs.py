@@ -98,14 +98,16 @@ def published(job_file: Path, store: str) -> bytes:
     return (job_file.parent / store / "flowers" / "1.npz").read_bytes()
 
 
-@pytest.fixture(params=["memory", "stream"])
+@pytest.fixture(params=["memory", "stream", "ensemble"])
 def long_job(request: pytest.FixtureRequest, job_file: Path) -> Path:
-    """A job of a second or more, and its model in the store `whole`. A stream of three blocks, or rows in memory."""
+    """A job of a second or more, and its model in the store `whole`: rows in memory, three blocks, or an ensemble."""
     content = job_file.read_text()
     if request.param == "stream":
         (job_file.parent / "flowers.csv").write_text(flowers(220_000))
         content = content.replace("epochs = 3", "epochs = 60\nbatch_size = 128")
         content = content.replace('target = "kind"', 'target = "kind"\nstream = true')
+    elif request.param == "ensemble":
+        content = content.replace("epochs = 3", "epochs = 1000\nbatch_size = 5\nensemble = 3")
     else:
         content = content.replace("epochs = 3", "epochs = 3000\nbatch_size = 5")
     job_file.write_text(content)

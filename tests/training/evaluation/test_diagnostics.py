@@ -22,6 +22,7 @@ from tests.training.evaluation.networks import last, line
 from tests.training.streams import job, table
 from training.engine.early_stopping import EarlyStopping
 from training.evaluation import diagnostics, metrics
+from training.evaluation.predictor import Predictor
 from training.losses import BinaryCrossEntropy, CrossEntropy
 from training.pipeline.job import prepare, train_and_evaluate
 
@@ -64,7 +65,9 @@ def test_one_mistake_in_a_thousand_rows_costs_its_logit() -> None:
     """1,000 rows of logit 9 with one mistake of logit -110, whose float32 probability is 0: 0.110, not 0.708."""
     network, x = last([[0, 9]] * 999 + [[0, -110]], Softmax())
     signature = Signature((NumberColumn("a"), NumberColumn("b")), ClassificationOutput("kind", ("no", "yes")))
-    found = diagnostics.diagnose(network, signature, evaluated(network, x, np.ones(1000, np.int64)), RNG(0), 1000)
+    found = diagnostics.diagnose(
+        Predictor([network]), signature, evaluated(network, x, np.ones(1000, np.int64)), RNG(0), 1000
+    )
     assert found["calibration"]["log_loss"] == pytest.approx((999 * math.log1p(math.exp(-9)) + 110) / 1000, rel=1e-12)
 
 
@@ -72,7 +75,9 @@ def test_the_roc_area_orders_rows_whose_probability_is_rounded_to_1() -> None:
     network, x = last([[20], [25], [30], [35]], Sigmoid())
     assert (network(x) == 1).all()
     signature = Signature((NumberColumn("a"),), ClassificationOutput("kind", ("no", "yes")))
-    found = diagnostics.diagnose(network, signature, evaluated(network, x, np.array([0, 0, 1, 1])), RNG(0), 1000)
+    found = diagnostics.diagnose(
+        Predictor([network]), signature, evaluated(network, x, np.array([0, 0, 1, 1])), RNG(0), 1000
+    )
     assert found["roc"]["area"] == 1
 
 
@@ -198,10 +203,14 @@ def test_with_many_classes_mistakes_are_kept_and_the_matrix_is_not() -> None:
 def test_diagnostics_of_many_rows_use_a_sample_and_record_its_size() -> None:
     x = RNG(0).standard_normal((150_000, 1)).astype(np.float32)
     signature = Signature((NumberColumn("a"),), RegressionOutput(("y",), (0.0,), (1.0,)))
-    found = diagnostics.diagnose(line(1), signature, evaluated(line(1), x, x.astype(np.float64)), RNG(0), 1000)
+    found = diagnostics.diagnose(
+        Predictor([line(1)]), signature, evaluated(line(1), x, x.astype(np.float64)), RNG(0), 1000
+    )
     assert found["residuals"]["targets"]["y"]["rows"] == 100_000
     assert (found["importance"]["rows"], found["importance"]["repeats"]) == (200, 5)
     classes = Signature((NumberColumn("a"),), ClassificationOutput("kind", ("no", "yes")))
-    found = diagnostics.diagnose(line(1), classes, evaluated(line(1), x, (x[:, 0] > 0).astype(np.int64)), RNG(0), 1000)
+    found = diagnostics.diagnose(
+        Predictor([line(1)]), classes, evaluated(line(1), x, (x[:, 0] > 0).astype(np.int64)), RNG(0), 1000
+    )
     assert found["calibration"]["rows"] == 100_000
     assert sum(part["rows"] for part in found["calibration"]["bins"]) == 100_000

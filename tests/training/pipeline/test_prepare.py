@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.training.tables import job, refusal, rows
+from training.cli.scaffold import draft_job
 from training.errors import DataError
 from training.pipeline.job import PreparedJob, from_dict, load, prepare, train_and_evaluate
 
@@ -354,3 +356,35 @@ def test_numbers_that_many_rows_lack_get_an_indicator(tmp_path: Path, stream: bo
     train_and_evaluate(prepared)
     off = prepare(job(tmp_path, table, data={"stream": stream}))
     assert [column.width for column in off.signature.inputs] == [1, 1]
+
+
+def recipe_table(count: int) -> str:
+    return "x,z,when,y\n" + "".join(
+        f"{i % 17},{i % 5},2024-{1 + i % 12:02}-01,{i % 23 + i % 17}\n" for i in range(count)
+    )
+
+
+@pytest.mark.parametrize("count", [30, 200])
+def test_a_job_without_network_and_training_is_prepared_as_train_init_writes_it(tmp_path: Path, count: int) -> None:
+    (tmp_path / "t.csv").write_text(recipe_table(count), encoding="utf-8")
+    written = tomllib.loads(draft_job(tmp_path / "t.csv", "y", tmp_path / "t.toml").text)
+    written["train"] |= {"seed": 3}
+    sections = ("model", "data", "split")
+    bare = {name: written[name] for name in sections} | {"train": {"seed": 3}}
+    expected = prepare(from_dict(written, tmp_path))
+    found = prepare(from_dict(bare, tmp_path))
+    assert found.job.settings == expected.job.settings
+    assert (found.job.settings.train.ensemble is None) == (count == 30)
+    again = prepare(from_dict(found.identity["job"], tmp_path))
+    assert again.job.settings == found.job.settings
+
+
+def test_the_recipe_has_no_ensemble_for_rows_by_time_and_is_not_for_jobs_with_a_network(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "t.csv").write_text(recipe_table(200), encoding="utf-8")
+    content: dict[str, Any] = {"model": {"name": "m"}, "data": {"path": "t.csv", "target": "y"}}
+    by_time = prepare(from_dict({**content, "split": {"by": "time", "column": "when"}}, tmp_path)).job.settings
+    assert (by_time.train.optimizer, by_time.train.ensemble) == ("adamw", None)
+    plain = prepare(from_dict({**content, "network": {"layers": [4, "tanh"]}}, tmp_path)).job.settings
+    assert (plain.train.optimizer, plain.network.parametrization) == ("sgd", None)
