@@ -209,7 +209,7 @@ def _are_json_lines(start: bytes) -> bool:
     line, _, rest = start.partition(b"\n")
     try:
         return bool(rest.strip()) and isinstance(json.loads(line), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 
 from model_store.artifact.model import Model
 from model_store.artifact.receipt import FIELD_TYPES, hash_predictions
@@ -20,6 +18,7 @@ from model_store.errors import ArtifactError, Fault, InputError
 from model_store.registry.store import open_store
 from model_store.schema import row_parser
 from model_store.schema.row_parser import Header
+from model_store.utils.npy import read_npy
 
 _GET_RECEIPT = "request one with POST /predict?receipt=true"
 
@@ -82,7 +81,7 @@ def _predict(model: Model, data: bytes, name: str, header: Header | None, top_k:
     """Return the predictions for a request body in any format that the service accepts."""
     try:
         if data.startswith(b"\x93NUMPY"):
-            return model.predict(np.load(io.BytesIO(data), allow_pickle=False).tolist(), top_k)
+            return model.predict(_read_rows(data), top_k)
         if data.lstrip()[:1] == b"{":
             return model.predict(
                 row_parser.parse_strict_json(row_parser.decode_utf8(data, name), name)["instances"], top_k
@@ -91,3 +90,11 @@ def _predict(model: Model, data: bytes, name: str, header: Header | None, top_k:
         fix = "give the body of a request to /predict, uncompressed"
         raise InputError([Fault(name, f"expected rows in JSON, CSV or .npy, found an error: {e}", fix)]) from e
     return model.predict(row_parser.open_csv(data, name, model.signature, header).read().rows, top_k)
+
+
+def _read_rows(data: bytes) -> list[Any]:
+    """Return the rows of an .npy body. ValueError if it is no array of numbers."""
+    array = read_npy(data)
+    if not array.ndim or array.dtype.kind not in "biuf":
+        raise ValueError(f"expected rows of numbers, found {array.dtype} of shape {array.shape}")
+    return list(array.tolist())

@@ -270,7 +270,8 @@ def parse_strict_json(text: str, location: str) -> Any:
         parsed = json.loads(text)
     except ValueError as e:
         fix = "write valid JSON: text in double quotes, true, false, null, and finite numbers"
-        raise InputError([Fault(location, f"expected JSON, found an error: {e}", fix)]) from e
+        problem = str(e).partition("; use sys.")[0]  # how a programmer allows integers of thousands of digits
+        raise InputError([Fault(location, f"expected JSON, found an error: {problem}", fix)]) from e
     except RecursionError as e:
         raise InputError([Fault(location, "expected JSON, found it nested too deeply", "send flat rows")]) from e
     body = text.encode("utf-8", "surrogatepass")

@@ -5,18 +5,13 @@ Whether the first line of CSV is a header is decided in model_store/schema/row_p
 
 from __future__ import annotations
 
-import math
 from email.message import Message
 from email.utils import collapse_rfc2231_value
-from io import BytesIO
-
-import numpy as np
-from numpy.lib import format as npy_format
 
 from model_store.errors import Fault, InputError
-from model_store.nn import Array
 from model_store.schema import row_parser
 from model_store.schema.row_parser import Header, RowBatch
+from model_store.utils.npy import read_npy
 from model_store.utils.values import describe_value, list_names
 from service.http.request_body import bad_request, check_value_count
 from service.protocols import tensors
@@ -26,8 +21,6 @@ from service.validation.row_limits import TooManyRowsError
 
 CSV, NPY = "text/csv", "application/x-npy"
 MEDIA_TYPES = (CSV, NPY)
-# Version 3.0 is for names of fields that are not Latin-1: no array of numbers has them.
-_READ_NPY_HEADER = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
 _MAX_CONTENT_TYPE_CHARACTERS = 1000
 _HEADERS: dict[str, Header] = {"present": "present", "absent": "absent"}
 
@@ -76,7 +69,7 @@ def encode_npy(body: bytes, served: LoadedVersion, max_rows: int) -> EncodedRows
         names = list_names(served.model.signature.names)
         raise InputError([Fault("body", f"expected the columns {names}, found one array", "send JSON or CSV")])
     try:
-        array = _read_npy(body)
+        array = read_npy(body)
     except MemoryError:
         raise  # the body may be valid: 500
     except Exception as e:  # a malformed header raises many types of exception
@@ -87,23 +80,3 @@ def encode_npy(body: bytes, served: LoadedVersion, max_rows: int) -> EncodedRows
         )
     arrays = {tensor.name: array.astype(array.dtype.newbyteorder("<"))}
     return tensors.encode(served.model, arrays, max_rows)
-
-
-def _read_npy(body: bytes) -> Array:
-    """Return the array of an .npy file, which shares the memory of `body`.
-
-    `numpy.load` and `read_array` allocate the size that the header claims, so a small invalid file would be a
-    MemoryError; `numpy.load` would also read every entry of a ZIP archive.
-    """
-    file = BytesIO(body)
-    version = npy_format.read_magic(file)
-    if version not in _READ_NPY_HEADER:
-        raise ValueError(f"expected version 1.0 or 2.0, found {version[0]}.{version[1]}")
-    try:
-        shape, fortran_order, dtype = _READ_NPY_HEADER[version](file)
-    except MemoryError as e:  # of Python's parser: a header has 10,000 characters at most
-        raise ValueError("expected a header, found one that is nested too deeply") from e
-    if min(shape, default=0) < 0:
-        raise ValueError(f"expected a shape without negative sizes, found {shape}")
-    array = np.frombuffer(body, dtype, math.prod(shape), file.tell())
-    return array.reshape(shape, order="F" if fortran_order else "C")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from typing import Any
 
 import click
+
+from training.config.toml_loader import MAX_DEPTH, TomlError, parse_toml
 
 
 class OverrideType(click.ParamType[tuple[str, Any]]):
@@ -20,9 +21,11 @@ class OverrideType(click.ParamType[tuple[str, Any]]):
             self.fail(f"expected section.key=value, such as train.epochs=5; found {value!r}", param, ctx)
         if not text:
             return location.strip(), None
+        if location.count(".") > MAX_DEPTH:
+            self.fail(f"expected section.key=value, found a key of {location.count('.') + 1} parts", param, ctx)
         try:
-            parsed = tomllib.loads(f"value = {text}")
-        except tomllib.TOMLDecodeError:
+            parsed = parse_toml(f"value = {text}")
+        except TomlError:
             parsed = {}
         return location.strip(), parsed["value"] if parsed.keys() == {"value"} else text
 

@@ -13,6 +13,13 @@ from model_store.tables.formats import is_table
 from model_store.utils.regular_file import open_regular
 from training.errors import JobError
 
+MAX_BYTES = 8 << 20  # the names and kinds of 100,000 columns take some megabytes
+MAX_DEPTH = 32  # of tables and lists in each other; jobs have five
+_MAX_KEY_WORK = 30_000_000  # tomllib's time grows with the square of the parts of a key; this is about 2 s
+_DOTTED = re.compile(r"[^\s=,\[\]{}]+")
+_QUOTED_PART = re.compile(r"""\.(?=["'])|(?<=["'])\.""")
+_LONG_INTEGER = re.compile(r"[0-9_]{4301,}")
+
 
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a job file in UTF-8, with a byte order mark or not. JobError if it cannot be read or is not TOML."""
@@ -24,12 +31,17 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise JobError(str(path), [Fault("", "expected a job file in TOML, found arrays", fix)])
     try:
         with open_regular(path) as file:
-            content = file.read()
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            fault = Fault(
+                "", f"expected at most {MAX_BYTES >> 20} MiB, found more", "leave out columns, or check the path"
+            )
+            raise JobError(str(path), [fault])
         if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) or b"\0" in content[:4]:
             fault = Fault("", "expected text in UTF-8, found UTF-16", "save the file as UTF-8")
             raise JobError(str(path), [fault])
         text = content.decode("utf-8-sig")
-        return tomllib.loads(text)
+        return parse_toml(text)
     except FileNotFoundError as error:
         neighbours = [entry.name for entry in path.parent.glob("*.toml")] if path.parent.is_dir() else []
         fix = did_you_mean(path.name, neighbours) or "check the path; train init writes a job file for a table"
@@ -41,8 +53,69 @@ def read_toml(path: Path) -> dict[str, Any]:
         line = error.object[: error.start].count(b"\n") + 1
         fault = Fault(f"line {line}", "expected text in UTF-8", "save the file as UTF-8")
         raise JobError(str(path), [fault]) from error
+    except TomlError as error:
+        raise JobError(str(path), [error.fault]) from error
+
+
+class TomlError(ValueError):
+    """A text that is not TOML, or more than a job needs; `fault` says where and why."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(str(fault))
+        self.fault = fault
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Parse TOML in bounded time. TomlError if it is invalid or nested too deeply, or a key has too many parts."""
+    _check_keys(text)
+    try:
+        found = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise JobError(str(path), [_syntax_fault(str(error), text)]) from error
+        raise TomlError(_syntax_fault(str(error), text)) from error
+    except RecursionError as error:
+        most = max(text.split("\n"), key=lambda line: line.count("[") + line.count("{"))
+        raise TomlError(_depth_fault(f"line {_line_number(text, text.index(most))}")) from error
+    except ValueError as error:  # of Python, for an integer of too many digits
+        digits = _LONG_INTEGER.search(text)
+        location = f"line {_line_number(text, digits.start())}" if digits else ""
+        fault = Fault(location, "expected an integer of at most 64 bits, found a longer one", "write fewer digits")
+        raise TomlError(fault) from error
+    level: list[tuple[str, Any]] = list(found.items())
+    for _ in range(MAX_DEPTH):
+        level = [
+            (key, child)
+            for key, value in level
+            if isinstance(value, (dict, list))
+            for child in (value.values() if isinstance(value, dict) else value)
+        ]
+    if level:
+        raise TomlError(_depth_fault(level[0][0]))
+    return found
+
+
+def _check_keys(text: str) -> None:
+    """Raise TomlError for keys of so many parts that tomllib would need more than about 2 s.
+
+    A key is on one line. Each of its dots is beside another part without quotes, or beside a quote.
+    """
+    work = 0
+    for number, line in enumerate(text.split("\n"), 1):
+        if "." not in line:
+            continue
+        line = line.translate({ord(" "): None, ord("\t"): None})
+        counts = (token.count(".") for token in _DOTTED.findall(line))
+        work += (sum(count for count in counts if count > 1) + len(_QUOTED_PART.findall(line))) ** 2
+        if work > _MAX_KEY_WORK:
+            problem = "expected keys of few parts, such as train.epochs, found too many dots"
+            raise TomlError(Fault(f"line {number}", problem, "remove the key, or write a list in several lines"))
+
+
+def _depth_fault(location: str) -> Fault:
+    return Fault(location, f"expected at most {MAX_DEPTH} tables and lists in each other, found more", "remove some")
+
+
+def _line_number(text: str, offset: int) -> int:
+    return text.count("\n", 0, offset) + 1
 
 
 def _syntax_fault(message: str, text: str) -> Fault:

@@ -204,6 +204,25 @@ def test_a_row_that_is_not_json_is_shown_with_an_example(models) -> None:
     assert "row 1: expected JSON such as {\"column\": 1}, found 'age=1'" in message
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("rows.json", "[" * 20_000, "nested too deeply"),
+        ("rows", "[" * 2_000 + "\n{}", "nested too deeply"),
+        ("rows.jsonl", '{"age": ' + "[" * 20_000, "line 1: not JSON"),
+        ("rows.json", '[{"age": ' + "1" * 5_000 + "}]", "found an error: Exceeds the limit (4300 digits) for integer"),
+        ("rows.jsonl", '{"age": ' + "1" * 5_000 + ', "town": "York"}', "expected a number, found '111"),
+    ],
+)
+def test_deep_rows_and_long_integers_are_invalid_input(
+    models, tmp_path: Path, name: str, text: str, expected: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    message = models("predict", "chess", str(tmp_path / name), code=3).stderr
+    assert expected in message
+    assert "sys.set_int_max_str_digits" not in message
+
+
 def test_output_names_standard_output_and_must_name_a_file(models, tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text(ROWS)
     words = ("predict", "chess", str(tmp_path / "rows.csv"), "--output")

@@ -67,7 +67,7 @@ def test_too_little_memory_for_an_array_is_500(client, monkeypatch: pytest.Monke
     def fail(*_):
         raise MemoryError
 
-    monkeypatch.setattr("service.protocols.csv_npy.np.frombuffer", fail)
+    monkeypatch.setattr("model_store.utils.npy.np.frombuffer", fail)
     response = client.post(PREDICT, data=npy(np.zeros((1, 2, 2))), content_type=NPY)
     assert_error(response, 500, "internal_error")
 

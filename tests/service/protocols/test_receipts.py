@@ -83,6 +83,16 @@ def test_replay_accepts_every_body_format(client, replay):
         assert json.loads(replay(result, body, "--json").stdout)["predictions"] == result["predictions"]
 
 
+@pytest.mark.parametrize(("dtype", "expected"), [("<f8", "buffer is smaller"), ("|V0", "itemsize cannot be zero")])
+def test_replay_allocates_no_memory_for_what_a_body_claims(client, replay, dtype: str, expected: str) -> None:
+    np.lib.format.write_array_header_1_0(
+        body := io.BytesIO(), {"descr": dtype, "fortran_order": False, "shape": (10**11,)}
+    )
+    receipt = json.loads(client.post("/models/price/predict?receipt=true", data=BODY).data)["receipt"]
+    receipt["input_sha256"] = hashlib.sha256(body.getvalue()).hexdigest()
+    assert expected in replay(receipt, body.getvalue(), code=3).stderr
+
+
 def test_replay_rejects_another_body_model_or_prediction(client, replay, store):
     result = client.post("/models/price/predict?receipt=true", data=BODY).json["receipt"]
     assert "byte for byte" in replay(result, BODY + b"\n", code=3).stderr

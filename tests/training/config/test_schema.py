@@ -12,6 +12,7 @@ from click.testing import Result
 
 from training.config.schema import SECTION_SCHEMAS
 from training.config.settings import EarlyStoppingSection
+from training.config.toml_loader import parse_toml
 from training.config.train_schema import EarlyStoppingSchema, ScheduleSchema
 from training.errors import JobError
 from training.pipeline.job import from_dict, load
@@ -233,6 +234,35 @@ def test_invalid_toml_is_reported_with_line_and_column(tmp_path: Path, text: str
     with pytest.raises(JobError) as caught:
         load(path)
     assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a = 1\nx = " + "[" * 20_000, "line 2: expected at most 32 tables and lists in each other, found more"),
+        ("x = " + "{a=" * 20_000, "line 1: expected at most 32 tables and lists in each other"),
+        ("[train]\nx = " + "[" * 100 + "]" * 100, "train: expected at most 32 tables and lists in each other"),
+        ("[" + ".".join("a" * 40) + "]\nb = 1", "a: expected at most 32 tables and lists in each other"),
+        ("[train]\nseed = " + "1" * 5_000, "line 2: expected an integer of at most 64 bits, found a longer one"),
+        ("a = 1\n" + "a." * 6_000 + "a = 1", "line 2: expected keys of few parts"),
+        ("a = 1\n" + "'a' . " * 6_000 + "a = 1", "line 2: expected keys of few parts"),
+        ("a = 1\n" + '","."="."{".' * 2_000 + "a = 1", "line 2: expected keys of few parts"),
+        ("\n".join(f"b{i}." + "a." * 100 + "a = 1" for i in range(5_000)), "line 2941: expected keys of few parts"),
+        ("#" * ((8 << 20) + 1), "expected at most 8 MiB, found more"),
+    ],
+)
+def test_a_job_file_that_takes_long_to_parse_is_rejected(tmp_path: Path, text: str, expected: str) -> None:
+    """Deep nesting and long integers were reported as a bug; 20,000 parts of a key took 4 s, and 200,000 minutes."""
+    path = tmp_path / "job.toml"
+    path.write_text(text)
+    with pytest.raises(JobError) as caught:
+        load(path)
+    assert expected in str(caught.value)
+
+
+def test_a_list_of_many_dotted_names_is_read() -> None:
+    names = [f"sensor.{i}" for i in range(20_000)]
+    assert parse_toml(f"columns = {names}\nrates = {[0.5] * 20_000}")["columns"] == names
 
 
 def test_a_byte_order_mark_in_a_job_file_is_ignored(job_file: Path) -> None:
