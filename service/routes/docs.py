@@ -23,6 +23,7 @@ from service.registry.loaded_version import LoadedVersion
 from service.registry.registry import ModelRegistry
 from service.registry.snapshot import ModelEntry, Snapshot
 
+_SCORES = ("precision", "recall", "f1", "r2", "d2")  # at most 1: shown with equal decimals
 _ENDPOINTS = (
     ("POST", "/predict", "Predictions of the model named in the body"),
     ("POST", "/models/<name>/predict", "Predictions of this model"),
@@ -201,7 +202,7 @@ def _format_metric(name: str, value: Any) -> str:
     """Format a metric of an artifact, which may be any JSON value."""
     if name == "coverage" and isinstance(value, float) and math.isfinite(value):
         return format_percent(value)
-    if name in ("r2", "d2") and isinstance(value, float) and math.isfinite(value):
+    if name in _SCORES and isinstance(value, float) and math.isfinite(value):
         return format_score(value, 4)
     short = value is None or isinstance(value, float) or (type(value) is int and abs(value) < 10**15)
     return format_number(value) if short else str(value)

@@ -55,18 +55,26 @@ function bars(probabilities) {
   return box;
 }
 
+// A number with six digits, or all before the decimal point, and separators: 425,453. The full response has the others.
+function short(value) {
+  const size = Math.abs(value);
+  if (typeof value !== "number" || size === 0) return String(value);
+  if (size < 1e-4 || size >= 1e15) return value.toPrecision(6);
+  return value.toLocaleString("en", { maximumFractionDigits: Math.max(0, 5 - Math.floor(Math.log10(size))) });
+}
+
 function showPrediction(prediction) {
   const box = make("div");
   if (prediction !== null && typeof prediction === "object" && "probabilities" in prediction) {
     box.append(make("p", String(prediction.label), "answer"), bars(prediction.probabilities));
   } else if (typeof prediction === "object") {
     for (const [name, value] of Object.entries(prediction)) {
-      const line = make("p", String(value), "answer");
+      const line = make("p", short(value), "answer");
       line.append(" ", make("small", name));
       box.append(line);
     }
   } else {
-    box.append(make("p", String(prediction), "answer"));
+    box.append(make("p", short(prediction), "answer"));
   }
   return box;
 }

@@ -230,7 +230,7 @@ def check(file: str, overrides: tuple[tuple[str, Any], ...], seed: int | None, a
     _print_notes(terminal.stdout, prepared)
 
 
-@main.command(short_help="Write a job file for a CSV or Parquet table.")
+@main.command(short_help="Write a job file for a table.")
 @click.argument("data", metavar="TABLE", type=click.Path(path_type=Path))
 @click.option("--target", metavar="COLUMN", help="The column to predict.")
 @click.option(

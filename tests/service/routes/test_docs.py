@@ -77,6 +77,22 @@ def test_form_shows_the_prediction(page):
     assert page.complaints == []
 
 
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("425453.29615564056", "425,453"),
+        ("-12345678.9", "-12,345,679"),
+        ("3.14159265", "3.14159"),
+        ("0.00123456789", "0.00123457"),
+        ("0", "0"),
+        ("1.23456789e-9", "1.23457e-9"),
+        ("'Gentoo'", "Gentoo"),
+    ],
+)
+def test_answers_are_short_numbers(page, value: str, shown: str) -> None:
+    assert page.evaluate(f"short({value})") == shown
+
+
 def test_form_shows_errors_with_their_locations(page):
     form = page.locator("form[data-model=penguins]")
     form.get_by_label("mass").fill("heavy")
