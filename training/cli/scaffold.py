@@ -35,7 +35,6 @@ from training.data.streaming.dataset import is_streamed
 from training.data.streaming.source import TYPE_INFERENCE_ROWS
 from training.data.table_dataset import drop_rows_without_target
 from training.data.tables import open_job_table, read_table
-from training.data.type_inference import FEW_CATEGORIES
 from training.errors import DataError, JobError
 from training.pipeline.job import from_dict, prepare
 
@@ -153,6 +152,9 @@ def _render(
     classes = _are_classes(table, target)
     inputs = {name: values for name, values in table.columns.items() if name != target}
     exclusions = {name: _exclusion(table, name) for name in inputs}
+    group = next((name for name, cells in inputs.items() if type_inference.identifies_groups(name, cells)), "")
+    if group and not exclusions[group]:
+        exclusions[group] = f"identifies groups of rows, see [split]{_ADD_IT}"
     if all(exclusions.values()):  # rather identifiers than no column
         exclusions |= {name: "" for name, reason in exclusions.items() if reason.endswith(_ADD_IT)}
     used = [name for name, reason in exclusions.items() if not reason]
@@ -168,7 +170,7 @@ def _render(
         task="classification" if classes else "regression",
         found=f"{len(set(cells))} distinct value{'s' * (len(set(cells)) != 1)} in {rows}"
         + (_AMOUNTS_HINT if classes and len(set(cells)) > 2 and type_inference.are_numbers(cells) else ""),
-        group=_toml_string(_find_group_column(inputs) or "patient"),
+        group=_toml_string(group or "patient"),
         kind_names=" or ".join(f'"{name}"' for name in TABLE_KINDS),
         kinds="\n".join(
             f"#   {printable(name)}: {_describe_column(values, exclusions[name])}" for name, values in inputs.items()
@@ -221,7 +223,7 @@ scale = "standard"   # scale numbers to mean 0 and standard deviation 1; or "rob
 test = {test}           # share of rows held out for evaluation
 validation = {validation}     # share of rows held out for early stopping, which an ensemble does not need
 {stratify}# by = "group"         # keeps the rows of a group together; or "time": holds out the latest rows
-# column = {group}   # of the group or the time; remove a group from columns, since new groups are unknown
+# column = {group}   # of the group or the time; a group is no input, since new groups are unknown
 # test_file = "test.csv"  # a file of its own for testing, instead of a share
 
 {sections}
@@ -279,15 +281,6 @@ def _exclusion(table: Table, name: str) -> str:
     if kind == "category" and type_inference.looks_like_identifier(cells):
         distinct = len(set(present))
         return f"{distinct} distinct values, too many for a category{_category_hint(present)}"
-    return ""
-
-
-def _find_group_column(inputs: Mapping[str, Sequence[str | None]]) -> str:
-    """Return the first column whose name is that of an identifier and whose values occur several times, else ""."""
-    for name, cells in inputs.items():
-        distinct = len(set(cells) - {None})
-        if type_inference.is_identifier_name(name) and FEW_CATEGORIES < distinct <= len(cells) / 2:
-            return name
     return ""
 
 

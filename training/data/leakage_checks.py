@@ -39,7 +39,7 @@ def find_leakage(inputs: Mapping[str, NDArray[Any]], targets: NDArray[Any], clas
     if len(shuffled) < MIN_ROWS:
         return []
     drawn = targets[shuffled].reshape(len(shuffled), -1)
-    warnings = []
+    suspects = {}
     for name, values in inputs.items():
         if values.ndim > 1:
             continue
@@ -47,14 +47,25 @@ def find_leakage(inputs: Mapping[str, NDArray[Any]], targets: NDArray[Any], clas
         ranked = drawn[np.argsort(sortable, kind="stable")]
         found = _class_leakage(ranked) if classes else _quantity_leakage(ranked) or _bin_leakage(sortable, drawn)
         if found:
-            warnings.append(
-                f"column {name} is suspiciously predictive: it alone {found}. If its values are not known at "
-                "prediction time, exclude it: list the other columns in data.columns"
-            )
-    if not warnings and not classes:
-        numbers = {name: values[shuffled] for name, values in inputs.items() if values.ndim == 1}
-        warnings += _sum_leakage(numbers, drawn)
-    return warnings
+            suspects[name] = found
+    if not suspects and not classes:
+        return _sum_leakage({name: values[shuffled] for name, values in inputs.items() if values.ndim == 1}, drawn)
+    return _describe_suspects(suspects)
+
+
+def _describe_suspects(suspects: Mapping[str, str]) -> list[str]:
+    """Return a note of the columns that alone predict the target, if there are any, and what each does."""
+    if not suspects:
+        return []
+    if len(suspects) == 1:
+        (name, found), which, them = *suspects.items(), "its values", "it"
+        start = f"column {name} is suspiciously predictive: it alone {found}"
+    else:
+        found = list_names([f"{name} {found}" for name, found in suspects.items()], _MAX_LISTED_COLUMNS)
+        start, which, them = f"suspiciously predictive columns, each alone: {found}", "their values", "them"
+    return [
+        f"{start}. If {which} are not known at prediction time, exclude {them}: list the other columns in data.columns"
+    ]
 
 
 def _class_leakage(ranked: NDArray[Any]) -> str:

@@ -39,6 +39,7 @@ _LEADING_ZERO = re.compile(r"0[0-9]+")
 _IDENTIFIER_NAME = re.compile(
     r"(?i:(?:^|[_\W])(?:id|ids|uuid|guid|index|key|row_?(?:id|num|number|no|names?)))$|[a-z]I[Dd]s?$"
 )
+_GROUP_NAME = re.compile(r"(?i:(?:^|[_\W])(?:id|uuid|guid))$|[a-z]I[Dd]$")
 _MIN_IDENTIFIED_ROWS = 20
 _IDENTIFIER_SHARE = 0.95  # of the cells are distinct
 _MIN_WORDS = 3  # of a text, on average
@@ -107,6 +108,12 @@ def is_constant_range(low: float, high: float) -> bool:
 def is_identifier_name(name: str) -> bool:
     """Return True if a column has the name of an identifier, such as id, customer_id or customerId."""
     return _IDENTIFIER_NAME.search(name) is not None
+
+
+def identifies_groups(name: str, cells: Sequence[str | None]) -> bool:
+    """Return True if a column has the name of an identifier, and many values, each in several rows on average."""
+    distinct = len(set(cells) - {None})
+    return _GROUP_NAME.search(name) is not None and FEW_CATEGORIES < distinct <= len(cells) / 2
 
 
 def identifier_reason(name: str, cells: Sequence[str | None]) -> str:

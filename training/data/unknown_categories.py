@@ -8,7 +8,7 @@ import numpy as np
 
 from model_store.errors import Fault
 from model_store.schema.signature import CategoryColumn, Signature
-from model_store.utils.values import list_names
+from model_store.utils.values import describe_value, list_names
 from training.data.dataset import Dataset
 from training.data.splitting import Split
 from training.errors import DataError
@@ -38,7 +38,7 @@ def find_unknown_categories(signature: Signature, dataset: Dataset, split: Split
             continue
         counts = Counter(value for value, _ in unknown)
         if column.unknown == "bucket":
-            notes.append(f"{column.name} ({list_names(list(counts), _MAX_EXAMPLES)})")
+            notes.append(f"{column.name} ({list_names(list(map(describe_value, counts)), _MAX_EXAMPLES)})")
             continue
         first = dict(reversed(unknown))  # the first row of each category
         examples = ", ".join(f"{value!r} in {dataset.location(first[value])}" for value in list(counts)[:_MAX_EXAMPLES])

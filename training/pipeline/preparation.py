@@ -274,6 +274,9 @@ def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> 
     notes = rows.notes + [f"column {name} has no value in the training rows and is left out" for name in empty]
     if settings.data.weight is not None:
         notes.append(f"loss, metrics and charts are weighted by {settings.data.weight}; numbers of rows are not")
+    if shares.by == "group" and shares.column in signature.names:
+        known_groups = "its values in held-out rows are those of no training row: remove it from data.columns"
+        notes.append(f"column {shares.column} is both the group of the split and an input, and {known_groups}")
     notes += split_notes + find_unknown_categories(signature, rows, parts)
     notes += find_constant_columns(signature) + find_channels_first(spec.input_shape)
     notes += find_filled_columns(signature, count_missing(signature, rows.inputs, streamed=stream is not None))

@@ -218,7 +218,9 @@ def test_init_names_what_a_target_of_integers_and_a_repeated_identifier_may_mean
     assert found.exit_code == 0, found.output
     text = (tmp_path / "t.toml").read_text()
     assert 'rows; write "regression" if they are counts or amounts, not classes\n' in text
-    assert '# column = "patient_id"   # of the group or the time; remove' in text
+    assert '# column = "patient_id"   # of the group or the time; a group is no input' in text
+    assert "\nLeft out:\n  patient_id: identifies groups of rows, see [split]\n" in found.output
+    assert 'columns = ["dose"]\n' in text
 
 
 def test_rows_without_a_target_do_not_count_for_the_kinds_of_columns(train: Train, tmp_path: Path) -> None:

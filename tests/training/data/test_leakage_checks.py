@@ -41,6 +41,13 @@ def test_a_column_that_determines_the_quantity_is_reported(values: np.ndarray) -
     assert warning.startswith("column taxed is suspiciously predictive: ")
 
 
+def test_several_columns_that_determine_the_target_are_one_warning() -> None:
+    columns = {"noise": NOISE, "number": CLASSES * 10.0 + NOISE, "text": WORDS[CLASSES]}
+    (warning,) = find_leakage(columns, CLASSES, True)
+    each = "predicts 100.0% of the training rows"
+    assert warning.startswith(f"suspiciously predictive columns, each alone: number {each}, text {each}. If their")
+
+
 def test_columns_that_are_only_correlated_are_not_reported() -> None:
     helpful = {"number": CLASSES + NOISE, "constant": np.zeros(400), "text": WORDS[np.where(NOISE > 1, 0, CLASSES)]}
     assert find_leakage(helpful, CLASSES, True) == []

@@ -148,7 +148,7 @@ def test_categories_that_only_held_out_rows_have_are_a_note_or_one_fault(tmp_pat
     lines[held[4] + 1] = lines[held[4] + 1].replace("red", "blue")
     table = "\n".join(lines)
     prepared = prepare(job(tmp_path, table, data={"stream": stream}))
-    assert "categories that no training row has count as unknown: x (green, blue)" in prepared.notes
+    assert "categories that no training row has count as unknown: x ('green', 'blue')" in prepared.notes
     train_and_evaluate(prepared)
     with pytest.raises(DataError) as caught:
         prepare(job(tmp_path, table, data={"unknown": "refuse", "stream": stream}))

@@ -28,6 +28,18 @@ def test_rows_are_split_by_a_group_that_is_no_input(tmp_path: Path) -> None:
     assert again.split.test.tolist() == prepared.split.test.tolist()
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_group_that_is_an_input_is_a_note(tmp_path: Path, stream: bool) -> None:
+    split = {"by": "group", "column": "patient"}
+    prepared = prepare(job(tmp_path, PATIENTS, data={"columns": ["x", "patient"], "stream": stream}, split=split))
+    assert prepared.signature.names == ("x", "patient")
+    (note,) = (note for note in prepared.notes if "both the group of the split and an input" in note)
+    assert note.startswith("column patient is both")
+    assert note.endswith("remove it from data.columns")
+    other = prepare(job(tmp_path, PATIENTS, data={"columns": ["x"], "stream": stream}, split=split))
+    assert not any("both the group" in note for note in other.notes)
+
+
 def test_rows_are_split_by_a_time_that_may_be_an_input(tmp_path: Path) -> None:
     split = {"by": "time", "column": "day", "test": 0.25}
     prepared = prepare(job(tmp_path, PATIENTS, split=split, data={"columns": ["day", "x"], "unknown": "bucket"}))
