@@ -30,6 +30,7 @@ from model_store.schema.columns.decile_statistics import decile_statistics
 from model_store.schema.signature import (
     ArrayColumn,
     ClassificationOutput,
+    MultiLabelOutput,
     NumberColumn,
     RegressionOutput,
     Signature,
@@ -48,6 +49,7 @@ def make_signature(
     offset: npt.ArrayLike = 0.0,
     scale: npt.ArrayLike = 1.0,
     labels: Sequence[str | int] | None = None,
+    multi_label: bool = False,
     targets: str | Sequence[str] | None = None,
     target_offset: npt.ArrayLike = 0.0,
     target_scale: npt.ArrayLike = 1.0,
@@ -62,6 +64,8 @@ def make_signature(
     offset, scale: the network gets `(value - offset) / scale`: numbers, or with `columns` one for each of them.
     labels: the classes, in the order of the network's outputs; or for two classes of its only output, the probability
         of the second. `name` is that of the output, "class" by default.
+    multi_label: True if a row may have any number of the labels, which are texts: those with a probability of at least
+        0.5 are predicted. The network has an output for each label, and `name` is "labels" by default.
     targets: instead of labels, the names of the outputs of a regression; their values are `output * target_scale +
         target_offset`. With a `target_transform`, these are logarithms of the targets (or of 1 + the targets), which
         predictions are not.
@@ -97,11 +101,15 @@ def make_signature(
         given = "neither" if labels is None else "both"
         fix = "labels are the classes of a classification, targets the outputs of a regression"
         raise ValueError(f"make_signature: expected labels or targets, found {given}; {fix}")
+    if multi_label and labels is None:
+        raise ValueError("make_signature: multi_label is for labels, found targets; pass labels")
     if labels is not None:
         classes = tuple(_plain(label) for label in labels)
         if len(classes) < 2:
             raise ValueError(f"make_signature.labels: expected two different labels or more, found {len(classes)}")
         _check_different("labels", classes)
+        if multi_label:
+            return Signature(tuple(inputs), MultiLabelOutput(name or "labels", tuple(map(str, classes))))
         return Signature(tuple(inputs), ClassificationOutput(name or "class", classes))
     names = (targets,) if isinstance(targets, str) else tuple(str(target) for target in targets or ())
     _check_different("targets", names)
@@ -204,9 +212,10 @@ def _unfolded(network: Sequential, location: str) -> list[Module]:
 
 def _check_ending(network: Sequential, signature: Signature) -> None:
     """Raise ValueError if a classifier's outputs are not probabilities."""
-    if not isinstance(signature.output, ClassificationOutput):
+    if isinstance(signature.output, RegressionOutput):
         return
-    expected = Sigmoid if network.output_size == 1 else Softmax
+    each_alone = isinstance(signature.output, MultiLabelOutput) or network.output_size == 1
+    expected = Sigmoid if each_alone else Softmax
     if not isinstance(network.modules[-1], expected):
         raise ValueError(
             f"modules.{len(network.modules) - 1}: expected a {expected.__name__} at the end, for probabilities of the "

@@ -12,7 +12,7 @@ import numpy as np
 from model_store.errors import ArtifactError, Fault, InputError
 from model_store.nn import Array, Sequential
 from model_store.nn.cost import MAX_BATCH_VALUES, MAX_ROW_OPERATIONS
-from model_store.schema.signature import ClassificationOutput, Signature
+from model_store.schema.signature import ClassificationOutput, MultiLabelOutput, Signature
 from model_store.utils.values import integral_floats_to_ints
 
 MAX_EXAMPLE_VALUES = 10_000  # of a row and its prediction: a row of 4096 x 4096 takes 650 MB as Python lists
@@ -50,6 +50,8 @@ class Model:
             sizes, expected = {len(output.labels)}, f"{len(output.labels)}, one output for each label"
             if len(output.labels) == 2:
                 sizes |= {1}
+        elif isinstance(output, MultiLabelOutput):
+            sizes, expected = {len(output.labels)}, f"{len(output.labels)}, one output for each label"
         else:
             sizes, expected = {len(output.names)}, f"{len(output.names)}, one output for each target"
         if self.network.output_size not in sizes:

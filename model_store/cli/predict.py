@@ -29,8 +29,15 @@ from model_store.errors import Fault, InputError, StoreError, did_you_mean
 from model_store.registry.store import open_store
 from model_store.schema import row_parser
 from model_store.schema.columns import KINDS, Column
+from model_store.schema.multi_label import DEFAULT_SEPARATOR
 from model_store.schema.row_parser import Header, RowBatch, RowTable
-from model_store.schema.signature import ClassificationOutput, RegressionOutput, Signature
+from model_store.schema.signature import (
+    ClassificationOutput,
+    MultiLabelOutput,
+    Output,
+    RegressionOutput,
+    Signature,
+)
 from model_store.tables.formats import is_table, open_table
 from model_store.tables.options import TableOptions
 from model_store.tables.table_file import DelimitedFile
@@ -180,7 +187,9 @@ def _column_from_metadata(about: Mapping[str, Any]) -> Column:
     return KINDS[about["kind"]].from_public_details(about)
 
 
-def _output_from_metadata(about: Mapping[str, Any]) -> ClassificationOutput | RegressionOutput:
+def _output_from_metadata(about: Mapping[str, Any]) -> Output:
+    if about["kind"] == "labels":
+        return MultiLabelOutput(about["name"], tuple(about["labels"]), about["separator"], about["threshold"])
     if about["kind"] == "classes":
         return ClassificationOutput(about["name"], tuple(about["labels"]))
     return RegressionOutput(tuple(about["names"]), (0.0,) * len(about["names"]), (1.0,) * len(about["names"]))
@@ -270,7 +279,7 @@ def _predict_file(
                 writer.writerow(_csv_header(signature.output, [names[i] for i in kept]))
             predictions = _predict_batch(predictor, batch, name)
             for cells, prediction in zip(batch.cells, predictions, strict=True):
-                writer.writerow([*(cells[i] for i in kept), *_csv_cells(prediction)])
+                writer.writerow([*(cells[i] for i in kept), *_csv_cells(prediction, signature.output)])
             count += len(batch.rows)
             filled += _count_filled(signature, batch.rows)
             advance()
@@ -335,10 +344,10 @@ def _predict_batch(predictor: Predictor, batch: RowBatch, name: str) -> list[Any
         raise batch.with_lines(e, name) from e
 
 
-def _csv_header(output: ClassificationOutput | RegressionOutput, kept: Sequence[str]) -> list[str]:
+def _csv_header(output: Output, kept: Sequence[str]) -> list[str]:
     """Return the header: kept columns, then the predictions, "predicted_..." where a kept column has that name."""
     names = list(output.names) if isinstance(output, RegressionOutput) else [output.name]
-    if isinstance(output, ClassificationOutput):
+    if not isinstance(output, RegressionOutput):
         names += [f"probability_{label}" for label in output.labels]
     taken = set(kept)
     for i, name in enumerate(names):
@@ -348,7 +357,10 @@ def _csv_header(output: ClassificationOutput | RegressionOutput, kept: Sequence[
     return [*kept, *names]
 
 
-def _csv_cells(prediction: Any) -> list[Any]:
+def _csv_cells(prediction: Any, output: Output) -> list[Any]:
+    if isinstance(output, MultiLabelOutput):
+        joined = (output.separator or DEFAULT_SEPARATOR).join(prediction["labels"])
+        return [joined, *prediction["probabilities"].values()]
     if not isinstance(prediction, Mapping):
         return [prediction]
     if "probabilities" in prediction:

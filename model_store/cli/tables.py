@@ -16,7 +16,7 @@ from model_store.nn import Average, Module, Sequential
 from model_store.registry.alias_log import AliasRevision
 from model_store.registry.garbage_collection import GarbageObject
 from model_store.schema.columns import Column
-from model_store.schema.signature import ClassificationOutput, Signature
+from model_store.schema.signature import ClassificationOutput, MultiLabelOutput, Signature
 from model_store.utils.number_format import METRIC_TITLES, format_number
 from model_store.utils.printable import printable
 
@@ -108,6 +108,8 @@ def describe_output(signature: Signature) -> str:
     output = signature.output
     if isinstance(output, ClassificationOutput):
         return f"{output.name}: one of {format_value(output.labels)}"
+    if isinstance(output, MultiLabelOutput):
+        return f"{output.name}: any of {format_value(output.labels)}, from a probability of {output.threshold:g}"
     learned = "" if output.transform is None else f" (transform: {output.transform.kind})"
     return format_value(output.names) + learned
 
@@ -241,13 +243,15 @@ def garbage_table(garbage: Iterable[GarbageObject]) -> Table:
 
 
 def predictions_table(predictions: Sequence[Any]) -> Table:
-    """Return a table with one line for each row: the label and its probabilities, or the values."""
+    """Return a table with one line for each row: the label or labels and the probabilities, or the values."""
     first = predictions[0] if predictions else None
     if isinstance(first, Mapping) and "probabilities" in first:
-        table = new_table(">row", "label", *(f">{label}" for label in first["probabilities"]))
+        heading = "labels" if "labels" in first else "label"
+        table = new_table(">row", heading, *(f">{label}" for label in first["probabilities"]))
         for i, prediction in enumerate(predictions):
             probabilities = (f"{p:.4f}" for p in prediction["probabilities"].values())
-            table.add_row(str(i), str(prediction["label"]), *probabilities)
+            answer = ", ".join(prediction["labels"]) or "-" if "labels" in prediction else str(prediction["label"])
+            table.add_row(str(i), answer, *probabilities)
         return table
     names = list(first) if isinstance(first, Mapping) else ["prediction"]
     table = new_table(">row", *(f">{name}" for name in names))

@@ -12,7 +12,7 @@ from typing import Any
 
 from model_store.artifact import npz
 from model_store.errors import ArtifactError
-from model_store.evaluation.record import TARGET_METRICS, TrainingRecord
+from model_store.evaluation.record import OVERALL_LABEL_METRICS, TARGET_METRICS, TrainingRecord
 from model_store.evaluation.verdict import (
     ComparisonVerdict,
     Pair,
@@ -23,10 +23,11 @@ from model_store.evaluation.verdict import (
 )
 from model_store.nn import Average
 from model_store.schema.columns import Column
-from model_store.schema.signature import ClassificationOutput, Signature
+from model_store.schema.signature import RegressionOutput, Signature
 from model_store.schema.signature_json import read_signature
 from model_store.utils.number_format import METRIC_TITLES
 
+_TASKS = ("classification", "multi_label", "regression")
 _MAX_DEPTH = 4  # nested tables of a job
 _IGNORED_SETTINGS = ("model.name", "model.description", "data.path")
 
@@ -65,7 +66,7 @@ def compare(first: tuple[str, Mapping[str, Any]], second: tuple[str, Mapping[str
     layers = [_layers(*version) for version in (first, second)]
     if first[1] == second[1]:
         verdict = ComparisonVerdict(None, True, f"{names[0]} and {names[1]} are the same model.")
-    elif isinstance(signatures.first.output, ClassificationOutput):
+    elif not isinstance(signatures.first.output, RegressionOutput):
         verdict = compare_classifiers(names, signatures, records, trainings)
     else:
         verdict = compare_regressions(names, signatures, records, trainings)
@@ -94,13 +95,16 @@ def compare(first: tuple[str, Mapping[str, Any]], second: tuple[str, Mapping[str
 def _compare_metrics(records: Pair) -> list[Difference]:
     """Return every metric that at least one of the two records has, the most important first."""
     metrics = [
-        Difference("rows", *_coalesce_pairs(records.get("classification", "rows"), records.get("regression", "rows"))),
+        Difference("rows", *_coalesce_pairs(*(records.get(task, "rows") for task in _TASKS))),
         Difference("accuracy", *records.get("classification", "accuracy")),
+        *(Difference(METRIC_TITLES[key], *records.get("multi_label", key)) for key in OVERALL_LABEL_METRICS[:-1]),
+        Difference("ROC area", *records.get("multi_label", "roc_auc")),
         Difference("log loss", *records.get("calibration", "log_loss")),
         Difference("calibration error", *records.get("calibration", "expected_error")),
         Difference("ROC AUC", *records.get("roc", "area")),
     ]
-    for task, part, keys in (("classification", "classes", ("f1",)), ("regression", "targets", TARGET_METRICS)):
+    parts = {"classification": ("classes", ("f1",)), "multi_label": ("labels", ("f1",))}
+    for task, (part, keys) in {**parts, "regression": ("targets", TARGET_METRICS)}.items():
         groups = [group or {} for group in records.get(task, part)]
         for name in dict.fromkeys([*groups[0], *groups[1]]):
             for key in keys:
@@ -109,8 +113,9 @@ def _compare_metrics(records: Pair) -> list[Difference]:
     return [metric for metric in metrics if (metric.first, metric.second) != (None, None)]
 
 
-def _coalesce_pairs(one: tuple[Any, Any], other: tuple[Any, Any]) -> tuple[Any, Any]:
-    return (one[0] if one[0] is not None else other[0], one[1] if one[1] is not None else other[1])
+def _coalesce_pairs(*pairs: tuple[Any, Any]) -> tuple[Any, Any]:
+    first, second = (next((one for one in side if one is not None), None) for side in zip(*pairs, strict=True))
+    return first, second
 
 
 # Signature, layers and job --------------------------------------------------------------------------------------------
@@ -152,11 +157,11 @@ def _compare_signatures(first: Signature, second: Signature) -> list[Difference]
     if common[0] != common[1]:
         differences.append(Difference("order of columns", *common))
     outputs = [
-        list(one.output.labels if isinstance(one.output, ClassificationOutput) else one.output.names)
+        list(one.output.names if isinstance(one.output, RegressionOutput) else one.output.labels)
         for one in (first, second)
     ]
     if outputs[0] != outputs[1]:
-        title = "labels" if isinstance(second.output, ClassificationOutput) else "targets"
+        title = "targets" if isinstance(second.output, RegressionOutput) else "labels"
         differences.append(Difference(title, *outputs))
     return differences
 

@@ -36,8 +36,11 @@ from model_store.evaluation.record_fields import (
 )
 
 # Metrics by the last part of their names.
-HIGHER_IS_BETTER = {"accuracy", "precision", "recall", "f1", "r2", "roc_auc", "d2"}
-LOWER_IS_BETTER = {"rmse", "mae", "log_loss", "calibration_error", *LOSS_METRICS}
+HIGHER_IS_BETTER = {
+    *("accuracy", "precision", "recall", "f1", "r2", "roc_auc", "d2"),
+    *("exact_match", "micro_f1", "macro_f1"),
+}
+LOWER_IS_BETTER = {"rmse", "mae", "log_loss", "calibration_error", "hamming_loss", *LOSS_METRICS}
 _MAX_NOTE_LENGTH = 10_000  # characters
 
 
@@ -81,6 +84,34 @@ class _Classification(Section):
             len(row) != len(data["classes"]) for row in [data["confusion"], *data["confusion"]]
         ):
             raise ValidationError("expected a row and a column for each class", "confusion")
+
+
+class _LabelMetrics(_ClassMetrics):
+    roc_auc = Share(allow_none=True)
+    log_loss = Number()
+
+
+class _LabelOverall(Section):
+    exact_match = Share()
+    hamming_loss = Share()
+    micro_f1 = Share()
+    macro_f1 = Share()
+    log_loss = Number()
+
+
+OVERALL_LABEL_METRICS = ("exact_match", "hamming_loss", "micro_f1", "macro_f1", "log_loss")  # of all labels together
+
+
+class _MultiLabel(_LabelOverall):
+    rows = Count(validate=validate.Range(1, 2**53))
+    of = fields.String(required=True)
+    weight = fields.String(load_default=None, allow_none=True)
+    roc_auc = Share(allow_none=True)
+    labels = ByName(_LabelMetrics)
+
+
+class _LabelBaseline(_LabelOverall):
+    answer = fields.List(fields.String(), required=True, validate=validate.Length(max=10_000))
 
 
 def _optional_number() -> fields.Float:
@@ -128,16 +159,24 @@ class _LinearClassifier(Section):
     log_loss = Number()
 
 
+_OTHER_MODELS: dict[type[Section], tuple[type[Section], type[Section]]] = {  # the baseline and the linear model
+    _Classification: (_ClassificationBaseline, _LinearClassifier),
+    _MultiLabel: (_LabelBaseline, _LabelOverall),
+    _Regression: (_RegressionBaseline, _RegressionBaseline),
+}
+
+
 class _Notes(Section):
     notes = ListField(fields.String(validate=validate.Length(max=_MAX_NOTE_LENGTH)), required=True)
 
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """The valid parts of a training record. Of `classification` and `regression`, the metrics, at most one is set."""
+    """The valid parts of a training record. Of `classification`, `multi_label` and `regression` at most one is set."""
 
     history: dict[str, Any] | None
     classification: dict[str, Any] | None
+    multi_label: dict[str, Any] | None
     regression: dict[str, Any] | None
     baseline: dict[str, Any] | None
     linear: dict[str, Any] | None
@@ -155,13 +194,17 @@ class TrainingRecord:
     def parse(cls, training: Mapping[str, Any]) -> TrainingRecord:
         metrics, diagnostics = training.get("metrics"), training.get("diagnostics")
         diagnostics = diagnostics if isinstance(diagnostics, dict) else {}
-        classification = load_or_none(_Classification, metrics)
+        found: dict[type[Section], dict[str, Any] | None] = dict.fromkeys((_Classification, _MultiLabel, _Regression))
+        task = next((task for task in found if load_or_none(task, metrics)), _Regression)
+        found[task] = load_or_none(task, metrics)
+        baseline, linear = _OTHER_MODELS[task]
         return cls(
             load_or_none(_History, training),
-            classification,
-            None if classification else load_or_none(_Regression, metrics),
-            load_or_none(_ClassificationBaseline if classification else _RegressionBaseline, training.get("baseline")),
-            load_or_none(_LinearClassifier if classification else _RegressionBaseline, training.get("linear")),
+            found[_Classification],
+            found[_MultiLabel],
+            found[_Regression],
+            load_or_none(baseline, training.get("baseline")),
+            load_or_none(linear, training.get("linear")),
             load_or_none(Calibration, diagnostics.get("calibration")),
             load_or_none(Roc, diagnostics.get("roc")),
             load_or_none(PrecisionRecall, diagnostics.get("precision_recall")),

@@ -1,7 +1,7 @@
 """The results of the held-out rows, row by row, with which two versions are compared in pairs.
 
     held_out   {"sha256": digest of the rows, "correct": bits} for a classification: one bit for each row, the first row
-               in the highest bit of the first byte, as base64
+               in the highest bit of the first byte, as base64; of several labels, whether all are correct
                {"sha256": digest, "absolute_errors": {target: numbers}} for a regression: little-endian float32 as
                base64, of evenly spaced rows if there are many
 
@@ -93,7 +93,9 @@ def _read_bits(bits: Any, metrics: Mapping[str, Any]) -> NDArray[np.bool_] | Non
         raise ValueError("expected the number of rows")
     packed = np.frombuffer(_from_base64(bits, -(-rows // 8)), np.uint8)
     correct = np.unpackbits(packed, count=rows).astype(bool)
-    if len(packed) * 8 < rows or int(correct.sum()) != round(metrics["accuracy"] * rows):
+    if len(packed) * 8 < rows or int(correct.sum()) != round(
+        metrics.get("accuracy", metrics.get("exact_match")) * rows
+    ):
         raise ValueError("expected as many correct rows as the accuracy says")
     return correct
 

@@ -66,15 +66,22 @@ Trainings = tuple[Mapping[str, Any], Mapping[str, Any]]
 def compare_classifiers(
     names: tuple[str, str], signatures: Pair, records: Pair, trainings: Trainings
 ) -> ComparisonVerdict:
+    """Compare accuracies, or of several labels how many rows have all of them right."""
     labels = [set(getattr(signature.output, "labels", ())) for signature in (signatures.first, signatures.second)]
-    found = records.get("classification")
+    several = signatures.first.output.kind == "labels"
+    task, metric, title = "classification", "accuracy", "accuracy"
+    if several:
+        task, metric, title = "multi_label", "exact_match", "exact match"
+    found = records.get(task)
+    if signatures.first.output.kind != signatures.second.output.kind:
+        return ComparisonVerdict(None, False, "Not comparable: their outputs are of different kinds.")
     if labels[0] != labels[1]:
         return ComparisonVerdict(None, False, "Not comparable: their labels differ.")
     if None in found:
         return ComparisonVerdict(None, False, "Not comparable: one of them has no metrics.")
-    gain = found[1]["accuracy"] - found[0]["accuracy"]
+    gain = found[1][metric] - found[0][metric]
     if gain == 0:
-        return _compare_log_loss(names, records)
+        return _compare_log_loss(names, records, title)
     better = int(gain > 0)
     bits = [None if results is None else results.correct for results in _paired_results(trainings)]
     paired = bits[0] is not None and bits[1] is not None and len(bits[0]) == len(bits[1])
@@ -89,24 +96,24 @@ def compare_classifiers(
             f"{names[better]}, and {discordant[0]} only with {names[1 - better]}."
         )
     else:
-        correct = [(round(one["accuracy"] * one["rows"]), one["rows"]) for one in found]
+        correct = [(round(one[metric] * one["rows"]), one["rows"]) for one in found]
         low, high = difference_interval(correct[1 - better], correct[better])
         significant, note = low > 0, ""
         method = f"Newcombe's interval for independent samples, not in pairs: {_why_unpaired(trainings)}."
     interval = f"95 % interval {100 * low:.1f} to {_format_points(high)}{note}".replace("-", "−")
-    amount = f"accuracy {_format_points(abs(gain))} higher"
+    amount = f"{title} {_format_points(abs(gain))} higher"
     return ComparisonVerdict(
         _ORDER[better], significant, _summary(names[better], amount, interval, significant), paired, method
     )
 
 
-def _compare_log_loss(names: tuple[str, str], records: Pair) -> ComparisonVerdict:
+def _compare_log_loss(names: tuple[str, str], records: Pair, title: str) -> ComparisonVerdict:
     losses = records.get("calibration", "log_loss")
     if None in losses or losses[0] == losses[1]:
-        return ComparisonVerdict(None, False, "Their accuracy is equal.")
+        return ComparisonVerdict(None, False, f"Their {title} is equal.")
     better = int(losses[1] < losses[0])
     summary = (
-        f"{names[better]} is ahead: equal accuracy, lower log loss "
+        f"{names[better]} is ahead: equal {title}, lower log loss "
         f"({losses[better]:.4g} against {losses[1 - better]:.4g})."
     )
     return ComparisonVerdict(_ORDER[better], False, summary)

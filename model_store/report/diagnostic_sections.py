@@ -38,10 +38,13 @@ def calibration(record: TrainingRecord) -> Markup | None:
     if found is None:
         return None
     of = "the predicted class" if found["of"] is None else f"“{truncate_middle(found['of'], MAX_LABEL_LENGTH)}”"
+    of = "a label" if record.multi_label else of
+    counted = "pairs of a row and a label" if record.multi_label else "rows"
     caption = (
         f"Each point is a bin of 10 %: the mean predicted probability of {of} against its observed frequency, with the "
-        "95 % interval. On the dashed line they are equal. The bars count the rows of each bin. Expected calibration "
-        f"error: {format_percent(found['expected_error'])}. Log loss: {format_number(found['log_loss'])}."
+        f"95 % interval. On the dashed line they are equal. The bars count the {counted} of each bin. "
+        f"Expected calibration error: {format_percent(found['expected_error'])}. "
+        f"Log loss: {format_number(found['log_loss'])}."
     )
     return section("Calibration", figure("Reliability diagram", charts.reliability_diagram(found), caption))
 
@@ -189,7 +192,11 @@ def worst_rows(record: TrainingRecord) -> Markup | None:
     rows = record.worst_rows
     if not rows:
         return None
-    if record.classification:
+    if record.multi_label:
+        headings = ["row", "true", "predicted"]
+        lines = [[one["row"], *(_shorten(one[key]) for key in ("true", "predicted"))] for one in rows]
+        caption = "The rows with a wrong label whose log loss is largest."
+    elif record.classification:
         headings = ["row", "true", "predicted", ">probability of the predicted"]
         lines = [
             [one["row"], *(_shorten(one[key]) for key in ("true", "predicted")), format_percent(one["probability"])]

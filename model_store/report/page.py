@@ -23,6 +23,7 @@ def render(model: Model, reference: str, digest: str | None = None) -> str:
         summary.notes(record),
         sections.learning_curves(record),
         sections.classification_errors(model, record),
+        sections.label_errors(record),
         sections.residuals(record),
         diagnostic_sections.thresholds(record),
         diagnostic_sections.calibration(record),

@@ -17,7 +17,7 @@ from model_store.report.layout import MAX_LABEL_LENGTH, figure, section, table
 from model_store.report.markup import Markup, join, tag, truncate_middle
 from model_store.schema.columns import Column
 from model_store.schema.signature import ClassificationOutput
-from model_store.utils.number_format import format_number, format_percent
+from model_store.utils.number_format import format_number, format_percent, format_score
 
 MAX_CLASSES = 30
 MAX_COLUMNS = 60
@@ -71,6 +71,30 @@ def classification_errors(model: Model, record: TrainingRecord) -> Markup | None
         tables.append(figure("Most frequent mistakes", table(["true", "predicted", ">rows"], rows), caption))
     two_columns = len(figures) == 1 and len(labels) <= MAX_NARROW_CLASSES
     return section("Errors", *figures, *([tag("div", *tables, class_="stack")] if two_columns else tables))
+
+
+def label_errors(record: TrainingRecord) -> Markup | None:
+    """Return the metrics of each label, for rows that may have several."""
+    metrics = record.multi_label
+    if metrics is None:
+        return None
+    shown = list(metrics["labels"].items())
+    caption = "A label is predicted for the rows in which its probability reaches the threshold."
+    if len(shown) > MAX_CLASSES:
+        shown = sorted(shown, key=lambda item: (not item[1]["support"], item[1]["f1"]))[:MAX_CLASSES]
+        caption += f" Only the {MAX_CLASSES} of {len(metrics['labels'])} labels with the lowest F1 are shown."
+    rows = [
+        [
+            truncate_middle(label, MAX_LABEL_LENGTH),
+            *(format_percent(row[key] if row["support"] else None) for key in ("precision", "recall", "f1")),
+            format_score(row["roc_auc"], 3),
+            format_number(row["log_loss"], 3),
+            format_number(row["support"]),
+        ]
+        for label, row in shown
+    ]
+    headings = ["label", ">precision", ">recall", ">F1", ">ROC area", ">log loss", ">rows"]
+    return section("Errors", figure("Metrics by label", table(headings, rows), caption, wide=True))
 
 
 def residuals(record: TrainingRecord) -> Markup | None:

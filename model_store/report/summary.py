@@ -22,8 +22,10 @@ def header(model: Model, reference: str, record: TrainingRecord) -> Markup:
     summary, tiles = _regression_summary(record)
     if record.classification:
         summary, tiles = _classification_summary(record)
+    if record.multi_label:
+        summary, tiles = _multi_label_summary(record)
     parts.append(tag("p", summary or "This version has no metrics that this report can show."))
-    metrics = record.classification or record.regression
+    metrics = record.classification or record.multi_label or record.regression
     if metrics and metrics["of"] == "training rows":
         warning = "Measured on the training rows: expect worse results on new rows."
         parts.append(tag("p", warning, class_="warning"))
@@ -56,6 +58,38 @@ def _classification_summary(record: TrainingRecord) -> tuple[str, list[tuple[str
         tiles.append(("calibration error", error, "expected, in 10 bins"))
     if record.roc:
         tiles.append(("ROC AUC", format_score(record.roc["area"], 3), "0.5 is random"))
+    return summary, tiles
+
+
+def _multi_label_summary(record: TrainingRecord) -> tuple[str, list[tuple[str, str, str]]]:
+    metrics, baseline, linear = record.multi_label or {}, record.baseline, record.linear
+    rows = metrics["rows"]
+    low, high = wilson_interval(round(metrics["exact_match"] * rows), rows)
+    exact, interval = format_percent(metrics["exact_match"]), f"{100 * low:.1f} to {format_percent(high)}"
+    weighted = f", weighted by {truncate_middle(metrics['weight'], MAX_LABEL_LENGTH)}" if metrics["weight"] else ""
+    summary = (
+        f"All labels right in {exact} of {format_number(rows)} {metrics['of']}{weighted} (95 % interval {interval}). "
+        f"Log loss {format_number(metrics['log_loss'])}."
+    )
+    tiles = [("exact match", exact, interval)]
+    for key in ("micro_f1", "macro_f1"):
+        beside = f"baseline {format_score(baseline[key], 3)}" if baseline else "1 is perfect"
+        tiles.append((METRIC_TITLES[key], format_score(metrics[key], 3), beside))
+    for key in ("hamming_loss", "log_loss"):
+        beside = f"baseline {format_number(baseline[key], 3)}" if baseline else "0 is perfect"
+        tiles.append((METRIC_TITLES[key], format_number(metrics[key], 3), beside))
+    if metrics["roc_auc"] is not None:
+        tiles.append(("ROC area", format_score(metrics["roc_auc"], 3), "mean of the labels"))
+    if baseline:
+        loss, match = format_number(baseline["log_loss"]), format_percent(baseline["exact_match"])
+        summary += f" Baseline: {loss} and {match}, always predicting the frequency of each label."
+    if linear:
+        loss, match = format_number(linear["log_loss"]), format_percent(linear["exact_match"])
+        summary += f" A linear model of the same columns: {loss} and {match}."
+        tiles.append(("linear model", match, f"log loss {format_number(linear['log_loss'], 3)}"))
+    if record.calibration:
+        error = format_percent(record.calibration["expected_error"])
+        tiles.append(("calibration error", error, "expected, in 10 bins"))
     return summary, tiles
 
 

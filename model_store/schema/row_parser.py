@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from model_store.errors import Fault, InputError, did_you_mean
 from model_store.schema.columns.base import Column, parse_text_cell
-from model_store.schema.signature import ClassificationOutput, Signature
+from model_store.schema.signature import ClassificationOutput, MultiLabelOutput, Signature
 from model_store.utils.csv_reader import read_csv_lines
 from model_store.utils.duplicate_keys import duplicate_key_faults, has_duplicate_keys
 from model_store.utils.values import describe_value, list_names, nearest_name
@@ -261,6 +261,8 @@ def _is_value(column: Column, text: str) -> bool:
 
 def _target_names(signature: Signature) -> set[str]:
     output = signature.output
+    if isinstance(output, MultiLabelOutput):
+        return set(output.columns)
     return {output.name} if isinstance(output, ClassificationOutput) else set(output.names)
 
 

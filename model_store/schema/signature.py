@@ -19,11 +19,21 @@ from model_store.errors import Fault, did_you_mean
 from model_store.nn import Array
 from model_store.schema.columns import ArrayColumn, CategoryColumn, Column, FaultCollector, NumberColumn, RowLocations
 from model_store.schema.columns.base import ReplacedValues, replacement_warnings
+from model_store.schema.multi_label import MultiLabelOutput
 from model_store.schema.target_transform import TargetTransform
 from model_store.schema.top_k import largest_columns
 from model_store.utils.values import describe_value, list_names
 
-__all__ = ["ArrayColumn", "CategoryColumn", "ClassificationOutput", "NumberColumn", "RegressionOutput", "Signature"]
+__all__ = [
+    "ArrayColumn",
+    "CategoryColumn",
+    "ClassificationOutput",
+    "MultiLabelOutput",
+    "NumberColumn",
+    "Output",
+    "RegressionOutput",
+    "Signature",
+]
 
 
 @dataclass(frozen=True)
@@ -78,12 +88,15 @@ class RegressionOutput:
         return {"kind": self.kind, "names": list(self.names)}
 
 
+Output = ClassificationOutput | MultiLabelOutput | RegressionOutput
+
+
 @dataclass(frozen=True)
 class Signature:
     """The input columns, in the order of a row, and the output."""
 
     inputs: tuple[Column, ...]
-    output: ClassificationOutput | RegressionOutput
+    output: Output
 
     @cached_property
     def width(self) -> int:
@@ -103,7 +116,7 @@ class Signature:
     def restore_label_order(self, training: Mapping[str, Any]) -> dict[str, Any]:
         """Return a training record with labels and targets in the output's order: a manifest sorts its keys."""
         output = self.output
-        names = self._label_names if isinstance(output, ClassificationOutput) else output.names
+        names = output.names if isinstance(output, RegressionOutput) else self._label_names
         for path in _PATHS_KEYED_BY_LABEL:
             training = _reorder_keys(training, path, names)
         return dict(training)
@@ -187,9 +200,9 @@ class Signature:
     def decode(self, outputs: Array, top_k: int | None = None) -> list[Any]:
         """Return raw outputs (n, outputs) as predictions for JSON, exact to the bit.
 
-        A classifier predicts `{"label": ..., "probabilities": {label: p}}`; a regression predicts a number, or
-        `{name: number}` if it has several targets. InputError if an output is not finite. For `top_k`
-        see `predictions`.
+        A classifier predicts `{"label": ..., "probabilities": {label: p}}`, one of several labels `{"labels": [...],
+        "probabilities": {label: p}}`; a regression a number, or `{name: number}` for several targets. InputError if an
+        output is not finite. For `top_k` see `predictions`.
         """
         return self.predictions(self.decode_arrays(outputs), top_k)
 
@@ -199,6 +212,8 @@ class Signature:
         With `top_k`, those of a classifier have the `top_k` most probable labels only, the most probable first; equally
         probable ones in the output's order.
         """
+        if isinstance(self.output, MultiLabelOutput):
+            return self.output.predictions(found, top_k)
         if isinstance(self.output, ClassificationOutput):
             names = self._label_names
             if top_k is not None:
@@ -219,7 +234,13 @@ class Signature:
         return [dict(zip(found, row, strict=True)) for row in rows]
 
     def decode_arrays(self, outputs: Array) -> dict[str, Array]:
-        """Return predictions as arrays: `label` (n,) and `probabilities` (n, labels), or (n,) by target name."""
+        """Return predictions as arrays: `label` (n,) and `probabilities` (n, labels), or (n,) by target name.
+
+        See `MultiLabelOutput.decode` for rows with several labels.
+        """
+        if isinstance(self.output, MultiLabelOutput):
+            self._check_finite(outputs)
+            return self.output.decode(outputs)
         if isinstance(self.output, ClassificationOutput):
             self._check_finite(outputs)
             if outputs.shape[1] == 1:
@@ -268,7 +289,7 @@ class Signature:
 
     @cached_property
     def _labels(self) -> Array:
-        return np.array(self.output.labels if isinstance(self.output, ClassificationOutput) else (), object)
+        return np.array(() if isinstance(self.output, RegressionOutput) else self.output.labels, object)
 
     @cached_property
     def _label_names(self) -> list[str]:
@@ -369,6 +390,7 @@ def _add_replacement_warnings(warnings: list[Fault] | None, faults: FaultCollect
 
 _PATHS_KEYED_BY_LABEL = (
     ("metrics", "classes"),
+    ("metrics", "labels"),
     ("metrics", "targets"),
     ("baseline", "targets"),
     ("diagnostics", "residuals", "targets"),

@@ -9,6 +9,7 @@ from marshmallow import RAISE, Schema, ValidationError, fields, post_load, valid
 
 from model_store.schema.columns import KINDS, Column
 from model_store.schema.columns.scaled_numbers import check_scale, finite_number_field
+from model_store.schema.multi_label import MultiLabelOutput
 from model_store.schema.signature import ClassificationOutput, RegressionOutput, Signature
 from model_store.schema.target_transform import TargetTransform
 
@@ -18,6 +19,11 @@ _NAME = validate.Length(min=1, max=1000)
 def _check_label(value: Any) -> None:
     if type(value) not in (str, int):
         raise ValidationError("expected text or a whole number")
+
+
+def _check_threshold(value: Any) -> None:
+    if type(value) is not float or not 0 < value < 1:
+        raise ValidationError("expected a number between 0 and 1")
 
 
 class _PartSchema(Schema):
@@ -56,6 +62,20 @@ class _TransformField(fields.Field[TargetTransform]):
             raise ValidationError(str(e)) from e
 
 
+class _MultiLabelSchema(_PartSchema):
+    result_class = MultiLabelOutput
+    name = fields.String(required=True, validate=_NAME)
+    labels = fields.List(
+        fields.String(validate=_NAME, error_messages={"invalid": "expected text"}),
+        required=True,
+        validate=validate.Length(min=2),
+    )
+    separator = fields.String(
+        required=True, allow_none=True, validate=validate.Length(1, 10, error="expected 1 to 10 characters")
+    )
+    threshold = finite_number_field(_check_threshold, required=True)
+
+
 class _RegressionSchema(_PartSchema):
     result_class = RegressionOutput
     names = fields.List(fields.String(validate=_NAME), required=True, validate=validate.Length(min=1))
@@ -66,7 +86,11 @@ class _RegressionSchema(_PartSchema):
 
 # One schema for each kind, not for each column: to make one takes longer than to check a column.
 _INPUTS = {name: _column_schema(kind)() for name, kind in KINDS.items()}
-_OUTPUTS: dict[str, _PartSchema] = {"classes": _ClassificationSchema(), "values": _RegressionSchema()}
+_OUTPUTS: dict[str, _PartSchema] = {
+    "classes": _ClassificationSchema(),
+    "labels": _MultiLabelSchema(),
+    "values": _RegressionSchema(),
+}
 
 
 def read_signature(config: Any) -> Signature:
@@ -85,7 +109,9 @@ def read_signature(config: Any) -> Signature:
     for i, column in enumerate(inputs):
         if problem := column.find_problem():
             raise ValueError(f"signature.inputs.{i}.{problem}")
-    if isinstance(output, ClassificationOutput) and len(set(map(str, output.labels))) != len(output.labels):
+    if isinstance(output, ClassificationOutput | MultiLabelOutput) and len(set(map(str, output.labels))) != len(
+        output.labels
+    ):
         raise ValueError("signature.output.labels: expected unique labels")
     if isinstance(output, RegressionOutput) and not len(output.names) == len(output.offset) == len(output.scale):
         raise ValueError("signature.output: expected as many offsets and scales as names")

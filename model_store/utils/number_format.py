@@ -5,9 +5,15 @@ from __future__ import annotations
 import math
 
 METRIC_TITLES = {
+    "exact_match": "exact match",
+    "hamming_loss": "Hamming loss",
+    "micro_f1": "micro F1",
+    "macro_f1": "macro F1",
     "precision": "precision",
     "recall": "recall",
     "f1": "F1",
+    "roc_auc": "ROC area",
+    "log_loss": "log loss",
     "support": "rows",
     "rmse": "RMSE",
     "mae": "MAE",

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from apispec import APISpec
 
 from model_store.schema.columns import Column
-from model_store.schema.signature import ClassificationOutput, Signature
+from model_store.schema.signature import ClassificationOutput, MultiLabelOutput, RegressionOutput, Signature
 from service.openapi.json_schema import (
     PARAMETERS,
     STRING,
@@ -45,7 +45,7 @@ def add_model_paths(
     """
     name, signature, example = served.name, served.model.signature, served.example
     native_parameters, max_rows = [*query_parameters, *parameters], served.max_rows
-    if isinstance(signature.output, ClassificationOutput):
+    if not isinstance(signature.output, RegressionOutput):
         native_parameters, max_rows = [top_k, *native_parameters], served.row_limit.max_rows(top_k=1)
 
     def component(part: str, schema: Json) -> Json:
@@ -123,7 +123,7 @@ def _tensorflow_serving_schemas(served: LoadedVersion, rows: Json) -> tuple[Json
     columns_request = object_schema("inputs", signature_name=signature_name, inputs=named)
     output_schemas: dict[str, Json] = {}
     for tensor in tensors.output_specs(served.model):
-        value: Json = {"type": "number"}
+        value: Json = {"type": "boolean" if tensor.datatype == "BOOL" else "number"}
         if tensor.name == "label" and isinstance(signature.output, ClassificationOutput):
             value = {"enum": list(signature.output.labels)}
         elif tensor.shape != (-1, 1):
@@ -225,14 +225,19 @@ def _column_schema(column: Column) -> Json:
 
 def _prediction_schema(signature: Signature) -> Json:
     output = signature.output
-    if isinstance(output, ClassificationOutput):
+    if not isinstance(output, RegressionOutput):
         names = [str(label) for label in output.labels]
+        answer: Json = {"label": {"enum": list(output.labels)}}
+        if isinstance(output, MultiLabelOutput):
+            description = f"Those with a probability of at least {output.threshold:g}, in the order of the model."
+            items = {"enum": names}
+            answer = {"labels": {"type": "array", "uniqueItems": True, "items": items, "description": description}}
         probability = {"type": "number", "minimum": 0, "maximum": 1}
         return {
             "type": "object",
-            "required": ["label", "probabilities"],
+            "required": [*answer, "probabilities"],
             "properties": {
-                "label": {"enum": list(output.labels)},
+                **answer,
                 "probabilities": {
                     "type": "object",
                     "description": "Of every label, or of the most probable ones with `top_k`.",

@@ -122,11 +122,15 @@ class InputColumnSchema(Schema):
 
 
 class OutputSchema(Schema):
-    """The output of a model: classes, or values by name."""
+    """The output of a model: one of several classes, any of several labels, or values by name."""
 
-    kind = fields.String(required=True, metadata={"description": "classes or values"})
-    name = fields.String(metadata={"description": "Of classes: the name of the target."})
-    labels = fields.List(fields.Raw(), metadata={"description": "Of classes."})
+    kind = fields.String(required=True, metadata={"description": "classes, labels or values"})
+    name = fields.String(metadata={"description": "Of classes and labels: the name of the target."})
+    labels = fields.List(fields.Raw(), metadata={"description": "Of classes and labels."})
+    threshold = fields.Float(metadata={"description": "Of labels: the least probability of a predicted one."})
+    separator = fields.String(
+        allow_none=True, metadata={"description": "Of labels: what separates them in the target column, if it is one."}
+    )
     names = fields.List(fields.String(), metadata={"description": "Of values."})
 
 

@@ -19,7 +19,7 @@ from model_store.artifact.model import Model
 from model_store.errors import Fault, did_you_mean
 from model_store.nn import Array
 from model_store.schema.columns import Column, FaultCollector
-from model_store.schema.signature import ClassificationOutput, Signature
+from model_store.schema.signature import MultiLabelOutput, RegressionOutput, Signature
 from model_store.utils.values import describe_value, list_names
 from service.validation.predict_request import EncodedRows
 from service.validation.row_limits import check_row_count
@@ -52,11 +52,13 @@ def input_specs(signature: Signature) -> list[TensorSpec]:
 
 def output_specs(model: Model) -> list[TensorSpec]:
     output = model.signature.output
-    if isinstance(output, ClassificationOutput):
-        labels = tuple(map(str, output.labels))
-        probabilities = TensorSpec("probabilities", datatype_of(model.network.dtype), (-1, len(labels)), labels)
-        return [TensorSpec("label", _label_datatype(output.labels), (-1, 1)), probabilities]
-    return [TensorSpec(name, "FP64", (-1, 1)) for name in output.names]
+    if isinstance(output, RegressionOutput):
+        return [TensorSpec(name, "FP64", (-1, 1)) for name in output.names]
+    labels = tuple(map(str, output.labels))
+    probabilities = TensorSpec("probabilities", datatype_of(model.network.dtype), (-1, len(labels)), labels)
+    if isinstance(output, MultiLabelOutput):
+        return [TensorSpec("labels", "BOOL", (-1, len(labels)), labels), probabilities]
+    return [TensorSpec("label", _label_datatype(output.labels), (-1, 1)), probabilities]
 
 
 def _label_datatype(labels: Sequence[str | int]) -> str:

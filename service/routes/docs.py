@@ -163,7 +163,7 @@ def _metrics_table(training: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     of = f"{_format_metric('rows', metrics.get('rows', ''))} {metrics.get('of', 'rows')}".strip()
     accuracy = metrics.get("accuracy")
-    by = next((key for key in ("classes", "targets") if isinstance(metrics.get(key), dict)), "")
+    by = next((key for key in ("classes", "labels", "targets") if isinstance(metrics.get(key), dict)), "")
     table = _metrics_by_name(metrics.get(by))
     beside = _metrics_by_name(baseline.get(by))
     summary = f"Measured on {of}."
@@ -173,6 +173,8 @@ def _metrics_table(training: Mapping[str, Any]) -> dict[str, Any] | None:
         if isinstance(always, float):
             summary += f"; always predicting “{baseline.get('answer')}” gives {format_percent(always)}"
         summary += "."
+    elif by == "labels":
+        summary = _describe_labels(metrics, baseline, of)
     elif beside:
         quantile = metrics.get("quantile")
         constant = f"{format_number(quantile)} quantile" if isinstance(quantile, float) else "mean"
@@ -187,10 +189,21 @@ def _metrics_table(training: Mapping[str, Any]) -> dict[str, Any] | None:
     ]
     return {
         "summary": summary,
-        "by": {"classes": "class"}.get(by, "target"),
+        "by": {"classes": "class", "labels": "label"}.get(by, "target"),
         "columns": [METRIC_TITLES.get(column, column) for column in columns],
         "rows": lines,
     }
+
+
+def _describe_labels(metrics: Mapping[str, Any], baseline: Mapping[str, Any], of: str) -> str:
+    """Return the metrics of a model whose rows may have several labels, and those of its baseline, as a sentence."""
+    shown = [f"{METRIC_TITLES[key]} {_format_metric(key, metrics.get(key))}" for key in ("micro_f1", "log_loss")]
+    match, summary = metrics.get("exact_match"), f"{', '.join(shown)}, on {of}."
+    if isinstance(match, float):
+        summary = f"All labels right in {format_percent(match)}, {summary}"
+    if isinstance(loss := baseline.get("log_loss"), float):
+        summary += f" Always predicting the frequency of each label has the log loss {format_number(loss)}."
+    return summary[0].upper() + summary[1:]
 
 
 def _metrics_by_name(group: Any) -> dict[str, dict[str, Any]]:

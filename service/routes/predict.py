@@ -15,7 +15,7 @@ from model_store.errors import Fault, InputError, did_you_mean
 from model_store.nn import Array
 from model_store.schema.columns import FaultCollector
 from model_store.schema.row_parser import RowBatch
-from model_store.schema.signature import ClassificationOutput
+from model_store.schema.signature import RegressionOutput
 from service.config import Settings
 from service.http.request_body import check_json_content_type, parse_json, read_body
 from service.http.responses import ListInBlocks, json_response_in_pieces
@@ -166,6 +166,6 @@ def _fix_parameter(name: str) -> str:
 
 
 def _check_top_k(served: LoadedVersion, top_k: int | None) -> None:
-    if top_k is not None and not isinstance(served.model.signature.output, ClassificationOutput):
+    if top_k is not None and isinstance(served.model.signature.output, RegressionOutput):
         problem = f"expected a model that predicts classes, found {served.name}, which predicts numbers"
         raise InputError([Fault("top_k", problem, "leave it out")])

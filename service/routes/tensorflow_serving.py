@@ -29,6 +29,7 @@ from service.validation.row_limits import check_row_count
 _SIGNATURE_NAME = "serving_default"
 _MODEL = "/v1/models/<name>"
 _TYPES = {
+    "BOOL": "DT_BOOL",
     "BYTES": "DT_STRING",
     "INT64": "DT_INT64",
     "UINT64": "DT_UINT64",

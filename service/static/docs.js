@@ -66,7 +66,8 @@ function short(value) {
 function showPrediction(prediction) {
   const box = make("div");
   if (prediction !== null && typeof prediction === "object" && "probabilities" in prediction) {
-    box.append(make("p", String(prediction.label), "answer"), bars(prediction.probabilities));
+    const answer = prediction.labels ? prediction.labels.join(", ") || "none of the labels" : String(prediction.label);
+    box.append(make("p", answer, "answer"), bars(prediction.probabilities));
   } else if (typeof prediction === "object") {
     for (const [name, value] of Object.entries(prediction)) {
       const line = make("p", short(value), "answer");

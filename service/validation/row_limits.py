@@ -15,7 +15,7 @@ from model_store.errors import Fault
 from model_store.nn import Array
 from model_store.nn.cost import MAX_BATCH_VALUES
 from model_store.schema.columns.text import MAX_HASHED_CHARACTERS, TextColumn
-from model_store.schema.signature import ClassificationOutput
+from model_store.schema.signature import MultiLabelOutput, RegressionOutput
 
 _NAME_CHARACTERS = 32  # of a label or target in a response: a longer one counts as several values
 
@@ -28,6 +28,7 @@ class RowLimit:
     output_values: int  # in a response
     row_values: int  # in a response, for each row
     label_values: int  # the most that one of its labels or targets counts as
+    answer_values: int  # the most that its predicted label counts as, or all labels if a row may have several
     text_columns: tuple[tuple[int, str], ...]  # index and name of each
     text_characters: int  # in all text columns of a request
 
@@ -35,7 +36,7 @@ class RowLimit:
         """Return the number of rows, at least 1. A response with the `top_k` most probable labels may have more."""
         values = self.row_values
         if top_k is not None:
-            values = min(values, (1 + top_k) * self.label_values)  # the label, and the probabilities
+            values = min(values, self.answer_values + top_k * self.label_values)
         return max(1, min(self.inference_rows, self.output_values // values))
 
     def check_rows(self, location: str, rows: Sequence[Any], top_k: int | None = None) -> None:
@@ -87,7 +88,7 @@ class RowLimits:
         the outputs.
         """
         output = model.signature.output
-        names = output.labels if isinstance(output, ClassificationOutput) else output.names
+        names = output.names if isinstance(output, RegressionOutput) else output.labels
         values = [1 + len(str(name)) // _NAME_CHARACTERS for name in names]
         inference_rows = min(
             self.max_instances,
@@ -95,10 +96,16 @@ class RowLimits:
             MAX_BATCH_VALUES // model.signature.width,
             max(MAX_BATCH_VALUES, self.max_output_values) // len(names),
         )
+        several = isinstance(output, MultiLabelOutput)  # the labels, beside their probabilities
         inputs = model.signature.inputs
-        texts = tuple((i, column.name) for i, column in enumerate(inputs) if isinstance(column, TextColumn))
         return RowLimit(
-            inference_rows, self.max_output_values, sum(values), max(values), texts, self.max_text_characters
+            inference_rows,
+            self.max_output_values,
+            row_values=(1 + several) * sum(values),
+            label_values=max(values),
+            answer_values=sum(values) if several else max(values),
+            text_columns=tuple((i, column.name) for i, column in enumerate(inputs) if isinstance(column, TextColumn)),
+            text_characters=self.max_text_characters,
         )
 
 

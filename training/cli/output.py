@@ -14,7 +14,8 @@ import numpy as np
 from rich.console import Console, RenderableType
 from rich.table import Table
 
-from model_store.schema.signature import ClassificationOutput
+from model_store.evaluation.record import OVERALL_LABEL_METRICS
+from model_store.schema.signature import MultiLabelOutput, RegressionOutput
 from model_store.utils.number_format import METRIC_TITLES, format_number, format_percent, format_score
 from model_store.utils.printable import printable
 from model_store.utils.values import list_names
@@ -73,7 +74,10 @@ def print_metrics(console: Console, outcome: Outcome) -> None:
     console.print()
     output = outcome.model.signature.output
     found, baseline = outcome.metrics, outcome.baseline
-    if not isinstance(output, ClassificationOutput):
+    if isinstance(output, MultiLabelOutput):
+        _print_label_metrics(console, outcome)
+        return
+    if isinstance(output, RegressionOutput):
         linear = {} if outcome.linear is None else outcome.linear["targets"]
         console.print(_regression_table(found["targets"], baseline["targets"], linear))
         weighted = f", weighted by {found['weight']}" if "weight" in found else ""
@@ -105,6 +109,36 @@ def print_metrics(console: Console, outcome: Outcome) -> None:
     console.print(f"Baseline {format_percent(baseline['accuracy'])}: always predicting {baseline['answer']!r}.")
     if outcome.linear is not None:
         console.print(f"Linear model {format_percent(outcome.linear['accuracy'])}: of the same columns.")
+
+
+def _print_label_metrics(console: Console, outcome: Outcome) -> None:
+    """Print the metrics of each label, and those of all together beside the baseline and the linear model."""
+    found, baseline, linear = outcome.metrics, outcome.baseline, outcome.linear
+    table = _table("label", "precision", "recall", "F1", "ROC area", "log loss", "rows")
+    labels = list(found["labels"].items())
+    if len(labels) > _MAX_CLASS_ROWS:
+        labels = sorted(labels, key=lambda one: (not one[1]["support"], one[1]["f1"]))[:_MAX_CLASS_ROWS]
+    for label, row in labels:
+        ratios = (format_score(row[key], 3) if row["support"] else "-" for key in ("precision", "recall", "f1"))
+        area = "-" if row["roc_auc"] is None else format_score(row["roc_auc"], 3)
+        table.add_row(label, *ratios, area, format_number(row["log_loss"], 3), format_number(row["support"]))
+    console.print(table)
+    if len(found["labels"]) > _MAX_CLASS_ROWS:
+        shown = f"{_MAX_CLASS_ROWS} of {len(found['labels'])}"
+        console.print(f"Only the {shown} labels with the lowest F1 are shown; --json has all.")
+    console.print()
+    overall = _table("", *(METRIC_TITLES[key] for key in OVERALL_LABEL_METRICS))
+    for title, row in (("this model", found), ("baseline", baseline), ("linear model", linear)):
+        if row is not None:
+            match = format_percent(row["exact_match"])
+            overall.add_row(title, match, *(format_number(row[key], 3) for key in OVERALL_LABEL_METRICS[1:]))
+    console.print(overall)
+    weighted = f", weighted by {found['weight']}" if "weight" in found else ""
+    console.print(
+        f"Measured on {format_number(found['rows'])} {found['of']}{weighted}. In an exact match all labels of a row "
+        "are right. The baseline always predicts the frequency of each label.",
+        soft_wrap=True,
+    )
 
 
 def print_published(console: Console, outcome: Outcome, store: str, aliases: PublishedAliases | None) -> None:
@@ -305,7 +339,8 @@ def _class_weights(prepared: PreparedJob) -> dict[str, float] | None:
     weights = prepared.network_spec.class_weights
     if weights is None:
         return None
-    return {str(label): float(weight) for label, weight in zip(prepared.dataset.labels, weights, strict=True)}
+    own = weights if prepared.dataset.classes else weights[1]  # of rows with the label
+    return {str(label): float(weight) for label, weight in zip(prepared.dataset.labels, own, strict=True)}
 
 
 def column_data(prepared: PreparedJob) -> list[dict[str, Any]]:
@@ -319,11 +354,12 @@ def column_data(prepared: PreparedJob) -> list[dict[str, Any]]:
 
 
 def class_counts(prepared: PreparedJob) -> dict[str, int] | None:
-    """Return the number of rows of each class; None for a regression."""
+    """Return the number of rows of each class, or with each label; None for a regression."""
     labels = prepared.dataset.labels
     if not labels:
         return None
-    counts = np.bincount(prepared.dataset.targets, minlength=len(labels))
+    targets = prepared.dataset.targets
+    counts = np.bincount(targets, minlength=len(labels)) if prepared.dataset.classes else targets.sum(axis=0)
     if prepared.stream is not None:
         counts = counts + prepared.stream.class_counts
     return {str(label): int(count) for label, count in zip(labels, counts, strict=True)}
@@ -341,7 +377,9 @@ def _describe_target(prepared: PreparedJob) -> str:
         transform = prepared.job.settings.data.target_transform
         return f"target: {names}, regression" + ("" if transform is None else f" with the transform {transform}")
     rows = list_names([f"{k} {format_number(n)}" for k, n in counts.items()], _MAX_LISTED)
-    return f"target: {names}, classification; rows per class: {rows}"
+    if prepared.dataset.classes:
+        return f"target: {names}, classification; rows per class: {rows}"
+    return f"target: {names}, several labels; rows with each label: {rows}"
 
 
 def _describe_split(prepared: PreparedJob) -> str:

@@ -180,7 +180,9 @@ def _render(
         test=test,
         stratify="" if classes or streamed or not test else _STRATIFY_LINE,
         validation=validation,
-        sections=recommend(max(1, len(cells)), max(1, len(used)), classes=classes, fast=fast or streamed),
+        sections=recommend(
+            max(1, len(cells)), max(1, len(used)), "classification" if classes else "regression", fast=fast or streamed
+        ),
     )
     count = len(used or inputs)
     columns = f"{count} column{'s' * (count != 1)}"

@@ -17,6 +17,14 @@ _UNRECORDED_DEFAULTS = ("nesterov", "epsilon")  # in the model's record, unless 
 
 # What early stopping may watch instead of the loss, and whether higher is better.
 CLASS_METRICS = {"accuracy": True, "macro_f1": True, "log_loss": False, "roc_auc": True}
+LABEL_METRICS = {
+    "exact_match": True,
+    "hamming_loss": False,
+    "micro_f1": True,
+    "macro_f1": True,
+    "log_loss": False,
+    "roc_auc": True,
+}
 QUANTITY_METRICS = {"rmse": False, "mae": False, "r2": True}
 LOSS_METRICS = {  # of a regression with this loss
     "poisson": {"poisson_deviance": False, "d2": True},
@@ -24,7 +32,7 @@ LOSS_METRICS = {  # of a regression with this loss
     "pinball": {"pinball_loss": False, "d2": True},
 }
 METRIC_DIRECTIONS: Mapping[str, bool] = dict(
-    item for group in (CLASS_METRICS, QUANTITY_METRICS, *LOSS_METRICS.values()) for item in group.items()
+    item for group in (CLASS_METRICS, LABEL_METRICS, QUANTITY_METRICS, *LOSS_METRICS.values()) for item in group.items()
 )
 
 

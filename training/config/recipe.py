@@ -21,13 +21,14 @@ _MAX_PERIODIC_COLUMNS = 100  # more take most of the time, and were no better
 _FAST_STEPS = 4000  # that train a small table
 
 
-def recommend(rows: int, columns: int, *, classes: bool, fast: bool) -> str:
+def recommend(rows: int, columns: int, task: str, *, fast: bool) -> str:
     """Return the sections `[network]` and `[train]` for a table of so many rows and used columns.
 
-    `fast` asks for the small network.
+    task: "classification", "multi_label" or "regression".
+    fast: asks for the small network.
     """
     if fast or rows < MIN_ENSEMBLE_ROWS:
-        return _small_network(rows, columns, classes=classes)
+        return _small_network(rows, columns, task)
     if rows >= MIN_SINGLE_ROWS:
         epochs = max(_MIN_EPOCHS, min(_EPOCHS, _MAX_STEPS * _BATCH // rows))
         size, batch, ensemble = 128, _BATCH, _ENSEMBLE_HINT
@@ -37,7 +38,8 @@ def recommend(rows: int, columns: int, *, classes: bool, fast: bool) -> str:
         epochs = max(_MIN_MEMBER_EPOCHS, min(_EPOCHS, round(_MEMBER_STEPS * _MEMBER_BATCH / trained)))
         size, batch, ensemble = 64, _MEMBER_BATCH, _ENSEMBLE.format(members=members)
     periodic = columns <= _MAX_PERIODIC_COLUMNS
-    return (_CLASSES if classes else _NUMBERS).format(
+    return (_NUMBERS if task == "regression" else _CLASSES).format(
+        loss=_LOSSES[task],
         size=size,
         first=_PERIODIC if periodic else "",
         periodic_factor=_PERIODIC_FACTOR if periodic else "",
@@ -49,14 +51,14 @@ def recommend(rows: int, columns: int, *, classes: bool, fast: bool) -> str:
     )
 
 
-def _small_network(rows: int, columns: int, *, classes: bool) -> str:
+def _small_network(rows: int, columns: int, task: str) -> str:
     batch = max(1, min(32, rows // 8))
     epochs = round(max(20, min(500, _FAST_STEPS * batch // rows)), -1)
     return _SMALL.format(
         size=max(8, min(64, 1 << (4 * columns - 1).bit_length())),
         activations=_NAMES,
-        loss="cross_entropy" if classes else "mse",
-        clip="" if classes else _CLIP_NORM_LINE,
+        loss=_LOSSES[task],
+        clip=_CLIP_NORM_LINE if task == "regression" else "",
         epochs=epochs,
         patience=default_patience(epochs),
         batch=batch,
@@ -64,6 +66,7 @@ def _small_network(rows: int, columns: int, *, classes: bool) -> str:
     )
 
 
+_LOSSES = {"classification": "cross_entropy", "multi_label": "binary_cross_entropy", "regression": "mse"}
 _NAMES = ", ".join(ACTIVATIONS)
 _PERIODIC = "{ periodic = 16, size = 4, sigma = 0.1 }, "
 _PERIODIC_FACTOR = ", periodic = 0.1"
@@ -103,7 +106,7 @@ parametrization = "ntk"
 clip_outputs = true  # predictions stay in the range of the training targets
 
 [train]
-loss = "mse"
+loss = "{loss}"
 optimizer = "adamw"  # or "adam", "sgd", "rmsprop"
 learning_rate = 0.2
 beta2 = 0.95
@@ -127,7 +130,7 @@ layers = [
 parametrization = "ntk"
 
 [train]
-loss = "cross_entropy"
+loss = "{loss}"
 optimizer = "adamw"  # or "adam", "sgd", "rmsprop"
 learning_rate = 0.02
 beta2 = 0.95

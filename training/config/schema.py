@@ -106,7 +106,11 @@ class DataSchema(SectionSchema):
     images = _file()
     labels = _file()
     target = _column_names("a column name, or a list of names", single=True)
-    task = ChoiceField(("classification", "regression"))
+    task = ChoiceField(("classification", "regression", "multi_label"))
+    label_separator = CheckedField(
+        "one to ten characters, such as '|'", lambda value: isinstance(value, str) and 0 < len(value) <= 10
+    )
+    label_threshold = number_field("a number above 0, below 1", lambda value: 0 < value < 1)
     columns = _column_names("a list of column names", single=False)
     kinds = KindsField()
     missing = ChoiceField(("impute", "refuse"))
@@ -175,7 +179,28 @@ class DataSchema(SectionSchema):
             problem = "missing = 'refuse' accepts no missing values"
             raise validation_error(problem, "remove it, or write missing = 'impute'", key="optional")
         if len(targets) > 1 and data.get("task") == "classification":
-            raise validation_error(f"expected one column for a classification, found {len(targets)}", key="target")
+            problem = f"expected one column for a classification, found {len(targets)}"
+            raise validation_error(
+                problem, "write task = 'multi_label' if a row may have several of them", key="target"
+            )
+
+    @validates_schema(skip_on_field_errors=False)
+    def _check_labels(self, data: dict[str, Any], **_: Any) -> None:
+        target, task = data.get("target"), data.get("task")
+        several = isinstance(target, list) and len(target) > 1
+        if "label_separator" in data:
+            if task not in (None, "multi_label"):
+                problem = f"only for several labels in a text, found the task '{task}'"
+                raise validation_error(problem, "remove it, or write task = 'multi_label'", key="label_separator")
+            if several or (isinstance(data.get("path"), str) and not is_table(data["path"])):
+                problem = "only for a single target column of texts"
+                raise validation_error(problem, "remove it, or the other targets", key="label_separator")
+        elif task == "multi_label" and target is not None and not several and is_table(str(data.get("path", ""))):
+            problem = "expected a column for each label, or one column and label_separator"
+            raise validation_error(problem, "write label_separator = '|', for example", key="target")
+        if "label_threshold" in data and task not in (None, "multi_label"):
+            problem = f"only for several labels, found the task '{task}'"
+            raise validation_error(problem, "remove it", key="label_threshold")
 
 
 class SplitSchema(SectionSchema):

@@ -28,6 +28,8 @@ class DataSection(TableOptions):
     labels: str | None = None
     target: str | list[str] | None = None
     task: str | None = None
+    label_separator: str | None = None
+    label_threshold: float | None = None
     columns: list[str] | None = None
     kinds: dict[str, str] = field(default_factory=dict)
     missing: str = "impute"

@@ -28,6 +28,12 @@ def from_arrays(arrays: Arrays, sha256: str, section: DataSection, known: Sequen
         targets, labels = encode_labels(arrays.name, target_names[0], found, known)
     else:
         targets = arrays.y.astype(np.float64).reshape(len(arrays), -1)
+    if task == "multi_label":
+        labels = target_names
+        if len(invalid := np.argwhere((targets != 0) & (targets != 1))):
+            row, column = invalid[0]
+            problem = f"expected 0 or 1, found {targets[row, column]:g}"
+            raise DataError(arrays.name, [Fault(f"y, row {row}", problem, "write task = 'regression' for quantities")])
     x = arrays.x.astype(np.uint8) if arrays.x.dtype.kind == "b" else arrays.x  # clients send 0 and 1
     return Dataset(arrays.name, sha256, {name: x}, {name: "array"}, target_names, targets, labels, None, notes)
 
@@ -38,12 +44,19 @@ def infer_array_task(
     """Return the task, the target names and notes, from the type and shape of y and its `first` rows."""
     task, notes = section.task, []
     outputs = math.prod(shape[1:])
+    if task is None and outputs > 1 and np.isin(first, (0, 1)).all():
+        task = "multi_label"
     if task is None:
         is_label = dtype.kind in "bU" or (
             dtype.kind in "ui" and type_inference.may_be_classes(len(np.unique(first)), len(first))
         )
         task = "classification" if outputs == 1 and is_label else "regression"
+    if section.task is None:
         notes.append(f"task: {task}, inferred from y (set task in [data] to override)")
+    if task == "multi_label" and (outputs == 1 or dtype.kind == "U"):
+        fix = "save an array of zeros and ones with a column for each label"
+        problem = f"expected zeros and ones for several labels, found {dtype} of shape {shape}"
+        raise DataError(source, [Fault("y", problem, fix)])
     if task == "classification" and (outputs != 1 or dtype.kind == "f"):
         fix = "save y.astype(int) if they are integers" if outputs == 1 else "save y.argmax(axis=1) for one-hot rows"
         problem = f"expected one integer or string per example, found {dtype} of shape {shape}"
@@ -55,7 +68,7 @@ def infer_array_task(
 
 def _name_targets(source: str, section: DataSection, task: str, outputs: int) -> tuple[str, ...]:
     if section.target is None:
-        name = "label" if task == "classification" else "value"
+        name = "value" if task == "regression" else "label"
         return (name,) if outputs == 1 else tuple(f"{name}_{i}" for i in range(outputs))
     names = (section.target,) if isinstance(section.target, str) else tuple(section.target)
     if len(names) != outputs:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from model_store.errors import Fault
 from model_store.evaluation.row_results import rows_digest
 from model_store.schema.columns.number_text import NumberFormat
+from model_store.schema.multi_label import DEFAULT_THRESHOLD, MultiLabelOutput
 from model_store.schema.signature import ClassificationOutput, Signature
 from model_store.utils.values import list_names
 from training.config.settings import DataSection
@@ -22,6 +23,8 @@ from training.data.fitting.kinds import COLUMN_KINDS
 from training.data.fitting.signature import fit_signature
 from training.data.fitting.statistics import summarize
 from training.errors import DataError
+
+LABELS_NAME = "labels"  # of the output of a model with a target column for each label
 
 
 @dataclass(frozen=True)
@@ -43,9 +46,10 @@ class Dataset:
 
     `inputs` holds (n,) numbers with NaN for missing, (n,) strings with None for missing, or (n, ...) arrays, as
     `Signature.encode_columns` takes them; `kinds` says which. `targets` is (n,) indices into `labels` for a
-    classification, (n, outputs) numbers for a regression. `lines` holds the line of the file on which each row begins,
-    or what `row_unit` says. `extra` holds the cells of columns that are no inputs, such as that of a split.
-    `formats` says how the cells of columns are written, after `decimal_commas` became points.
+    classification, (n, labels) zeros and ones if a row may have several, (n, outputs) numbers for a regression.
+    `lines` holds the line of the file on which each row begins, or what `row_unit` says. `extra` holds the cells of
+    columns that are no inputs, such as that of a split. `formats` says how the cells of columns are written, after
+    `decimal_commas` became points.
     `test_file`, if there is one, holds the last rows.
     """
 
@@ -69,7 +73,12 @@ class Dataset:
 
     @property
     def task(self) -> str:
-        return "classification" if self.labels else "regression"
+        return ("classification" if self.classes else "multi_label") if self.labels else "regression"
+
+    @property
+    def classes(self) -> tuple[str | int, ...]:
+        """The labels of a classification, of which a row has one; none if rows may have several."""
+        return self.labels if self.targets.ndim == 1 else ()
 
     def signature(self, section: DataSection, training: NDArray[np.int64]) -> Signature:
         """Return the signature with the preprocessing fitted on the `training` rows."""
@@ -78,7 +87,7 @@ class Dataset:
             for name, kind in self.kinds.items()
         )
         if self.labels:
-            output = ClassificationOutput(self.target_names[0], self.labels)
+            output = self.classifier_output(section)
             return fit_signature(self.name, columns, output, section, self.incomplete_columns(), self.text_formats)
         summaries = dict(zip(self.target_names, map(summarize, self.targets[training].T), strict=True))
         return fit_signature(self.name, columns, summaries, section, self.incomplete_columns(), self.text_formats)
@@ -88,6 +97,14 @@ class Dataset:
         """How the service reads texts of the columns: as the file has them, with decimal commas if it has such."""
         commas = {name: NumberFormat(",") for name in self.decimal_commas if self.kinds.get(name) == "number"}
         return {**commas, **self.formats}
+
+    def classifier_output(self, section: DataSection) -> ClassificationOutput | MultiLabelOutput:
+        """Return the output of a model for these labels."""
+        if self.classes:
+            return ClassificationOutput(self.target_names[0], self.classes)
+        name = self.target_names[0] if section.label_separator is not None else LABELS_NAME
+        threshold = section.label_threshold or DEFAULT_THRESHOLD
+        return MultiLabelOutput(name, tuple(map(str, self.labels)), section.label_separator, threshold)
 
     def incomplete_columns(self) -> set[str]:
         """Return the columns in which a value is missing, in any row."""

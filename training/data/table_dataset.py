@@ -16,6 +16,7 @@ from training.config.settings import DataSection
 from training.data import type_inference
 from training.data.dataset import Dataset, encode_labels
 from training.data.fitting.kinds import COLUMN_KINDS, infer_kind
+from training.data.multi_label import are_flags, parse_flags, parse_label_texts
 from training.data.readers import Table
 from training.data.type_inference import identifier_reason
 from training.errors import DataError
@@ -56,7 +57,7 @@ def from_table(
         total += len(missing)
     if faults:
         raise DataError(table.name, faults, total)
-    targets, labels = _parse_targets(table, target_names, task, formats, known)
+    targets, labels = _parse_targets(table, target_names, task, section.label_separator, formats, known)
     notes += type_inference.kind_warnings(table, kinds, section.kinds)
     return Dataset(
         table.name, sha256, inputs, kinds, tuple(target_names), targets, labels, table.lines, notes, table.row_unit,
@@ -123,15 +124,24 @@ def choose_kinds(table: Table, names: Sequence[str], section: DataSection) -> di
 
 def choose_task(table: Table, target_names: Sequence[str], section: DataSection, notes: list[str]) -> str:
     """Return the task of the job file, or infer it from the target and add a note."""
-    if section.task is not None:
-        return section.task
-    task = type_inference.infer_task(table, target_names)
+    if section.task is not None or section.label_separator is not None:
+        return section.task or "multi_label"
+    several = len(target_names) > 1 and are_flags([table.columns[name] for name in target_names])
+    task = "multi_label" if several else type_inference.infer_task(table, target_names)
     notes.append(f"task: {task}, inferred from the target (set task in [data] to override)")
     return task
 
 
 def drop_rows_without_target(table: Table, target_names: list[str], section: DataSection, notes: list[str]) -> Table:
-    """Return the rows whose target is known. DataError if missing values are refused."""
+    """Return the rows whose target is known. DataError if missing values are refused.
+
+    A cell without a text of labels means that the row has none of them.
+    """
+    if section.label_separator is not None and section.missing != "refuse":
+        if empty := table.columns[target_names[0]].count(None):
+            rows = "1 row has" if empty == 1 else f"{empty} rows have"
+            notes.append(f"{rows} no label: the cell of {target_names[0]} is empty")
+        return table
     cells = list(zip(*(table.columns[target] for target in target_names), strict=True))
     kept = [row for row, values in enumerate(cells) if None not in values]
     if len(kept) == len(table):
@@ -182,9 +192,14 @@ def _parse_targets(
     table: Table,
     target_names: list[str],
     task: str,
+    separator: str | None,
     formats: Mapping[str, Any],
     known: Sequence[str | int] | None,
 ) -> tuple[NDArray[Any], tuple[str | int, ...]]:
+    if separator is not None:
+        return parse_label_texts(table, target_names[0], separator, known)
+    if task == "multi_label":
+        return parse_flags(table, target_names), tuple(target_names)
     if task == "regression":
         values = [type_inference.parse_numbers(table, target, formats.get(target)) for target in target_names]
         return np.column_stack(values), ()

@@ -2,6 +2,7 @@
 
     calibration       {"of": label, "rows", "expected_error", "log_loss", "bins": [...]}; a bin is {"low", "high",
                       "rows", "said", "found"}: the mean predicted probability and the observed frequency
+                      a row of a multi-label classifier is a pair of a row and a label there
     roc               for two classes: {"of": label, "area", "points": [[false-positive rate, true-positive rate], ...]}
     precision_recall  for two classes: {"of": label, "average", "points": [[recall, precision], ...]}
     costs             for two classes: {"of": label, "rows", "positives", "options": [{"cost_ratio", "threshold",
@@ -29,10 +30,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.schema.signature import ClassificationOutput, RegressionOutput, Signature
+from model_store.schema.signature import ClassificationOutput, MultiLabelOutput, RegressionOutput, Signature
 from training.encoded_rows import EncodedRows
-from training.evaluation.error_analysis import error_slices, target_units, worst_classified, worst_predicted
+from training.evaluation.error_analysis import (
+    error_slices,
+    target_units,
+    worst_classified,
+    worst_labelled,
+    worst_predicted,
+)
 from training.evaluation.importance import permutation_importance
+from training.evaluation.label_metrics import label_log_probabilities
 from training.evaluation.loss_metrics import SQUARED_ERROR, TargetLoss
 from training.evaluation.metrics import Weights, log_loss, log_probabilities
 from training.evaluation.predictor import Predictor
@@ -40,6 +48,7 @@ from training.evaluation.threshold_curves import threshold_curves
 
 CALIBRATION_BINS = 10
 MAX_EVALUATION_ROWS = 100_000  # a sample of more rows is used: precise enough for every metric here, and little memory
+ANY_LABEL = "a label"  # whose probability is calibrated, if a row may have several
 MAX_TARGETS = 6  # of a regression whose residuals are kept
 _MAX_SCATTER_POINTS = 300
 _GRID_CELLS = 50  # on each axis, for points that are rounded
@@ -95,6 +104,14 @@ def diagnose(
             diagnostics |= threshold_curves(output.labels[1], part.y == 1, log_p[:, 1] - log_p[:, 0], part.weights)
         diagnostics["worst_rows"] = worst_classified(output, part.y, log_p, part.locate)
         measure, errors = "error_rate", (log_p.argmax(axis=1) != part.y).astype(np.float64)
+    elif isinstance(output, MultiLabelOutput):
+        log_yes, log_no = np.moveaxis(part_predictor.apply(label_log_probabilities, part.x), 1, 0)
+        true, predicted = part.y > 0, output.decode(part.outputs)["labels"]
+        row_losses = -np.where(true, log_yes, log_no).mean(axis=1)
+        mean_loss = float(np.average(row_losses, weights=part.weights))
+        diagnostics["calibration"] = label_calibration(true, np.exp(log_yes), mean_loss, part.weights)
+        diagnostics["worst_rows"] = worst_labelled(output, true, predicted, row_losses, part.locate)
+        measure, errors = "error_rate", (true != predicted).any(axis=1).astype(np.float64)
     else:
         diagnostics["residuals"] = residuals(
             output, part.y, part.outputs, rng, raw_values=raw_values, weights=part.weights
@@ -128,6 +145,29 @@ def calibration(
     """
     p = np.exp(log_p)
     confidence, correct = (p[:, 1], y_true == 1) if len(labels) == 2 else (p.max(axis=1), p.argmax(axis=1) == y_true)
+    bins, error = _calibration_bins(confidence, correct, weights)
+    return {
+        "of": str(labels[1]) if len(labels) == 2 else None,
+        "rows": len(p),
+        "expected_error": error,
+        "log_loss": log_loss(log_p, y_true, weights),
+        "bins": bins,
+    }
+
+
+def label_calibration(
+    y_true: NDArray[np.bool_], p: NDArray[np.float64], log_loss: float, weights: Weights = None
+) -> dict[str, Any]:
+    """Return the same for all pairs of a row and a label together: y_true and p are (rows, labels)."""
+    of_pairs = None if weights is None else np.repeat(weights, p.shape[1])
+    bins, error = _calibration_bins(p.reshape(-1), y_true.reshape(-1), of_pairs)
+    return {"of": ANY_LABEL, "rows": len(p), "expected_error": error, "log_loss": log_loss, "bins": bins}
+
+
+def _calibration_bins(
+    confidence: NDArray[np.float64], correct: NDArray[np.bool_], weights: Weights
+) -> tuple[list[dict[str, Any]], float]:
+    """Return the bins of probabilities (n,), and the expected calibration error."""
     bins = []
     indices = np.clip((confidence * CALIBRATION_BINS).astype(np.int64), 0, CALIBRATION_BINS - 1)
     expected_error = 0.0
@@ -140,13 +180,7 @@ def calibration(
             limits = {"low": i / CALIBRATION_BINS, "high": (i + 1) / CALIBRATION_BINS}
             bins.append({**limits, "rows": int(inside.sum()), "said": said, "found": found})
             expected_error += amount * abs(said - found)
-    return {
-        "of": str(labels[1]) if len(labels) == 2 else None,
-        "rows": len(p),
-        "expected_error": expected_error / float(len(p) if weights is None else weights.sum()),
-        "log_loss": log_loss(log_p, y_true, weights),
-        "bins": bins,
-    }
+    return bins, expected_error / float(len(confidence) if weights is None else weights.sum())
 
 
 def residuals(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from model_store.evaluation.confidence import wilson_interval
 from model_store.schema.columns import Column
 from model_store.schema.columns.base import finite_numbers
-from model_store.schema.signature import ClassificationOutput, RegressionOutput
+from model_store.schema.signature import ClassificationOutput, MultiLabelOutput, RegressionOutput
 from training.evaluation.metrics import Weights, finite_or_none
 
 MAX_WORST_ROWS = 10
@@ -47,6 +47,25 @@ def worst_classified(
         }
         for i in wrong[np.argsort(true[wrong], kind="stable")][:MAX_WORST_ROWS]
     ]
+
+
+def worst_labelled(
+    output: MultiLabelOutput,
+    true: NDArray[np.bool_],
+    predicted: NDArray[np.bool_],
+    losses: NDArray[np.float64],
+    locate: Callable[[int], str],
+) -> list[dict[str, Any]]:
+    """Return the rows with a wrong label whose log loss (n,) is largest; `true` and `predicted` are (n, labels)."""
+    wrong = np.flatnonzero((true != predicted).any(axis=1))
+    return [
+        {"row": locate(int(i)), "true": _names(output, true[i]), "predicted": _names(output, predicted[i])}
+        for i in wrong[np.argsort(-losses[wrong], kind="stable")][:MAX_WORST_ROWS]
+    ]
+
+
+def _names(output: MultiLabelOutput, present: NDArray[np.bool_]) -> str:
+    return ", ".join(output.labels[i] for i in np.flatnonzero(present)) or "no label"
 
 
 def target_units(output: RegressionOutput, y_true: NDArray[Any]) -> NDArray[np.float64]:

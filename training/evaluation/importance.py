@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.schema.signature import RegressionOutput, Signature
+from model_store.schema.signature import MultiLabelOutput, RegressionOutput, Signature
 from training.encoded_rows import EncodedRows, apply_in_pieces
 from training.evaluation.error_analysis import target_units
+from training.evaluation.label_metrics import label_log_probabilities
 from training.evaluation.loss_metrics import SQUARED_ERROR, TargetLoss
 from training.evaluation.metrics import Weights, finite_or_none, log_probabilities
 from training.evaluation.predictor import Predictor
@@ -138,6 +139,15 @@ def _row_losses(
             return errors
 
         return "squared_error", squared_errors
+    if isinstance(output, MultiLabelOutput):
+        present = y_true > 0
+
+        def label_losses(x: NDArray[Any]) -> NDArray[np.float64]:
+            log_p = predictor.apply(label_log_probabilities, x)
+            losses: NDArray[np.float64] = -np.where(present, log_p[:, 0], log_p[:, 1]).mean(axis=1)
+            return losses
+
+        return "log_loss", label_losses
     rows = np.arange(len(y_true))
     return "log_loss", lambda x: -predictor.apply(log_probabilities, x)[rows, y_true]
 

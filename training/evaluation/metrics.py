@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model_store.evaluation.record import OVERALL_LABEL_METRICS
 from model_store.evaluation.row_results import RowResults
 from model_store.nn import Sequential, Sigmoid, Softmax
-from model_store.schema.signature import ClassificationOutput, RegressionOutput
+from model_store.schema.signature import ClassificationOutput, MultiLabelOutput, Output
 from model_store.utils.values import exact_unit
 from training.encoded_rows import CompactRows, EncodedRows, apply_in_pieces
+from training.evaluation.label_metrics import label_frequencies, multi_label_metrics
 from training.evaluation.loss_metrics import SQUARED_ERROR, TargetLoss
 
 Weights = NDArray[np.float64] | None  # (n,): of rows; all 1 by default
@@ -23,7 +25,7 @@ _MAX_LOGIT = 1e300  # of a network that overflows; sums of logits stay finite
 
 
 def evaluate(
-    output: ClassificationOutput | RegressionOutput,
+    output: Output,
     y_true: NDArray[Any],
     outputs: NDArray[Any],
     weights: Weights = None,
@@ -32,20 +34,22 @@ def evaluate(
     """Return the metrics, ready for JSON, of a network's raw `outputs` for rows with these targets and weights.
 
     loss: that of a regression.
-    y_true: class indices (n,), or values (n, targets); see `Dataset`.
+    y_true: class indices (n,), 0 or 1 for each label (n, labels), or values (n, targets); see `Dataset`.
     """
+    if isinstance(output, MultiLabelOutput):
+        return multi_label_metrics(output, y_true, outputs, weights)
     if isinstance(output, ClassificationOutput):
         return classification_metrics(output.labels, y_true, predicted_classes(outputs), weights)
     return regression_metrics(output.names, y_true, output.decode(outputs), weights, loss)
 
 
-def row_results(
-    output: ClassificationOutput | RegressionOutput, y_true: NDArray[Any], outputs: NDArray[Any], digest: str
-) -> RowResults:
+def row_results(output: Output, y_true: NDArray[Any], outputs: NDArray[Any], digest: str) -> RowResults:
     """Return the results of each row, for comparisons in pairs. The arguments are those of `evaluate`.
 
-    digest: of the rows; see `Dataset.rows_digest`.
+    digest: of the rows; see `Dataset.rows_digest`. Of several labels, all must be correct.
     """
+    if isinstance(output, MultiLabelOutput):
+        return RowResults.of_classes(digest, (output.decode(outputs)["labels"] == (y_true > 0)).all(axis=1))
     if isinstance(output, ClassificationOutput):
         return RowResults.of_classes(digest, predicted_classes(outputs) == y_true)
     errors = output.decode(outputs) - y_true
@@ -53,16 +57,21 @@ def row_results(
 
 
 def evaluate_baseline(
-    output: ClassificationOutput | RegressionOutput,
+    output: Output,
     y_true: NDArray[Any],
     y_train: NDArray[Any],
     weights: Weights = None,
     train_weights: Weights = None,
     loss: TargetLoss = SQUARED_ERROR,
 ) -> dict[str, Any]:
-    """Return the metrics of always predicting the most frequent class of the training rows, or for a regression the
-    best constant of its loss: their mean, or their quantile.
+    """Return the metrics of always predicting the most frequent class of the training rows, the frequency of each of
+    several labels, or for a regression the best constant of its loss: their mean, or their quantile.
     """
+    if isinstance(output, MultiLabelOutput):
+        p = label_frequencies(y_train, train_weights)
+        metrics = multi_label_metrics(output, y_true, np.broadcast_to(p, y_true.shape), weights)
+        answer = [label for label, has in zip(output.labels, output.decode(p)["labels"], strict=True) if has]
+        return {"answer": answer, **{key: metrics[key] for key in OVERALL_LABEL_METRICS}}
     if isinstance(output, ClassificationOutput):
         majority = int(np.bincount(y_train, train_weights, minlength=len(output.labels)).argmax())
         metrics = classification_metrics(output.labels, y_true, np.full(len(y_true), majority), weights)

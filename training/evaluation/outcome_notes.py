@@ -49,6 +49,7 @@ def _describe_ensemble(ensemble: Mapping[str, Any] | None, metrics: Mapping[str,
         ]
     found = ensemble["out_of_fold"]
     scores = [f"accuracy {format_score(found['accuracy'], 4)}"] if "accuracy" in found else []
+    scores += [f"micro F1 {format_score(found['micro_f1'], 4)}"] if "micro_f1" in found else []
     scores += [f"RMSE {format_number(row['rmse'], 4)} of {name}" for name, row in found.get("targets", {}).items()]
     return [f"{note} ({list_names(scores, 4)} there); {curve}"]
 
@@ -101,6 +102,13 @@ def _find_no_better_than_baseline(
         rare = "class_weights = 'balanced' in [train] gives rare classes more weight; "
         advice = f"{'' if section.class_weights else rare}--find-rate helps"
         return [f"{note}: the columns tell little about the target, or the training failed. {advice}"]
+    if "exact_match" in metrics:
+        if metrics["log_loss"] < baseline["log_loss"]:
+            return []
+        return [
+            "the log loss is no better than that of always predicting the frequency of each label: the columns tell "
+            "little about the labels, or the training failed: try --find-rate, more epochs or fewer columns"
+        ]
     scores = {name: row.get("d2", row["r2"]) for name, row in metrics["targets"].items()}
     names = [name for name, score in scores.items() if score is not None and score <= 0]
     if not names:
@@ -142,6 +150,8 @@ def _find_better_linear_model(
         return []
     if "accuracy" in metrics:
         pairs = [((diagnostics.get("calibration") or {}).get("log_loss"), linear["log_loss"], "log loss")]
+    elif "exact_match" in metrics:
+        pairs = [(metrics["log_loss"], linear["log_loss"], "log loss")]
     else:
         found = linear["targets"]
         keys = {name: main_metric(row) for name, row in metrics["targets"].items()}

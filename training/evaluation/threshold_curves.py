@@ -48,6 +48,21 @@ def threshold_curves(
     }
 
 
+def roc_area(positive: NDArray[np.bool_], scores: NDArray[Any]) -> float | None:
+    """Return the area under the ROC curve; None if all rows are of one class.
+
+    The probability that a positive row has a higher score than a negative one, where equal scores count half; from the
+    sum of the ranks of the positive rows (Mann & Whitney 1947).
+    """
+    positives, negatives = int(positive.sum()), int((~positive).sum())
+    if not positives or not negatives:
+        return None
+    _, codes, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = counts.cumsum() - (counts - 1) / 2  # the mean rank of equal scores
+    above = ranks[codes[positive]].sum() - positives * (positives + 1) / 2
+    return float(above / (positives * negatives))
+
+
 def _roc(label: str, tpr: NDArray[np.float64], fpr: NDArray[np.float64]) -> dict[str, Any]:
     """Return false- and true-positive rates for falling thresholds, and the area under the curve."""
     tpr, fpr = np.append(0.0, tpr), np.append(0.0, fpr)

@@ -99,14 +99,17 @@ class BinaryCrossEntropy(Loss):
     `∂E/∂y = (w₀ (1 - y*)/(1 - y) - w₁ y*/y) / n`. Probabilities are clipped to a rounding error from 0 and 1. After a
     `Sigmoid` both are computed in one step.
 
-    weights: w₀ of the negative class and w₁ of the positive one; default 1 and 1.
+    weights: w₀ of the negative class and w₁ of the positive one; default 1 and 1. For y of several labels, (batch,
+        labels), they may be (2, labels): w₀ and w₁ of each label.
     label_smoothing: ε; targets y* become `(1 - ε) y* + ε/2`, as in `CrossEntropy`.
     """
 
     lowest, highest = 0.0, 1.0
 
     def __init__(self, weights: npt.ArrayLike = (1, 1), label_smoothing: float = 0.0) -> None:
-        self.negative_weight, self.positive_weight = _class_weights(weights, 2).tolist()
+        several = np.ndim(weights) == 2 and np.shape(weights)[0] == 2
+        found = _class_weights(np.ravel(weights)).reshape(2, -1) if several else _class_weights(weights, 2)
+        self.negative_weight, self.positive_weight = found
         self.label_smoothing = _check_label_smoothing(label_smoothing)
 
     def terms(self, y_true: Array, y_pred: Array) -> Array:
@@ -123,7 +126,7 @@ class BinaryCrossEntropy(Loss):
         if type(self) is not BinaryCrossEntropy:  # a subclass may have another formula
             return network, self
         if isinstance(network, Sequential) and type(network.modules[-1]) is Sigmoid:
-            weights = self.negative_weight, self.positive_weight
+            weights = np.array([self.negative_weight, self.positive_weight])
             return network.without_last(), SigmoidBinaryCrossEntropy(weights, self.label_smoothing)
         _check_ending(self, network, Sigmoid)
         return network, self
@@ -132,7 +135,8 @@ class BinaryCrossEntropy(Loss):
         """Return `w₁ y*` and `w₀ (1 - y*)`, y* smoothed."""
         if self.label_smoothing:
             y_true = y_true * (1 - self.label_smoothing) + self.label_smoothing / 2
-        return self.positive_weight * y_true, self.negative_weight * (1 - y_true)
+        positive, negative = (w.astype(y_true.dtype) for w in (self.positive_weight, self.negative_weight))
+        return positive * y_true, negative * (1 - y_true)
 
 
 class SigmoidBinaryCrossEntropy(BinaryCrossEntropy):

@@ -1,4 +1,4 @@
-"""The head of a network: last activation and loss of a classification or a regression."""
+"""The head of a network: last activation and loss of a classification, of several labels or of a regression."""
 
 from __future__ import annotations
 
@@ -46,6 +46,26 @@ def classification_head(settings: JobSettings, labels: int, source: str) -> tupl
     if faults:
         raise JobError(source, faults)
     return ("sigmoid", loss or "binary_cross_entropy") if binary else ("softmax", loss or "cross_entropy")
+
+
+def multi_label_head(settings: JobSettings, source: str) -> tuple[str, str]:
+    output, loss = settings.network.output, settings.train.loss
+    faults = []
+    if output not in (None, "sigmoid"):
+        fix = "remove it: each label has a probability of its own"
+        faults.append(Fault("network.output", f"expected 'sigmoid' for several labels, found '{output}'", fix))
+    if loss not in (None, "binary_cross_entropy"):
+        problem = f"expected 'binary_cross_entropy' for several labels, found '{loss}'"
+        faults.append(Fault("train.loss", problem, "remove it"))
+    for key, value in (
+        ("data.target_transform", settings.data.target_transform),
+        ("network.clip_outputs", settings.network.clip_outputs),
+    ):
+        if value:
+            faults.append(Fault(key, "only for regressions, found several labels", "remove it"))
+    if faults:
+        raise JobError(source, faults)
+    return "sigmoid", "binary_cross_entropy"
 
 
 def regression_head(settings: JobSettings, source: str) -> tuple[str | None, str]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from model_store.errors import Fault
 from model_store.nn import Clip, Sequential
-from model_store.schema.signature import ClassificationOutput, RegressionOutput, Signature
+from model_store.schema.signature import ClassificationOutput, MultiLabelOutput, Output, RegressionOutput, Signature
 from training.config.layer_spec import LayerSpec, needs_images
 from training.config.settings import JobSettings, TrainSection
 from training.engine.batch_checks import check_batch_norm
@@ -22,7 +22,7 @@ from training.errors import JobError
 from training.losses import LOSSES, Loss, RowWeighted
 from training.network.builder import build_modules
 from training.network.feature_kinds import FeatureKinds
-from training.network.heads import classification_head, regression_head
+from training.network.heads import classification_head, multi_label_head, regression_head
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class NetworkSpec:
     output: str | None
     loss: str
     source: str = "job"
-    class_weights: tuple[float, ...] | None = None
+    class_weights: tuple[Any, ...] | None = None  # of several labels (2, labels)
     quantile: float | None = None
     label_smoothing: float | None = None
     clip_outputs: bool = False
@@ -68,10 +68,12 @@ class NetworkSpec:
         loss = LOSSES[self.loss](**{name: value for name, value in settings.items() if value is not None})
         return RowWeighted(loss) if self.weighted else loss
 
-    def encode_targets(self, targets: NDArray[Any], output: ClassificationOutput | RegressionOutput) -> NDArray[Any]:
+    def encode_targets(self, targets: NDArray[Any], output: Output) -> NDArray[Any]:
         """Return targets (see `Dataset`) as the outputs that the network learns, (n, outputs)."""
         if isinstance(output, RegressionOutput):
             return output.encode(targets).astype(self.dtype)
+        if isinstance(output, MultiLabelOutput):
+            return targets.astype(self.dtype)
         if self.output_size == 1:
             return targets.reshape(-1, 1).astype(self.dtype)
         one_hot: NDArray[Any] = np.eye(self.output_size, dtype=self.dtype)[targets]
@@ -103,6 +105,9 @@ def specify_network(settings: JobSettings, signature: Signature, source: str = "
     if isinstance(signature.output, ClassificationOutput):
         output, loss = classification_head(settings, len(signature.output.labels), source)
         size = 1 if output == "sigmoid" else len(signature.output.labels)
+    elif isinstance(signature.output, MultiLabelOutput):
+        output, loss = multi_label_head(settings, source)
+        size = len(signature.output.labels)
     else:
         output, loss = regression_head(settings, source)
         size = len(signature.output.names)

@@ -52,6 +52,10 @@ def headline_metrics(metrics: Mapping[str, Any], baseline: Mapping[str, Any]) ->
             for metric in (main_metric(row),)
             for key, value in {**row, f"baseline {metric}": baseline["targets"][name][metric]}.items()
         }
+    if "exact_match" in metrics:
+        names = ("exact_match", "micro_f1", "macro_f1", "hamming_loss", "log_loss")
+        found = {name.replace("_", " "): metrics[name] for name in names}
+        return {**found, "baseline log loss": baseline["log_loss"]}
     return {
         "accuracy": metrics["accuracy"],
         "macro f1": statistics.fmean(row["f1"] for row in metrics["classes"].values() if row["support"]),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from model_store.errors import Fault, did_you_mean
 from model_store.nn import Array, Module
 from training.config.defaults import OPTIMIZER_KEYS, SCHEDULE_KEYS, default_patience
@@ -73,6 +75,24 @@ def make_class_weights(
     if faults:
         raise JobError(source, faults)
     return tuple(float(weights.get(name, 1)) for name in names)
+
+
+def make_label_weights(
+    section: TrainSection, labels: Sequence[str | int], counts: Array, rows: int, source: str = "job"
+) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Return the weight of rows without and with each label, (2, labels), or None; `counts` of the `rows` have it.
+
+    Balanced weights are those of two classes for each label. Weights in the job are of rows with a label. JobError for
+    unknown ones.
+    """
+    if section.class_weights is None:
+        return None
+    if isinstance(section.class_weights, str):
+        both = np.maximum(1, [rows - counts, counts])  # of a label that no row or every row has, one is not used
+        negative, positive = (rows / (2 * both)).tolist()
+        return tuple(negative), tuple(positive)
+    weights = make_class_weights(section, labels, counts, source)
+    return None if weights is None else ((1.0,) * len(labels), weights)
 
 
 def find_idle_settings(section: TrainSection) -> list[str]:

@@ -24,9 +24,10 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from model_store.artifact.model import Golden, Model
 from model_store.errors import StoreError
+from model_store.evaluation.record import OVERALL_LABEL_METRICS
 from model_store.registry.store import Store, Version
 from model_store.report.page import render
-from model_store.schema.signature import ClassificationOutput
+from model_store.schema.signature import MultiLabelOutput, RegressionOutput
 from training.config import toml_loader
 from training.config.schema import validate
 from training.encoded_rows import EncodedRows, apply_in_pieces
@@ -250,7 +251,9 @@ def _evaluate_linear_model(
         return None
     output, weights = prepared.signature.output, prepared.weights(evaluated.rows)
     found = metrics.evaluate(output, y_true, outputs, weights, prepared.target_loss)
-    if not isinstance(output, ClassificationOutput):
+    if isinstance(output, MultiLabelOutput):
+        return {key: found[key] for key in OVERALL_LABEL_METRICS}
+    if isinstance(output, RegressionOutput):
         return found
     loss = metrics.log_loss(predictor.apply(metrics.log_probabilities, evaluated.x), y_true, weights)
     return {"accuracy": found["accuracy"], "log_loss": loss}

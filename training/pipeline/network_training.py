@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model_store.evaluation.record import OVERALL_LABEL_METRICS
 from model_store.nn import Array, Average, Sequential, build
 from training.data.splitting import Fold, Split
 from training.encoded_rows import apply_in_pieces, hold_features
@@ -147,7 +148,7 @@ def _out_of_fold(splits: Sequence[Split], networks: Sequence[Sequential]) -> Out
 
 
 def _headline(found: dict[str, Any]) -> dict[str, Any]:
-    return {key: found[key] for key in ("accuracy", "targets") if key in found}
+    return {key: found[key] for key in ("accuracy", "targets", *OVERALL_LABEL_METRICS) if key in found}
 
 
 def train_network(

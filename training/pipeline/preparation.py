@@ -29,6 +29,7 @@ from training.data.data_checks import (
 from training.data.dataset import Dataset
 from training.data.fitting.target_transform import find_invalid_target, fit_target_transform
 from training.data.leakage_checks import find_leakage
+from training.data.multi_label import find_label_leakage, find_label_notes
 from training.data.row_weights import check_weights
 from training.data.splitting import Fold, Split
 from training.data.streaming.dataset import StreamedDataset, is_streamed, read_stream
@@ -185,10 +186,12 @@ class PreparedJob:
         return values[0] if self.signature.inputs[0].is_whole_row else list(map(list, zip(*values, strict=True)))
 
     def labels(self, rows: NDArray[np.int64]) -> list[Any]:
-        """Return the true targets of these rows: labels, numbers, or `{name: number}` for several targets."""
+        """Return the true targets of these rows: labels, lists of labels, numbers, or `{name: number}` for several."""
         targets = self.dataset.targets[rows]
-        if self.dataset.labels:
+        if self.dataset.classes:
             return [self.dataset.labels[i] for i in targets]
+        if self.dataset.labels:
+            return [[self.dataset.labels[i] for i in np.flatnonzero(row)] for row in targets]
         if len(self.dataset.target_names) == 1:
             flat: list[Any] = targets[:, 0].tolist()
             return flat
@@ -256,11 +259,13 @@ def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> 
     signature = fit_target_transform(rows.name, signature, learned_targets, settings.data)
     counts = np.zeros(0, np.int64)
     if rows.labels:
-        counts = np.bincount(learned_targets) if stream is None else stream.class_counts
+        learned_counts = np.bincount(learned_targets) if rows.classes else learned_targets.sum(axis=0)
+        counts = learned_counts if stream is None else stream.class_counts
     if settings.data.weight is not None:
         check_weights(rows, parts, settings.data.weight)
         spec = replace(spec, weighted=True)
-    spec = replace(spec, class_weights=factories.make_class_weights(settings.train, rows.labels, counts, job.source))
+    training_rows = len(parts.training if stream is None else stream.records)
+    spec = replace(spec, class_weights=_make_weights(job, rows, counts, training_rows))
     validated = len(rows) if settings.train.ensemble is not None else len(parts.validation)
     if faults := check_metric(settings.train.early_stopping, signature.output, validated, spec.loss):
         raise JobError(job.source, faults)
@@ -280,8 +285,14 @@ def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> 
     notes += split_notes + find_unknown_categories(signature, rows, parts)
     notes += find_constant_columns(signature) + find_channels_first(spec.input_shape)
     notes += find_filled_columns(signature, count_missing(signature, rows.inputs, streamed=stream is not None))
-    notes += factories.find_idle_settings(settings.train) + find_leakage(learned, learned_targets, bool(rows.labels))
-    if rows.labels:
+    notes += factories.find_idle_settings(settings.train)
+    if rows.task == "multi_label":
+        notes += find_label_leakage(learned, rows.labels, learned_targets)
+        if stream is None:  # a label that a sample lacks may be in other rows
+            notes += find_label_notes(rows.labels, learned_targets, rows.targets[parts.test])
+    else:
+        notes += find_leakage(learned, learned_targets, bool(rows.labels))
+    if rows.classes:
         notes += find_untested_classes(rows.labels, rows.targets[parts.test])
     known, known_weights = np.zeros(0), None
     if stream is not None and spec.loss == "pinball":
@@ -306,13 +317,20 @@ def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> 
     return prepared
 
 
+def _make_weights(job: Job, rows: Dataset, counts: NDArray[Any], training_rows: int) -> tuple[Any, ...] | None:
+    """Return the weights of classes, or of rows without and with each label; `counts` of the training rows have it."""
+    if rows.task == "multi_label":
+        return factories.make_label_weights(job.settings.train, rows.labels, counts, training_rows, job.source)
+    return factories.make_class_weights(job.settings.train, rows.labels, counts, job.source)
+
+
 def _fill_in_recipe(job: Job, rows: Dataset) -> JobSettings:
     """Return the settings of a job, with a network and a training for its table if it has none."""
     settings = job.settings
     if not job.uses_recipe or settings.data.path is None or not is_table(settings.data.path):
         return settings
     count = len(rows) - (rows.test_file.rows if rows.test_file else 0)
-    sections = tomllib.loads(recommend(count, len(rows.inputs), classes=bool(rows.labels), fast=False))
+    sections = tomllib.loads(recommend(count, len(rows.inputs), rows.task, fast=False))
     train = {**sections["train"], "seed": settings.train.seed, "threads": settings.train.threads}
     if settings.split.by == "time":
         train.pop("ensemble", None)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from training.config.settings import SplitSection
 from training.data.column_splitting import parse_times, split_by_group, split_by_time
 from training.data.dataset import Dataset
+from training.data.multi_label import stratum_of_rows
 from training.data.splitting import Fold, Split, check_stratified, quantile_classes, split
 
 
@@ -19,13 +20,13 @@ def split_rows(
     notes: list[str] = []
     if section.by is None:
         parts = split(
-            _classes(rows, section)[in_file], rows.labels, section.test, section.validation, rng, rows.name, fold
+            _classes(rows, section)[in_file], rows.classes, section.test, section.validation, rng, rows.name, fold
         )
     else:
         cells = rows.extra[str(section.column)]
         file_cells = [cells[row] for row in in_file]
         if section.by == "group":
-            classes = rows.targets[in_file] if rows.labels else None
+            classes = rows.targets[in_file] if rows.classes else None
             parts = split_by_group(file_cells, classes, section.test, section.validation, rng, rows.name, fold)
             notes.append(_describe_groups(parts, cells, str(section.column)))
         else:
@@ -48,16 +49,21 @@ def split_part(
     """
     if section.by == "group":
         cells = rows.extra[str(section.column)]
-        classes = rows.targets[part] if rows.labels else None
+        classes = rows.targets[part] if rows.classes else None
         parts = split_by_group([cells[row] for row in part], classes, 0, 0, rng, rows.name, fold)
     else:
-        parts = split(_classes(rows, section)[part], rows.labels, 0, 0, rng, rows.name, fold)
+        parts = split(_classes(rows, section)[part], rows.classes, 0, 0, rng, rows.name, fold)
     return Split(part[parts.training], part[parts.validation], part[parts.test])
 
 
 def _classes(rows: Dataset, section: SplitSection) -> NDArray[np.int64]:
-    """Return the classes by which rows are stratified, or (n, 1) targets if they are not."""
+    """Return the classes by which rows are stratified, or (n, 1) targets if they are not.
+
+    Of several labels, a row counts for its rarest one.
+    """
     check_stratified(section, rows.task, rows.name)
+    if rows.task == "multi_label":
+        return rows.targets if section.stratify is False else stratum_of_rows(rows.targets)
     if rows.labels:
         return rows.targets
     return quantile_classes(rows.targets[:, 0]) if section.stratify else rows.targets

@@ -91,7 +91,7 @@ class BlockLoader(Samples):
         self.width = signature.width
         self._weights = int(network_spec.weighted)  # columns of `y` after those of the outputs
         self._groups = _group_features(dataset, signature, network_spec)
-        labels = len(dataset.held_out.labels)
+        labels = len(dataset.held_out.classes)
         self._class_targets = network_spec.encode_targets(np.arange(labels), signature.output) if labels else None
         y: Any = ("y", np.int32) if labels else ("y", network_spec.dtype, (network_spec.output_size,))
         fields = [*(group.field for group in self._groups), y, ("weight", network_spec.dtype, (self._weights,))]
@@ -182,7 +182,7 @@ class BlockLoader(Samples):
                 if fault := find_invalid_target(self.signature.output, targets):
                     location = f"column {dataset.source.target_names[fault[1]]}"
                     raise DataError(dataset.source.name, [Fault(location, *fault[2:])])
-                is_class = bool(dataset.held_out.labels)
+                is_class = bool(dataset.held_out.classes)
                 records["y"] = targets if is_class else self.network_spec.encode_targets(targets, self.signature.output)
                 if (weights := dataset.weights(raw_records)) is not None:
                     records["weight"] = weights.reshape(-1, 1)

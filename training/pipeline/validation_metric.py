@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from model_store.errors import Fault
 from model_store.nn import Array
-from model_store.schema.signature import ClassificationOutput, RegressionOutput
-from training.config.defaults import CLASS_METRICS, LOSS_METRICS, METRIC_DIRECTIONS, QUANTITY_METRICS
+from model_store.schema.signature import ClassificationOutput, MultiLabelOutput, Output, RegressionOutput
+from training.config.defaults import CLASS_METRICS, LABEL_METRICS, LOSS_METRICS, METRIC_DIRECTIONS, QUANTITY_METRICS
 from training.config.settings import EarlyStoppingSection
 from training.engine.early_stopping import ValidationMetric
 from training.evaluation.loss_metrics import SQUARED_ERROR, TargetLoss
@@ -22,20 +22,15 @@ from training.evaluation.threshold_curves import threshold_curves
 _LOCATION = "train.early_stopping.metric"
 
 
-def check_metric(
-    section: EarlyStoppingSection | None,
-    output: ClassificationOutput | RegressionOutput,
-    validation_rows: int,
-    loss: str,
-) -> list[Fault]:
+def check_metric(section: EarlyStoppingSection | None, output: Output, validation_rows: int, loss: str) -> list[Fault]:
     """Return the faults of a metric that task and loss do not have, or that has no rows to be computed on."""
     name = None if section is None else section.metric
     if name in (None, "loss"):
         return []
     faults = []
     of_losses = [key for key, metrics in LOSS_METRICS.items() if name in metrics]
-    own: Sequence[str] = list(CLASS_METRICS)
-    if not isinstance(output, ClassificationOutput):
+    own: Sequence[str] = list(LABEL_METRICS if isinstance(output, MultiLabelOutput) else CLASS_METRICS)
+    if isinstance(output, RegressionOutput):
         own = [*QUANTITY_METRICS, *LOSS_METRICS.get(loss, ())]
     if name not in own and of_losses:
         problem = f"'{name}' belongs to {'the loss' if len(of_losses) == 1 else 'the losses'} {', '.join(of_losses)}"
@@ -53,7 +48,7 @@ def check_metric(
 
 def make_metric(
     section: EarlyStoppingSection | None,
-    output: ClassificationOutput | RegressionOutput,
+    output: Output,
     y_true: NDArray[Any],
     weights: Weights = None,
     loss: TargetLoss = SQUARED_ERROR,
@@ -68,8 +63,14 @@ def make_metric(
     higher = METRIC_DIRECTIONS[name]
 
     def measure(outputs: Array) -> float:
-        found = _class_metric(name, output, y_true, outputs, weights) if name in CLASS_METRICS else _mean(name, outputs)
+        found = _value(outputs)
         return found if np.isfinite(found) else -np.inf if higher else np.inf
+
+    def _value(outputs: Array) -> float:
+        if isinstance(output, MultiLabelOutput):
+            value = evaluate(output, y_true, outputs, weights)[name]
+            return np.nan if value is None else value
+        return _class_metric(name, output, y_true, outputs, weights) if name in CLASS_METRICS else _mean(name, outputs)
 
     def _mean(name: str, outputs: Array) -> float:
         targets = evaluate(output, y_true, outputs, weights, loss)["targets"].values()
@@ -78,9 +79,7 @@ def make_metric(
     return ValidationMetric(measure, higher)
 
 
-def _class_metric(
-    name: str, output: ClassificationOutput | RegressionOutput, y_true: NDArray[Any], outputs: Array, weights: Weights
-) -> float:
+def _class_metric(name: str, output: Output, y_true: NDArray[Any], outputs: Array, weights: Weights) -> float:
     """Return a metric of probabilities (n, labels), or (n, 1) of the second label."""
     if name in ("accuracy", "macro_f1"):
         found = evaluate(output, y_true, outputs, weights)

@@ -55,6 +55,10 @@ def hostile(artifact: ValidArtifact) -> Variants:
         ),
         "a label more": artifact.with_manifest_value("signature/output/labels", ["no", "yes", "maybe"]),
         "a label twice": artifact.with_manifest_value("signature/output/labels", ["no", "no"]),
+        "more labels than outputs": artifact.with_manifest_value("signature/output", _labels(labels=["a", "b", "c"])),
+        "a threshold of 1": artifact.with_manifest_value("signature/output", _labels(threshold=1)),
+        "a separator without a character": artifact.with_manifest_value("signature/output", _labels(separator="")),
+        "a label that is a number": artifact.with_manifest_value("signature/output", _labels(labels=["no", 1])),
     }
 
 
@@ -65,6 +69,11 @@ def _date(number: dict[str, Any], **attributes: Any) -> dict[str, Any]:
 def _values(transform: dict[str, Any]) -> dict[str, Any]:
     one = {"kind": "values", "names": ["no", "yes"], "offset": [0, 0], "scale": [1, 1]}
     return {**one, "transform": transform}
+
+
+def _labels(**attributes: Any) -> dict[str, Any]:
+    output = {"kind": "labels", "name": "tags", "labels": ["no", "yes"], "separator": None, "threshold": 0.5}
+    return {**output, **attributes}
 
 
 if __name__ == "__main__":

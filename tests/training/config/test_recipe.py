@@ -15,7 +15,7 @@ from training.pipeline.job import from_dict, prepare, train_and_evaluate
 
 
 def sections(rows: int, columns: int = 5, *, classes: bool = False, fast: bool = False) -> dict[str, Any]:
-    return tomllib.loads(recommend(rows, columns, classes=classes, fast=fast))
+    return tomllib.loads(recommend(rows, columns, "classification" if classes else "regression", fast=fast))
 
 
 def test_the_network_depends_on_the_rows_and_the_task() -> None:

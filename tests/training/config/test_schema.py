@@ -63,7 +63,8 @@ def test_all_faults_of_a_job_are_reported_at_once_in_file_order() -> None:
         "publsh",
     ]
     assert found["data.task"] == (
-        "expected one of 'classification', 'regression', found 'classfication' (did you mean 'classification'?)"
+        "expected one of 'classification', 'regression', 'multi_label', "
+        "found 'classfication' (did you mean 'classification'?)"
     )
     assert "did you mean 'tanh'?" in found["network.layers.1"]
     assert found["train.learning_rat"] == "unknown key (did you mean 'learning_rate'?)"

@@ -49,6 +49,7 @@ LOSSES: list[tuple[Loss, type[Module]]] = [
     (CrossEntropy(label_smoothing=0.1), Softmax),
     (CrossEntropy([0.5, 3], 0.1), Softmax),
     (BinaryCrossEntropy([0.5, 3], 0.1), Sigmoid),
+    (BinaryCrossEntropy([[0.5, 1], [3, 2]], 0.1), Sigmoid),
     (Poisson(), Exp),
 ]
 

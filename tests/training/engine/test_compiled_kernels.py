@@ -125,7 +125,7 @@ def test_the_kernels_of_the_losses(seed: int, rows: int, columns: int, weighted:
     y = np.eye(columns)[rng.integers(0, columns, rows)]
     losses: list[Loss] = [MSE(), MAE(), Huber(0.5)]
     losses.append(SoftmaxCrossEntropy(rng.random(columns) if weighted else None))
-    losses.append(SigmoidBinaryCrossEntropy(rng.random(2) if weighted else (1, 1)))
+    losses.append(SigmoidBinaryCrossEntropy(rng.random((2, columns) if rows % 2 else 2) if weighted else (1, 1)))
     assert {type(loss) for loss in losses} == LOSS_COMPILERS.keys()
     for loss in losses:
         z, error = np.empty_like(y), np.empty(())

@@ -36,6 +36,8 @@ CASES = [
     (SoftmaxCrossEntropy([0.5, 1, 3]), PROBABILITIES, NUMBERS),
     (BinaryCrossEntropy([0.5, 3]), PROBABILITIES, PROBABILITIES[::-1]),
     (SigmoidBinaryCrossEntropy([0.5, 3]), PROBABILITIES, NUMBERS),
+    (BinaryCrossEntropy([[0.5, 1, 2], [3, 1, 4]], 0.1), PROBABILITIES, PROBABILITIES[::-1]),
+    (SigmoidBinaryCrossEntropy([[0.5, 1, 2], [3, 1, 4]]), PROBABILITIES, NUMBERS),
     (CrossEntropy([0.5, 1, 3], 0.2), PROBABILITIES, PROBABILITIES[::-1]),
     (SoftmaxCrossEntropy(None, 0.2), ONE_HOT, NUMBERS),
     (BinaryCrossEntropy([0.5, 3], 0.2), PROBABILITIES, PROBABILITIES[::-1]),

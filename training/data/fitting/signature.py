@@ -8,7 +8,7 @@ from typing import Any
 
 from model_store.errors import Fault
 from model_store.schema.columns import Column
-from model_store.schema.signature import ClassificationOutput, RegressionOutput, Signature
+from model_store.schema.signature import ClassificationOutput, MultiLabelOutput, RegressionOutput, Signature
 from training.config.settings import DataSection
 from training.data.fitting.kinds import COLUMN_KINDS
 from training.data.fitting.statistics import NumericSummary
@@ -18,7 +18,7 @@ from training.errors import DataError
 def fit_signature(
     source: str,
     columns: Iterable[tuple[str, str, Any]],
-    output: ClassificationOutput | Mapping[str, NumericSummary],
+    output: ClassificationOutput | MultiLabelOutput | Mapping[str, NumericSummary],
     section: DataSection,
     incomplete: Collection[str],
     formats: Mapping[str, Any],
@@ -26,7 +26,7 @@ def fit_signature(
     """Return the signature. `columns` holds the name, kind and statistics of each column, `formats` how
     texts spell its values.
 
-    `output` is that of a classification, or for a regression a summary of each target. Only columns that are
+    `output` is that of a classifier, or for a regression a summary of each target. Only columns that are
     `incomplete` or optional in the job get a value to fill in: the others are required. Columns without any value in
     the training rows are left out.
 
@@ -47,11 +47,11 @@ def fit_signature(
             inputs.append(column if written is None else replace(column, format=written))  # type: ignore[type-var]
     if not inputs and not faults:
         faults.append(Fault("", "no column has a value in the training rows", "add rows, or input columns"))
-    summaries = {} if isinstance(output, ClassificationOutput) else output
+    summaries = output if isinstance(output, Mapping) else {}
     faults += [constant_target_fault(name, one.minimum) for name, one in summaries.items() if one.is_constant]
     if faults:
         raise DataError(source, faults)
-    if isinstance(output, ClassificationOutput):
+    if not isinstance(output, Mapping):
         return Signature(tuple(inputs), output)
     offsets, scales = zip(*(summary.scaling(section.scale != "none") for summary in summaries.values()), strict=True)
     return Signature(tuple(inputs), RegressionOutput(tuple(summaries), offsets, scales))

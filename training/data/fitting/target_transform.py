@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.errors import Fault
-from model_store.schema.signature import ClassificationOutput, RegressionOutput, Signature
+from model_store.schema.signature import Output, RegressionOutput, Signature
 from model_store.schema.target_transform import TargetTransform
 from model_store.utils.values import exact_unit
 from training.config.settings import DataSection
@@ -28,7 +28,7 @@ def fit_target_transform(source: str, signature: Signature, targets: NDArray[Any
     targets: (n, targets) of the training rows, or of a sample of them. DataError if one cannot be transformed.
     """
     output, kind = signature.output, section.target_transform
-    if kind is None or isinstance(output, ClassificationOutput):
+    if kind is None or not isinstance(output, RegressionOutput):
         return signature
     transform = fit_quantiles(targets) if kind == "quantile" else TargetTransform(kind)
     output = replace(output, transform=transform)
@@ -77,11 +77,9 @@ def fit_quantiles(targets: NDArray[Any]) -> TargetTransform:
     return TargetTransform("quantile", tuple(scores), tuple(map(tuple, values.T.tolist())))
 
 
-def find_invalid_target(
-    output: ClassificationOutput | RegressionOutput, targets: NDArray[Any]
-) -> tuple[int, int, str, str] | None:
+def find_invalid_target(output: Output, targets: NDArray[Any]) -> tuple[int, int, str, str] | None:
     """Return row and target of the first value that the output cannot transform, the problem and a fix; else None."""
-    transform = None if isinstance(output, ClassificationOutput) else output.transform
+    transform = output.transform if isinstance(output, RegressionOutput) else None
     if transform is None or not len(invalid := np.argwhere(transform.find_invalid(targets))):
         return None
     row, target = invalid[0].tolist()

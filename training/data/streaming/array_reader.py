@@ -69,6 +69,9 @@ class ArraySource(DataSource):
             values, codes = np.unique(y[:, 0], return_inverse=True)
             labels = [str(value) if y.dtype.kind == "U" else int(value) for value in values]
             return {self.target_names[0]: DictionaryColumn(codes, labels)}
+        if self.task == "multi_label" and not np.isin(y, (0, 1)).all():
+            problem = f"expected 0 or 1, found {y[~np.isin(y, (0, 1))][0]}"
+            raise DataError(self.name, [Fault("y", problem, "write task = 'regression' in [data] for quantities")])
         return {name: y[:, i].astype(np.float64) for i, name in enumerate(self.target_names)}
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from model_store.errors import Fault, InputError
 from model_store.schema.columns import KINDS
-from model_store.schema.signature import ClassificationOutput, Signature
+from model_store.schema.signature import Signature
 from model_store.tables.arrow_file import ArrowFile
 from model_store.tables.formats import is_compressed
 from model_store.tables.text_file import COMPRESSED_SUFFIXES, open_decompressed
@@ -184,7 +184,7 @@ class StreamedDataset:
         incomplete |= {name for name, _ in kinds if self.statistics.count_missing(name)}
         columns = ((name, kind, self._column_statistics(name, kind, sample[name])) for name, kind in kinds)
         if self.held_out.labels:
-            output = ClassificationOutput(self.source.target_names[0], self.held_out.labels)
+            output = self.held_out.classifier_output(section)
             return fit_signature(self.source.name, columns, output, section, incomplete, self.held_out.text_formats)
         summaries = {name: self.statistics.summaries[name] for name in self.source.target_names}
         return fit_signature(self.source.name, columns, summaries, section, incomplete, self.held_out.text_formats)
@@ -226,7 +226,10 @@ class StreamedDataset:
 
     @property
     def class_counts(self) -> NDArray[np.int64]:
-        """The number of training rows of each label."""
+        """The number of training rows of each class, or with each label."""
+        if self.held_out.task == "multi_label":
+            summaries = [self.statistics.summaries[name] for name in self.source.target_names]
+            return np.array([round(one.mean * one.count) for one in summaries])
         counts = np.zeros(len(self.held_out.labels), np.int64)
         if self.label_of_code is not None:
             found = self.statistics.counts[self.source.target_names[0]]
@@ -235,8 +238,11 @@ class StreamedDataset:
 
     @property
     def baseline_targets(self) -> NDArray[Any]:
-        """The most frequent class, or the mean, as the targets of one row. Rows count by their weights."""
-        labels = len(self.held_out.labels)
+        """The most frequent class, the frequency of each label, or the mean, as the targets of one row.
+
+        Rows count by their weights.
+        """
+        labels = len(self.held_out.classes)
         if WEIGHT_FIELD not in self.source.extra:
             if labels:
                 return np.array([self.class_counts.argmax()])
@@ -297,6 +303,8 @@ def read_stream(
     source.notes.extend(notes)
     statistics.update(left_over)
     training.append(left_over)
+    if source.task == "multi_label":
+        labels = source.target_names
     held_out_parts = _held_out_dataset(source, section, statistics, held_out, label_of_code, labels)
     return StreamedDataset(source, training, statistics, label_of_code, *held_out_parts)
 

@@ -29,6 +29,7 @@ from training.data import table_dataset, type_inference
 from training.data.fingerprint import Fingerprint
 from training.data.fitting.kinds import COLUMN_KINDS
 from training.data.invalid_cells import FINITE_NUMBER, InvalidCells
+from training.data.multi_label import FlagFormat, flag_words, parse_flags
 from training.data.readers import Table, first_line, open_file
 from training.data.streaming import source
 from training.data.streaming.array_reader import open_arrays
@@ -84,7 +85,14 @@ def _choose_source_fields(
     task = table_dataset.choose_task(first, target_names, section, notes)
     if task == "classification":
         table_dataset.check_classes(first, target_names[0])
+    if section.label_separator is not None:
+        problem = "texts of several labels cannot be streamed"
+        fix = "write stream = false in [data], or a column for each label into the table"
+        raise DataError(first.name, [Fault("data.label_separator", problem, fix)])
     formats = table_dataset.find_formats(first, kinds, target_names, task)
+    if task == "multi_label":
+        parse_flags(table_dataset.drop_rows_without_target(first, target_names, section, []), target_names)
+        formats |= {name: FlagFormat(flag_words(first.columns[name])) for name in target_names}
     for name in names:
         COLUMN_KINDS[kinds[name]].check_first_rows(first, name, formats.get(name), declared=name in section.kinds)
     notes += table_dataset.kind_notes(first, formats) + type_inference.kind_warnings(first, kinds, section.kinds)

@@ -139,13 +139,13 @@ def _compile_sigmoid_binary_cross_entropy(
     true_sum, false_sum = np.empty((), z.dtype), np.empty((), z.dtype)
     y_true, smooth = _smooth_labels(loss, y_true)
     positive = y_true
-    w0 = scalar(loss.negative_weight, z)
+    w0, w1 = (np.asarray(weights, z.dtype) for weights in (loss.negative_weight, loss.positive_weight))
     weigh: list[Call] = [*smooth, (np.subtract, (scalar(1, z), y_true, negative))]
-    if loss.negative_weight != 1:
+    if (w0 != 1).any():
         weigh.append((np.multiply, (negative, w0, negative)))
-    if loss.positive_weight != 1:
+    if (w1 != 1).any():
         positive = np.empty_like(z)
-        weigh.append((np.multiply, (y_true, scalar(loss.positive_weight, z), positive)))
+        weigh.append((np.multiply, (y_true, w1, positive)))
     calls: list[Call] = [
         *weigh,
         (partial(np.minimum, out=log_true), (z, np.zeros_like(z))),
