@@ -20,7 +20,7 @@ from model_store.utils.number_format import METRIC_TITLES, format_number, format
 from model_store.utils.printable import printable
 from model_store.utils.values import list_names
 from training.cli.scaffold import JobDraft, describe_faults
-from training.data.data_checks import count_missing
+from training.data.checks.columns import count_missing
 from training.data.splitting import Fold
 from training.engine.early_stopping import EpochResult
 from training.network.builder import summarize_layers

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from model_store.errors import Fault
 from model_store.schema.columns.boolean_words import ENGLISH, BooleanWords, find_boolean_words
 from model_store.utils.values import describe_value, list_names, parse_finite_number
-from training.data.leakage_checks import find_leakage
+from training.data.checks.leakage import find_leakage
 from training.data.readers import Table
 from training.data.type_inference import MAX_CATEGORIES, are_numbers
 from training.errors import MAX_SHOWN_FAULTS, DataError

@@ -19,22 +19,22 @@ from training.config.schema import NetworkSchema
 from training.config.settings import JobSettings
 from training.config.train_schema import TrainSchema
 from training.data import loading
-from training.data.data_checks import (
+from training.data.checks.columns import (
     count_missing,
     find_channels_first,
     find_constant_columns,
     find_filled_columns,
     find_untested_classes,
 )
+from training.data.checks.leakage import find_leakage
+from training.data.checks.row_weights import check_weights
+from training.data.checks.unknown_categories import find_unknown_categories
 from training.data.dataset import Dataset
 from training.data.fitting.target_transform import find_invalid_target, fit_target_transform
-from training.data.leakage_checks import find_leakage
 from training.data.multi_label import find_label_leakage, find_label_notes
-from training.data.row_weights import check_weights
 from training.data.splitting import Fold, Split
 from training.data.streaming.dataset import StreamedDataset, is_streamed, read_stream
 from training.data.streaming.table_reader import open_source
-from training.data.unknown_categories import find_unknown_categories
 from training.encoded_rows import EncodedRows
 from training.engine.loop import Samples
 from training.errors import DataError, JobError

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.data.leakage_checks import MIN_ROWS, find_leakage
+from training.data.checks.leakage import MIN_ROWS, find_leakage
 from training.pipeline.job import load, prepare
 
 RNG = np.random.default_rng(0)

@@ -26,13 +26,13 @@ from model_store.tables.formats import is_compressed
 from model_store.tables.text_file import COMPRESSED_SUFFIXES, open_decompressed
 from training.config.settings import DataSection, SplitSection
 from training.data import type_inference
+from training.data.checks.row_weights import zero_weights_fault
 from training.data.dataset import Dataset, encode_labels
 from training.data.fitting.kinds import COLUMN_KINDS
 from training.data.fitting.signature import fit_signature
 from training.data.fitting.statistics import NumericSummary, StreamedColumn, summarize
 from training.data.invalid_cells import FINITE_NUMBER, InvalidCells
 from training.data.readers import open_file
-from training.data.row_weights import zero_weights_fault
 from training.data.splitting import Fold, Split
 from training.data.streaming.held_out import RowNumbers
 from training.data.streaming.record_file import RecordFile

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training.data.data_checks import find_channels_first, find_untested_classes
+from training.data.checks.columns import find_channels_first, find_untested_classes
 from training.pipeline.job import from_dict, prepare
 
 

@@ -1,0 +1,1 @@
+"""Checks of the data before training: each returns notes, or raises DataError."""
