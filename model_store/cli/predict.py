@@ -42,9 +42,10 @@ from model_store.tables.formats import is_table, open_table
 from model_store.tables.options import TableOptions
 from model_store.tables.table_file import DelimitedFile
 from model_store.tables.text_file import FILE_NULL, FileOpener
-from model_store.utils.values import list_names
+from model_store.utils.values import describe_value, is_finite_number, list_names
 
 _JSON_HEAD_BYTES = 1 << 12  # in which JSON begins
+_MAX_SHOWN_CHARACTERS = 200  # of what a service sent, in a message
 _BATCH_CELLS = 100_000  # a few thousand rows of a table or a hundred images: some megabytes of memory
 _TEXT_CELLS = 200  # that a text counts as: however long the texts, a batch has fewer than a service hashes in a request
 
@@ -172,15 +173,51 @@ def _predictor_from_service(url: str, key: str | None, model: str) -> Predictor:
     with own_errors():
         client = fp.Client(url, key=key)
         metadata = client.model(name, ref or None)
-    number = metadata["version"]
-    inputs = tuple(map(_column_from_metadata, metadata["inputs"]))
-    signature = Signature(inputs, _output_from_metadata(metadata["output"]))
+    try:
+        number, signature = _read_metadata(metadata)
+    except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as e:
+        found = f"something else: {type(e).__name__}: {e}"[:_MAX_SHOWN_CHARACTERS]
+        raise StoreError(f"{url}: expected the version, inputs and output of the model {name}, found {found}") from e
 
     @own_errors()
     def predict_batch(batch: list[Any]) -> list[Any]:
-        return list(client.predict(name, batch, version=number))
+        predictions = client.predict(name, batch, version=number)
+        for prediction in predictions:
+            if not _is_prediction(prediction, signature.output):
+                found = describe_value(prediction)
+                raise StoreError(f"{url}: expected predictions of the model {name}, found {found} among them")
+        return list(predictions)
 
     return Predictor(name, number, signature, predict_batch)
+
+
+def _read_metadata(metadata: Mapping[str, Any]) -> tuple[int, Signature]:
+    """Return version and signature of a model as a service describes it. Many types of exception if it is no model."""
+    number = metadata["version"]
+    inputs = tuple(map(_column_from_metadata, metadata["inputs"]))
+    output = _output_from_metadata(metadata["output"])
+    names = [column.name for column in inputs]
+    names += [output.name] if isinstance(output, ClassificationOutput) else output.names
+    if type(number) is not int or not inputs or not all(isinstance(name, str) for name in names):
+        raise ValueError("expected a whole number, and columns with names")
+    if not all(type(size) is int and size > 0 for column in inputs for size in column.shape):
+        raise ValueError("expected shapes of whole numbers above 0")
+    return number, Signature(inputs, output)
+
+
+def _is_prediction(found: Any, output: ClassificationOutput | RegressionOutput) -> bool:
+    """Return whether this is a prediction of a model with this output, as far as its form shows."""
+    if isinstance(output, ClassificationOutput):
+        return (
+            isinstance(found, dict)
+            and isinstance(found.get("label"), (str, int))
+            and isinstance(found.get("probabilities"), dict)
+            and len(found["probabilities"]) == len(output.labels)
+            and all(map(is_finite_number, found["probabilities"].values()))
+        )
+    if len(output.names) == 1:
+        return is_finite_number(found)
+    return isinstance(found, dict) and list(found) == list(output.names) and all(map(is_finite_number, found.values()))
 
 
 def _column_from_metadata(about: Mapping[str, Any]) -> Column:

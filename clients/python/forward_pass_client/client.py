@@ -22,16 +22,24 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from forward_pass_client.deadline import Deadline
 from forward_pass_client.errors import Fault, InputError, NotFoundError, ServiceError
 from forward_pass_client.rows import encode_rows
 
 _JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
 _CONNECTIONS = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
 _MAX_WAIT_SECONDS = 30.0  # even if Retry-After says more
+_READ_BYTES = 1 << 20  # at once
 
 
 class Client:
-    """A client of the service at `url`. `retries` counts the attempts after the first; `sleep` is for tests."""
+    """A client of the service at `url`.
+
+    timeout_seconds: for each attempt, from the connection to the last byte of the response.
+    retries: attempts after the first.
+    max_response_bytes: a longer response is an error, so that a wrong server cannot fill the memory.
+    sleep: for tests.
+    """
 
     def __init__(
         self,
@@ -40,11 +48,13 @@ class Client:
         key: str | None = None,
         timeout_seconds: float = 30.0,
         retries: int = 4,
+        max_response_bytes: int = 256 << 20,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         kind, host, port, self._base_path = _split_url(url)
         self._url = url
-        _check_options(timeout_seconds, retries)
+        _check_options(timeout_seconds, retries, max_response_bytes)
+        self._timeout_seconds, self._max_response_bytes = timeout_seconds, max_response_bytes
         self._connection = kind(host, port, timeout=timeout_seconds)
         if key is not None:
             _check_key(url, key)
@@ -100,7 +110,9 @@ class Client:
         body = self._json("POST", path, encode_rows(rows))
         with self._expect_service(path):
             self.warnings = [Fault(**warning) for warning in body.get("warnings", [])]
-            return body["predictions"]
+            predictions = body["predictions"]
+            self._check_count(path, predictions, len(rows))
+            return predictions
 
     def _infer(self, name: str, arrays: Mapping[str, Any], version: int | str | None) -> Any:
         from forward_pass_client import tensors  # noqa: PLC0415 - only arrays need NumPy
@@ -113,7 +125,17 @@ class Client:
             length = int(response_headers.get(_JSON_LENGTH_HEADER) or len(body))
             lines = json.loads(body[:length]).get("parameters", {}).get("warnings", "").splitlines()
             self.warnings = [Fault(*line.split(": ", 1)) for line in lines]
-            return tensors.decode_response(body, length)
+            found = tensors.decode_response(body, length)
+            count = len(next(iter(arrays.values())))
+            for output in found.values() if isinstance(found, dict) else [found]:
+                self._check_count(path, output, count)
+            return found
+
+    def _check_count(self, path: str, predictions: Any, rows: int) -> None:
+        """Raise ServiceError unless there is a prediction for each row."""
+        if len(predictions) != rows:
+            problem = f"expected {rows} predictions, one for each row; found {len(predictions)}"
+            raise ServiceError(f"{self._url}{path}: {problem}", 200)
 
     def _input_tensor_name(self, name: str) -> str:
         """Return the name of the tensor that holds a model's whole input."""
@@ -145,9 +167,7 @@ class Client:
         for attempt in range(self._retries + 1):
             last = attempt == self._retries
             try:
-                self._connection.request(method, self._base_path + path, body, {**headers, **self._auth_headers})
-                response = self._connection.getresponse()
-                content = response.read()
+                response, content = self._send(method, path, body, headers)
             except (OSError, http.client.HTTPException) as e:
                 self._connection.close()  # the next request reconnects
                 if last or isinstance(e, TimeoutError):
@@ -162,12 +182,37 @@ class Client:
             self._sleep(min(wait, _MAX_WAIT_SECONDS))
         raise AssertionError("the last attempt returns or raises")
 
+    def _send(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
+    ) -> tuple[http.client.HTTPResponse, bytes]:
+        """Return a response and its body. TimeoutError if it takes too long, ServiceError if it is too long."""
+        deadline = Deadline(self._timeout_seconds)
+        self._connection.response_class = deadline.response  # type: ignore[assignment]  # it is called as a class is
+        if self._connection.sock is not None:
+            self._connection.sock.settimeout(self._timeout_seconds)  # the last response left less
+        self._connection.request(method, self._base_path + path, body, {**headers, **self._auth_headers})
+        response = self._connection.getresponse()
+        blocks, size = [], 0
+        while block := response.read(_READ_BYTES):
+            blocks.append(block)
+            size += len(block)
+            if size > self._max_response_bytes:
+                self._connection.close()
+                problem = f"expected a response of at most {self._max_response_bytes} bytes, found more"
+                fix = "send fewer rows, or pass max_response_bytes"
+                raise ServiceError(f"{self._url}{path}: {problem}; {fix}", response.status)
+        if response.length:
+            raise http.client.IncompleteRead(b"", response.length)
+        return response, b"".join(blocks)
 
-def _check_options(timeout_seconds: Any, retries: Any) -> None:
+
+def _check_options(timeout_seconds: Any, retries: Any, max_response_bytes: Any) -> None:
     if not isinstance(timeout_seconds, (int, float)) or not 0 < timeout_seconds < math.inf:
         raise ServiceError(f"timeout_seconds: expected a number above 0, found {timeout_seconds!r}")
     if not isinstance(retries, int) or retries < 0:
         raise ServiceError(f"retries: expected a whole number, 0 or more; found {retries!r}")
+    if not isinstance(max_response_bytes, int) or max_response_bytes < 1:
+        raise ServiceError(f"max_response_bytes: expected a whole number, 1 or more; found {max_response_bytes!r}")
 
 
 def _check_key(url: str, key: Any) -> None:
@@ -218,9 +263,9 @@ def _response_error(status: int, body: bytes, url: str) -> ServiceError:
                 "message": error.partition(" This works: curl ")[0],
                 "faults": [],
             }  # without the example for a shell
-        faults = [Fault(each["location"], each["problem"], each["fix"]) for each in error["faults"]]
+        faults = [Fault(*(str(each[key]) for key in Fault._fields)) for each in error["faults"]]
         message = str(error["message"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return ServiceError(f"{url}: status {status}: {body[:200].decode('utf-8', 'replace')}", status)
     if status in {400, 413, 422}:
         return InputError(faults or [Fault("request", message)], status)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -33,7 +34,7 @@ def scripted() -> Iterator[Callable[..., str]]:
                 if not status:
                     return  # the connection is closed
                 self.send_response(status)
-                for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                for name, value in {"Content-Length": str(len(body)), **headers}.items():
                     self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(body)
@@ -87,6 +88,65 @@ def test_client_does_not_retry_after_a_timeout():
         with pytest.raises(ServiceError, match="no response: timed out") as caught:
             client.predict("price", [[3, 80]])
         assert caught.value.status is None
+
+
+@pytest.mark.parametrize("start", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n"])
+def test_the_timeout_is_that_of_the_whole_response(start: bytes) -> None:
+    """A server that sends a byte of the head or of the body every 20 ms kept its client for as long as it liked."""
+    ended = threading.Event()
+
+    def drip() -> None:
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(start)
+            while not ended.wait(0.02):
+                connection.sendall(b"H")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=drip, daemon=True)
+        thread.start()
+        client = Client(f"http://127.0.0.1:{listener.getsockname()[1]}", timeout_seconds=0.3)
+        with pytest.raises(ServiceError, match="no response: timed out"):
+            client.predict("model", [[1]])
+        ended.set()
+        thread.join()
+
+
+def test_a_response_does_not_shorten_the_time_of_the_next_one(scripted: Callable[..., str]) -> None:
+    with Client(scripted(GOOD, GOOD), timeout_seconds=5) as client:
+        assert client.predict("model", [[1]]) == [7.0]
+        assert client.predict("model", [[1]]) == [7.0]
+
+
+@pytest.mark.parametrize("status", [200, 500])
+def test_a_response_that_is_too_long_is_an_error(scripted: Callable[..., str], status: int) -> None:
+    long = (status, {}, b'{"predictions": [' + b" " * 5000 + b"7.0]}")
+    with pytest.raises(ServiceError, match="/predict: expected a response of at most 4000 bytes, found more; "):
+        Client(scripted(long), max_response_bytes=4000).predict("model", [[1]])
+    assert Client(scripted((200, *long[1:])), max_response_bytes=6000).predict("model", [[1]]) == [7.0]
+
+
+def test_a_response_that_ends_early_is_retried(scripted: Callable[..., str]) -> None:
+    short = (200, {"Content-Length": "1000"}, b"{")
+    waits: list[float] = []
+    assert Client(scripted(short, GOOD), sleep=waits.append).predict("model", [[1]]) == [7.0]
+    assert waits == [0.1]
+
+
+def test_there_is_a_prediction_for_each_row(scripted: Callable[..., str]) -> None:
+    with pytest.raises(ServiceError, match="expected 2 predictions, one for each row; found 1"):
+        Client(scripted(GOOD)).predict("model", [[1], [2]])
+    header = json.dumps(
+        {"outputs": [{"name": "y", "datatype": "FP64", "shape": [1], "parameters": {"binary_data_size": 8}}]}
+    )
+    binary = (200, {"Inference-Header-Content-Length": str(len(header))}, header.encode() + bytes(8))
+    with pytest.raises(ServiceError, match="expected 3 predictions, one for each row; found 1"):
+        Client(scripted(binary)).predict("model", {"x": np.arange(3.0)})
+
+
+def test_an_error_that_is_nested_deeply_is_shown_as_text(scripted: Callable[..., str]) -> None:
+    with pytest.raises(ServiceError, match=r"status 500: \[\[\["):
+        Client(scripted((500, {}, b"[" * 50_000))).predict("model", [[1]])
 
 
 def test_retries_end(scripted):
@@ -164,7 +224,8 @@ def test_rows_of_another_form_are_named_before_anything_is_sent(rows, message):
 
 def test_an_array_of_objects_is_sent_as_rows(scripted):
     rows = np.array([["Dream", 4200.5], ["Biscoe", None]], object)
-    assert Client(scripted(GOOD)).predict("price", rows) == [7.0]
+    two = (200, {}, b'{"predictions": [7.0, 8.0]}')
+    assert Client(scripted(two)).predict("price", rows) == [7.0, 8.0]
 
 
 def test_an_array_of_text_is_sent_as_a_tensor(scripted, monkeypatch):
@@ -205,6 +266,7 @@ def test_errors_show_no_password_of_a_url(url: str) -> None:
         ({"url": "http://x\r\nX: y"}, "url: expected a URL"),
         ({"url": 5}, "url: expected a URL"),
         ({"url": "http://x:99999"}, "url: expected a URL"),
+        ({"max_response_bytes": 0}, "max_response_bytes: expected a whole number, 1 or more; found 0"),
         ({"retries": -1}, "retries: expected a whole number, 0 or more; found -1"),
         ({"timeout_seconds": 0}, "timeout_seconds: expected a number above 0, found 0"),
         ({"timeout_seconds": "1"}, "timeout_seconds: expected a number above 0, found '1'"),

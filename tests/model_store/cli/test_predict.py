@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -254,3 +255,53 @@ def test_output_does_not_replace_the_rows(models, tmp_path: Path, monkeypatch: p
     result = models("predict", "chess", "rows.csv", "--output", output, code=2)
     assert "--output would replace FILE" in result.stderr
     assert (tmp_path / "rows.csv").read_text() == ROWS
+
+
+METADATA = {
+    "version": 3,
+    "inputs": [{"name": "x", "kind": "number"}],
+    "output": {"kind": "values", "names": ["y"]},
+}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": None},
+        {"inputs": []},
+        {"inputs": 5},
+        {"inputs": [{"kind": "planet", "name": "x"}]},
+        {"inputs": [{"kind": "number", "name": ["x"]}]},
+        {"inputs": [{"kind": "array", "name": "x", "shape": [0]}]},
+        {"inputs": [{"kind": "number", "name": "x", "format": {"unit": 7}}]},
+        {"output": None},
+        {"output": {"kind": "classes", "name": "y", "labels": 5}},
+        {"output": {"kind": "values", "names": [[]]}},
+    ],
+)
+def test_metadata_of_another_form_is_an_error_of_the_server(
+    models, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    monkeypatch.setattr("forward_pass_client.Client.model", lambda *_: {**METADATA, **change})
+    message = models("predict", "chess", "--url", "http://127.0.0.1:9", "--row", "[1]", code=5).stderr
+    assert "http://127.0.0.1:9: expected the version, inputs and output of the model chess, found" in message
+
+
+@pytest.mark.parametrize(
+    ("output", "prediction", "found"),
+    [
+        ({"kind": "values", "names": ["y"]}, "7", "'7'"),
+        ({"kind": "values", "names": ["y"]}, [7.0], "[7.0]"),
+        ({"kind": "values", "names": ["y", "z"]}, {"y": 1.0}, "an object"),
+        ({"kind": "classes", "name": "y", "labels": ["a", "b"]}, 1.0, "1.0"),
+        ({"kind": "classes", "name": "y", "labels": ["a", "b"]}, {"label": "a"}, "an object"),
+        ({"kind": "classes", "name": "y", "labels": ["a", "b"]}, {"label": [], "probabilities": {}}, "an object"),
+    ],
+)
+def test_predictions_of_another_form_are_an_error_of_the_server(
+    models, monkeypatch: pytest.MonkeyPatch, output: dict[str, Any], prediction: Any, found: str
+) -> None:
+    monkeypatch.setattr("forward_pass_client.Client.model", lambda *_: {**METADATA, "output": output})
+    monkeypatch.setattr("forward_pass_client.Client.predict", lambda *_, **__: [prediction])
+    message = models("predict", "chess", "--url", "http://127.0.0.1:9", "--row", "[1]", code=5).stderr
+    assert f"http://127.0.0.1:9: expected predictions of the model chess, found {found} among them" in message
