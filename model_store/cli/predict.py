@@ -197,27 +197,31 @@ def _read_metadata(metadata: Mapping[str, Any]) -> tuple[int, Signature]:
     inputs = tuple(map(_column_from_metadata, metadata["inputs"]))
     output = _output_from_metadata(metadata["output"])
     names = [column.name for column in inputs]
-    names += [output.name] if isinstance(output, ClassificationOutput) else output.names
+    names += output.names if isinstance(output, RegressionOutput) else [output.name]
     if type(number) is not int or not inputs or not all(isinstance(name, str) for name in names):
         raise ValueError("expected a whole number, and columns with names")
+    if isinstance(output, MultiLabelOutput) and not isinstance(output.separator, str | None):
+        raise ValueError("expected a separator that is text")
     if not all(type(size) is int and size > 0 for column in inputs for size in column.shape):
         raise ValueError("expected shapes of whole numbers above 0")
     return number, Signature(inputs, output)
 
 
-def _is_prediction(found: Any, output: ClassificationOutput | RegressionOutput) -> bool:
+def _is_prediction(found: Any, output: Output) -> bool:
     """Return whether this is a prediction of a model with this output, as far as its form shows."""
-    if isinstance(output, ClassificationOutput):
-        return (
-            isinstance(found, dict)
-            and isinstance(found.get("label"), (str, int))
-            and isinstance(found.get("probabilities"), dict)
-            and len(found["probabilities"]) == len(output.labels)
-            and all(map(is_finite_number, found["probabilities"].values()))
-        )
-    if len(output.names) == 1:
-        return is_finite_number(found)
-    return isinstance(found, dict) and list(found) == list(output.names) and all(map(is_finite_number, found.values()))
+    if isinstance(output, RegressionOutput):
+        numbers = {output.names[0]: found} if len(output.names) == 1 else found
+        return _has_numbers(numbers, output.names)
+    if not isinstance(found, dict) or not _has_numbers(found.get("probabilities"), [str(one) for one in output.labels]):
+        return False
+    if isinstance(output, MultiLabelOutput):
+        labels = found.get("labels")
+        return isinstance(labels, list) and all(isinstance(label, str) for label in labels)
+    return isinstance(found.get("label"), str | int)
+
+
+def _has_numbers(found: Any, names: Sequence[str]) -> bool:
+    return isinstance(found, dict) and list(found) == list(names) and all(map(is_finite_number, found.values()))
 
 
 def _column_from_metadata(about: Mapping[str, Any]) -> Column:

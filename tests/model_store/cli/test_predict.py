@@ -295,7 +295,16 @@ def test_metadata_of_another_form_is_an_error_of_the_server(
         ({"kind": "values", "names": ["y", "z"]}, {"y": 1.0}, "an object"),
         ({"kind": "classes", "name": "y", "labels": ["a", "b"]}, 1.0, "1.0"),
         ({"kind": "classes", "name": "y", "labels": ["a", "b"]}, {"label": "a"}, "an object"),
-        ({"kind": "classes", "name": "y", "labels": ["a", "b"]}, {"label": [], "probabilities": {}}, "an object"),
+        (
+            {"kind": "classes", "name": "y", "labels": ["a", "b"]},
+            {"label": [], "probabilities": {"a": 1, "b": 0}},
+            "an object",
+        ),
+        (
+            {"kind": "labels", "name": "y", "labels": ["a"], "separator": None, "threshold": 0.5},
+            {"labels": [[]], "probabilities": {"a": 1}},
+            "an object",
+        ),
     ],
 )
 def test_predictions_of_another_form_are_an_error_of_the_server(
