@@ -241,6 +241,27 @@ def test_train_prints_the_metrics_of_each_label(folder: Path, tmp_path: Path) ->
     assert "several labels; rows with each label: action" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("table", "target", "lines"),
+    [
+        ("flags.csv", "action,comedy, drama", ['target = ["action", "comedy", "drama"]', 'task = "multi_label"']),
+        ("texts.csv", "genres", ['target = "genres"', 'label_separator = "|"', 'task = "multi_label"']),
+        ("texts.csv", "budget,minutes", ['target = ["budget", "minutes"]', 'task = "regression"']),
+    ],
+)
+def test_init_proposes_several_labels(folder: Path, tmp_path: Path, table: str, target: str, lines: list[str]) -> None:
+    job = tmp_path / "job.toml"
+    done = CliRunner().invoke(train, ["init", str(folder / table), "--target", target, "-o", str(job)])
+    assert done.exit_code == 0, done.output
+    written = job.read_text()
+    for line in lines:
+        assert f"\n{line}" in written
+    done = CliRunner().invoke(train, ["check", str(job)])
+    assert done.exit_code == 0, done.output
+    wrong = CliRunner().invoke(train, ["init", str(folder / table), "--target", "budget,minuets", "-o", str(job)])
+    assert "there is no column 'minuets' (did you mean 'minutes'?)" in wrong.output
+
+
 def test_a_network_of_ones_own_may_have_several_labels(tmp_path: Path) -> None:
     from model_store.nn import Linear, Sequential, Sigmoid, Softmax
 

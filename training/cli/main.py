@@ -232,7 +232,7 @@ def check(file: str, overrides: tuple[tuple[str, Any], ...], seed: int | None, a
 
 @main.command(short_help="Write a job file for a table.")
 @click.argument("data", metavar="TABLE", type=click.Path(path_type=Path))
-@click.option("--target", metavar="COLUMN", help="The column to predict.")
+@click.option("--target", metavar="COLUMN", help="The column to predict, or several: a,b,c.")
 @click.option(
     "-o",
     "--output",

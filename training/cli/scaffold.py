@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import os
 import re
@@ -22,12 +23,13 @@ from model_store.tables.text_file import EncodingError
 from model_store.utils.atomic_write import atomic_write
 from model_store.utils.number_format import format_number
 from model_store.utils.printable import printable
-from model_store.utils.values import is_name, parse_finite_number, parse_number
+from model_store.utils.values import is_name, list_names, parse_finite_number, parse_number
 from training.config.recipe import recommend
 from training.config.settings import DataSection
 from training.data import type_inference
 from training.data.fitting.kinds import COLUMN_KINDS, infer_kind
 from training.data.fitting.target_transform import suggest_transform
+from training.data.multi_label import are_flags, infer_separator, split_labels
 from training.data.readers import Table
 from training.data.splitting import part_sizes
 from training.data.streaming import table_reader
@@ -38,6 +40,7 @@ from training.data.tables import open_job_table, read_table
 from training.errors import DataError, JobError
 from training.pipeline.job import from_dict, prepare
 
+_MAX_NAMED_TARGETS = 5
 _ADD_IT = "; to use it, add it to columns"
 _CORRECT_THEM = "to use it, correct or empty them, and add it to columns"
 
@@ -73,20 +76,32 @@ def draft_job(path: Path, target: str | None, job: Path, name: str | None = None
     if target is None:
         fix = f"add --target COLUMN, one of {', '.join(table.columns)}"
         raise JobError(path.name, [Fault("", "expected the column to predict", fix)])
-    if target not in table.columns:
-        target = target.strip()  # the reader strips the cells of the header too
-    if target not in table.columns:
-        fix = did_you_mean(target, table.columns) or f"the columns are {', '.join(table.columns)}"
-        raise DataError(path.name, [Fault("--target", f"there is no column '{target}'", fix)])
+    targets = _split_target(target, table)
     model = name or _model_name(job.stem)
     if not is_name(model):
         raise JobError("--name", [Fault("", f"expected letters, digits, '.', '_' and '-'; found {model!r}")])
-    draft = _render(table, target, model, os.path.relpath(path, job.parent), options, streamed=streamed, fast=fast)
+    draft = _render(table, targets, model, os.path.relpath(path, job.parent), options, streamed=streamed, fast=fast)
     error = _find_error(table, draft, job.parent, streamed=streamed)
     if error is None:
         return draft
     faults = "".join(f"#   {line.strip()}\n" for line in describe_faults(error))
     return replace(draft, text=f"# To correct before training:\n{faults}{draft.text}", error=error)
+
+
+def _split_target(target: str, table: Table) -> list[str]:
+    """Return the names of the target columns in `--target a,b`; a name that holds a comma may be quoted as in CSV."""
+    target = target if target in table.columns else target.strip()  # the reader strips the cells of the header too
+    if target in table.columns:
+        return [target]
+    names = [name.strip() for name in next(csv.reader([target]), [])] or [target]
+    faults = []
+    for name in names:
+        if name not in table.columns:
+            fix = did_you_mean(name, table.columns) or f"the columns are {', '.join(table.columns)}"
+            faults.append(Fault("--target", f"there is no column '{name}'", fix))
+    if faults:
+        raise DataError(table.name, faults)
+    return list(dict.fromkeys(names))
 
 
 def describe_faults(error: DataError | JobError) -> list[str]:
@@ -140,17 +155,17 @@ def write_job_file(path: Path, text: str, *, force: bool = False) -> None:
 
 
 def _render(
-    table: Table, target: str, model: str, path: str, options: Mapping[str, str], *, streamed: bool, fast: bool
+    table: Table, targets: list[str], model: str, path: str, options: Mapping[str, str], *, streamed: bool, fast: bool
 ) -> JobDraft:
     """Return the job file for a table; if `streamed`, the table holds only the first rows.
 
     A streamed table gets the small network: it has so many rows that few epochs train it.
     """
+    task, separator = _infer_task(table, targets, streamed=streamed)
     with suppress(DataError):  # of a target that is missing in every row
-        table = drop_rows_without_target(table, [target], DataSection(), notes=[])
-    cells = [cell for cell in table.columns[target] if cell is not None]
-    classes = _are_classes(table, target)
-    inputs = {name: values for name, values in table.columns.items() if name != target}
+        table = drop_rows_without_target(table, targets, DataSection(label_separator=separator), notes=[])
+    cells = [cell for cell in table.columns[targets[0]] if cell is not None]
+    inputs = {name: values for name, values in table.columns.items() if name not in targets}
     exclusions = {name: _exclusion(table, name) for name in inputs}
     group = next((name for name, cells in inputs.items() if type_inference.identifies_groups(name, cells)), "")
     if group and not exclusions[group]:
@@ -158,44 +173,64 @@ def _render(
     if all(exclusions.values()):  # rather identifiers than no column
         exclusions |= {name: "" for name, reason in exclusions.items() if reason.endswith(_ADD_IT)}
     used = [name for name, reason in exclusions.items() if not reason]
-    test, validation = (0.2, 0.1) if streamed or not cells else _split_shares(cells, classes)
-    rows = f"{'the first ' if streamed else ''}{len(cells)} row{'s' * (len(cells) != 1)}"
+    test, validation = (0.2, 0.1) if streamed or not cells else _split_shares(cells, task)
+    row_count = len(cells) if separator is None else len(table)  # an empty text has no label
+    rows = f"{'the first ' if streamed else ''}{row_count} row{'s' * (row_count != 1)}"
     text = _TEMPLATE.format(
         model=_toml_string(model),
-        description=_toml_string(f"{target} from {Path(path).name}"),
+        description=_toml_string(f"{list_names(targets, _MAX_NAMED_TARGETS)} from {Path(path).name}"),
         path=_toml_string(path),
         format="".join(f"{key} = {_toml_string(value)}\n" for key, value in options.items())
         + "".join(f"# {printable(note)}\n" for note in table.notes),
-        target=_toml_string(target),
-        task="classification" if classes else "regression",
-        found=f"{len(set(cells))} distinct value{'s' * (len(set(cells)) != 1)} in {rows}"
-        + (_AMOUNTS_HINT if classes and len(set(cells)) > 2 and type_inference.are_numbers(cells) else ""),
+        target=_toml_string(targets[0]) if len(targets) == 1 else f"[{', '.join(map(_toml_string, targets))}]",
+        labels="" if separator is None else _SEPARATOR_LINE.format(separator=_toml_string(separator)),
+        task=task,
+        found=_describe_target(table, targets, task, separator, rows),
+        threshold=_THRESHOLD_LINE if task == "multi_label" else "",
         group=_toml_string(group or "patient"),
         kind_names=" or ".join(f'"{name}"' for name in TABLE_KINDS),
         kinds="\n".join(
             f"#   {printable(name)}: {_describe_column(values, exclusions[name])}" for name, values in inputs.items()
         ),
         columns=f"columns = [{', '.join(map(_toml_string, used))}]" if used else _NO_COLUMNS,
-        transform="" if classes else _suggest_transform(cells),
+        transform=_suggest_transform(cells) if task == "regression" and len(targets) == 1 else "",
         test=test,
-        stratify="" if classes or streamed or not test else _STRATIFY_LINE,
+        stratify=_STRATIFY_LINE if task == "regression" and test and not streamed else "",
         validation=validation,
-        sections=recommend(
-            max(1, len(cells)), max(1, len(used)), "classification" if classes else "regression", fast=fast or streamed
-        ),
+        sections=recommend(max(1, row_count), max(1, len(used)), task, fast=fast or streamed),
     )
     count = len(used or inputs)
     columns = f"{count} column{'s' * (count != 1)}"
-    summary = f"{'classification' if classes else 'regression'} of {target} from {columns}, {rows}"
+    title = "several labels" if task == "multi_label" else task
+    summary = f"{title} of {list_names(targets, _MAX_NAMED_TARGETS)} from {columns}, {rows}"
     return JobDraft(text, summary, {name: reason for name, reason in exclusions.items() if reason and used})
 
 
-def _are_classes(table: Table, target: str) -> bool:
-    """Return True if the target is inferred to be classes, not quantities with some invalid cells."""
+def _infer_task(table: Table, targets: list[str], *, streamed: bool) -> tuple[str, str | None]:
+    """Return the task, and what separates the labels of a text of several. Quantities may have some invalid cells."""
+    if len(targets) > 1:
+        return "multi_label" if are_flags([table.columns[name] for name in targets]) else "regression", None
+    cells = table.columns[targets[0]]
+    if not streamed and (separator := infer_separator(cells)) is not None:
+        return "multi_label", separator
     try:
-        return type_inference.infer_task(table, [target]) == "classification"
+        return type_inference.infer_task(table, targets), None
     except DataError:  # which training reports
-        return False
+        return "regression", None
+
+
+def _describe_target(table: Table, targets: list[str], task: str, separator: str | None, rows: str) -> str:
+    """Return what the job file says of the cells of the target."""
+    if len(targets) > 1:
+        words = "says whether a row has its label" if task == "multi_label" else "has numbers"
+        return f"{len(targets)} columns, each of which {words}, in {rows}"
+    cells = [cell for cell in table.columns[targets[0]] if cell is not None]
+    if separator is not None:
+        labels = {label for cell in cells for label in split_labels(cell, separator)}
+        return f"{len(labels)} labels in {rows}"
+    distinct = len(set(cells))
+    amounts = task == "classification" and distinct > 2 and type_inference.are_numbers(cells)
+    return f"{distinct} distinct value{'s' * (distinct != 1)} in {rows}{_AMOUNTS_HINT if amounts else ''}"
 
 
 _TEMPLATE = """\
@@ -209,8 +244,8 @@ description = {description}
 [data]
 path = {path}
 {format}target = {target}
-task = "{task}"  # the target has {found}
-# The other columns and their inferred kinds:
+{labels}task = "{task}"  # the target has {found}
+{threshold}# The other columns and their inferred kinds:
 {kinds}
 {columns}
 # kinds = {{ year = "category" }}  # overrides an inferred kind: {kind_names}
@@ -234,6 +269,10 @@ validation = {validation}     # share of rows held out for early stopping, which
 """
 
 
+_SEPARATOR_LINE = (
+    "label_separator = {separator}  # a row has any number of labels; remove both if each text is a class\n"
+)
+_THRESHOLD_LINE = "# label_threshold = 0.5  # the least probability of a predicted label\n"
 _AMOUNTS_HINT = '; write "regression" if they are counts or amounts, not classes'
 _NO_COLUMNS = "# columns = []  # without this key all columns are used, although none is of use"
 _TRANSFORM_LINE = (
@@ -323,9 +362,9 @@ def _category_hint(present: Sequence[str]) -> str:
     return f"; {hint}" if hint else ""
 
 
-def _split_shares(cells: Sequence[str], classes: bool) -> tuple[float, float]:
+def _split_shares(cells: Sequence[str], task: str) -> tuple[float, float]:
     """Return the shares of test and validation rows: 0 if the table is too small to hold rows out."""
-    counts = np.array(list(Counter(cells).values()) if classes else [len(cells)])
+    counts = np.array(list(Counter(cells).values()) if task == "classification" else [len(cells)])
     sizes = part_sizes(counts, 0.2, 0.1, np.random.default_rng(0))
     return (0.2, 0.1) if len(cells) >= 20 and all(part.sum() for part in sizes) else (0.0, 0.0)
 
