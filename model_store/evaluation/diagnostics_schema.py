@@ -13,6 +13,8 @@ LOSS_METRICS = ("poisson_deviance", "gamma_deviance", "pinball_loss")  # of a re
 IMPORTANCE_MEASURES = ("log_loss", "squared_error", *LOSS_METRICS, "accuracy", "rmse")
 SLICE_MEASURES = ("error_rate", "rmse", "relative_rmse", *LOSS_METRICS)
 
+MAX_SLICE_CANDIDATES = 50  # columns, the most important ones, in which training looks for slices
+
 
 class _CalibrationBin(Section):
     low = Share()

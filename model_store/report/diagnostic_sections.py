@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from model_store.artifact.model import Model
-from model_store.evaluation.diagnostics_schema import LOSS_METRICS
+from model_store.evaluation.diagnostics_schema import LOSS_METRICS, MAX_SLICE_CANDIDATES
 from model_store.evaluation.record import TrainingRecord
 from model_store.report import charts
 from model_store.report.layout import MAX_LABEL_LENGTH, figure, section, table
@@ -173,6 +173,8 @@ def error_slices(model: Model, record: TrainingRecord) -> Markup | None:
         f"{title} among the rows of each slice, with the 95 % interval; the dashed line is all rows: "
         f"{show(found['error'])}. Numbers are cut into fifths of the training rows."
     )
+    if len(model.signature.inputs) > MAX_SLICE_CANDIDATES:
+        note += f" Of the columns, the {MAX_SLICE_CANDIDATES} most important were examined."
     return section("Errors by slice", *figures, note=note)
 
 

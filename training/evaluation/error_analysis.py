@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.evaluation.confidence import wilson_interval
+from model_store.evaluation.diagnostics_schema import MAX_SLICE_CANDIDATES
 from model_store.schema.columns import Column
 from model_store.schema.columns.base import finite_numbers
 from model_store.schema.signature import ClassificationOutput, MultiLabelOutput, RegressionOutput
@@ -105,7 +106,8 @@ def error_slices(
 
     A category is a slice. Numbers have a slice for each fifth of the training rows, or for each value if they are few:
     the deciles of the signature are its limits, so that no other value of a row is recorded. Rows without a value are a
-    slice too. None if there is no slice, or the errors overflow.
+    slice too. Of many columns, only the first `MAX_SLICE_CANDIDATES` are examined. None if there is no slice, or the
+    errors overflow.
 
     weights: (n,), of the errors; default 1.
     errors: (n,); 0 or 1 for the measure "error_rate", differences for "rmse", else errors whose mean is the measure.
@@ -114,7 +116,7 @@ def error_slices(
     with np.errstate(over="ignore"):
         if not np.isfinite((errors**2).sum()):
             return None
-    for column in columns:
+    for column in columns[:MAX_SLICE_CANDIDATES]:
         if len(found) == MAX_SLICED_COLUMNS:
             break
         values = inputs[column.name]
@@ -135,16 +137,13 @@ def error_slices(
 
 def _category_slices(values: NDArray[Any]) -> list[_Slice]:
     missing = np.array([value is None for value in values], bool)
-    names, codes, counts = np.unique(
-        np.array(["" if value is None else str(value) for value in values]), return_inverse=True, return_counts=True
-    )
-    rows_of = {str(names[i]): (codes == i) & ~missing for i in np.argsort(-counts, kind="stable")}
-    rows_of = {name: rows for name, rows in rows_of.items() if rows.any()}
-    largest = dict(list(rows_of.items())[:_MAX_CATEGORIES])
-    slices: list[_Slice] = [({"value": name}, rows) for name, rows in largest.items()]
-    if len(rows_of) > len(largest):
-        others = ~missing & ~np.logical_or.reduce(list(largest.values()))
-        slices.append(({"others": len(rows_of) - len(largest)}, others))
+    texts = np.array(["" if value is None else str(value) for value in values])
+    names, counts = np.unique(texts[~missing], return_counts=True)
+    largest = [str(names[i]) for i in np.argsort(-counts, kind="stable")[:_MAX_CATEGORIES]]
+    slices: list[_Slice] = [({"value": name}, (texts == name) & ~missing) for name in largest]
+    if len(names) > len(largest):
+        others = ~missing & ~np.isin(texts, largest)
+        slices.append(({"others": len(names) - len(largest)}, others))
     return [*slices, ({"missing": True}, missing)]
 
 

@@ -247,6 +247,16 @@ def test_slices_of_dates_are_dates() -> None:
         assert f"size {low} to {high}, 20 rows" in str(section)
 
 
+def test_a_report_says_in_how_many_columns_slices_were_looked_for() -> None:
+    model = regression()
+    assert "were examined" not in str(error_slices(model, TrainingRecord.parse(model.training)))
+    columns = tuple(NumberColumn(f"x{i}") for i in range(51))
+    signature = replace(model.signature, inputs=columns)
+    wide = Model(Sequential([Linear(signature.width, 1)]), signature, training=model.training)
+    section = str(error_slices(wide, TrainingRecord.parse(wide.training)))
+    assert "Of the columns, the 50 most important were examined." in section
+
+
 def test_a_slice_of_one_other_category_is_singular() -> None:
     model = regression()
     (found,) = model.training["diagnostics"]["slices"]["columns"]
