@@ -1,8 +1,8 @@
 """The statistics and the repository API of the Open Inference Protocol."""
 
 from service.telemetry.exposition import ExpositionWriter
-from tests.service.conftest import break_version, price, with_golden
-from tests.service.protocols.test_open_inference import PENGUINS, PRICE, infer, refused
+from tests.service.conftest import break_version, price, text_error, with_golden
+from tests.service.protocols.test_open_inference import PENGUINS, PRICE, infer
 
 
 def test_statistics_count_rows_and_requests(own_client):
@@ -12,7 +12,7 @@ def test_statistics_count_rows_and_requests(own_client):
     assert (found["inference_count"], found["execution_count"], found["version"]) == (4, 2, "1")
     assert found["inference_stats"]["compute_infer"]["count"] == 2
     assert found["inference_stats"]["fail"] == {"count": 0, "ns": 0}
-    refused(infer(own_client, "penguins", PRICE), 400)
+    text_error(infer(own_client, "penguins", PRICE), 400)
     (found,) = own_client.get("/v2/models/penguins/stats").json["model_stats"]
     assert found["inference_stats"]["success"]["count"] == 2
     assert found["inference_stats"]["fail"]["count"] == 1
@@ -34,7 +34,7 @@ def test_statistics_of_many_models_read_the_counters_once(client, monkeypatch):
 
 def test_repository_api_is_disabled_by_default(client):
     for path in ("index", "models/price/load", "models/price/unload"):
-        assert "SERVE_ADMIN" in refused(client.post(f"/v2/repository/{path}"), 404)
+        assert "SERVE_ADMIN" in text_error(client.post(f"/v2/repository/{path}"), 404)
 
 
 def test_models_are_unloaded_and_loaded_again(store, make_client):
@@ -42,7 +42,7 @@ def test_models_are_unloaded_and_loaded_again(store, make_client):
     assert "model_repository" in client.get("/v2").json["extensions"]
     unload = {"parameters": {"unload_dependents": False}}
     assert client.post("/v2/repository/models/price/unload", json=unload).status_code == 200
-    assert "unloaded" in refused(infer(client, "price", PRICE), 503)
+    assert "unloaded" in text_error(infer(client, "price", PRICE), 503)
     assert client.get("/v2/models/price/ready").status_code == 503
     states = {each["name"]: each for each in client.post("/v2/repository/index").json}
     assert (states["price"]["state"], states["price"]["reason"]) == ("UNAVAILABLE", "unloaded")
@@ -72,7 +72,7 @@ def test_an_unloaded_model_stays_unloaded_when_another_service_uses_the_same_cac
     client = make_client(store, admin=True)
     client.post("/v2/repository/models/price/unload")
     assert infer(make_client(store, admin=True), "price", PRICE).status_code == 200
-    assert "unloaded" in refused(infer(client, "price", PRICE), 503)
+    assert "unloaded" in text_error(infer(client, "price", PRICE), 503)
     assert client.post("/v2/repository/models/image/unload").status_code == 200
 
 
@@ -82,13 +82,13 @@ def test_load_syncs_with_the_store_and_rejects_files(store, make_client):
     assert client.get("/v2/models/other/ready").status_code == 404
     assert client.post("/v2/repository/models/other/load", json={}).status_code == 200
     assert client.get("/v2/models/other/ready").status_code == 200
-    refused(client.post("/v2/repository/models/nothing/load", json={}), 404)
-    refused(client.post("/v2/repository/models/nothing/unload"), 404)
+    text_error(client.post("/v2/repository/models/nothing/load", json={}), 404)
+    text_error(client.post("/v2/repository/models/nothing/unload"), 404)
     body = {"parameters": {"file:1/model": "AAAA"}}
-    assert "file:1/model" in refused(client.post("/v2/repository/models/other/load", json=body))
+    assert "file:1/model" in text_error(client.post("/v2/repository/models/other/load", json=body))
     for wrong in ([], {"parameters": 3}):
-        refused(client.post("/v2/repository/models/other/load", json=wrong))
-    refused(client.post("/v2/repository/index", json={"ready": 1}))
+        text_error(client.post("/v2/repository/models/other/load", json=wrong))
+    text_error(client.post("/v2/repository/index", json={"ready": 1}))
 
 
 def test_index_reports_why_a_version_is_unavailable(store, make_client):
