@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import accumulate, chain
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from model_store.nn import Array
 from model_store.schema.columns import ArrayColumn, CategoryColumn, Column, FaultCollector, NumberColumn, RowLocations
 from model_store.schema.columns.base import ReplacedValues, replacement_warnings
 from model_store.schema.multi_label import MultiLabelOutput
-from model_store.schema.target_transform import TargetTransform
+from model_store.schema.outputs import ClassificationOutput, Output, RegressionOutput
 from model_store.schema.top_k import largest_columns
 from model_store.utils.values import describe_value, list_names
 
@@ -34,61 +34,6 @@ __all__ = [
     "RegressionOutput",
     "Signature",
 ]
-
-
-@dataclass(frozen=True)
-class ClassificationOutput:
-    """The output of a classifier: one of `labels`, with a probability for each.
-
-    The network has one output for each label, or for two labels a single one: the probability of the second.
-    """
-
-    name: str
-    labels: tuple[str | int, ...]
-    kind: Literal["classes"] = "classes"
-
-    def public_details(self) -> dict[str, Any]:
-        """Return what callers see of the output."""
-        return {"kind": self.kind, "name": self.name, "labels": list(self.labels)}
-
-
-@dataclass(frozen=True)
-class RegressionOutput:
-    """The output of a regression: `output · scale + offset`, in the units of the targets.
-
-    With a `transform` these are transformed targets, which its inverse turns into those units.
-    """
-
-    names: tuple[str, ...]
-    offset: tuple[float, ...]
-    scale: tuple[float, ...]
-    kind: Literal["values"] = "values"
-    transform: TargetTransform | None = None
-
-    newer_attributes = ("transform",)
-
-    def __post_init__(self) -> None:
-        """Raise ValueError if two targets have the same name: a prediction would lose one of them."""
-        if len(set(self.names)) != len(self.names):
-            raise ValueError(f"signature.output.names: expected unique names, found {list_names(self.names)}")
-
-    def encode(self, values: Array) -> Array:
-        """Return targets (n, targets) as the outputs that a network learns, in float64."""
-        transformed = values if self.transform is None else self.transform.apply(values)
-        encoded: Array = (transformed - self.offset) / self.scale
-        return encoded
-
-    def decode(self, outputs: Array) -> Array:
-        """Return raw outputs (n, targets) in the units of the targets, in float64; infinite if they overflow."""
-        values: Array = outputs.astype(np.float64) * self.scale + self.offset
-        return values if self.transform is None else self.transform.invert(values)
-
-    def public_details(self) -> dict[str, Any]:
-        """Return what callers see of the output."""
-        return {"kind": self.kind, "names": list(self.names)}
-
-
-Output = ClassificationOutput | MultiLabelOutput | RegressionOutput
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from model_store.errors import did_you_mean
 from model_store.registry.store import open_store
 from model_store.tables.formats import table_stem
 from model_store.utils.current_user import current_user
-from training.cli import output, scaffold
+from training.cli import check_output, output, scaffold
 from training.cli.parameters import FoldsType, overrides_option, seed_option
 from training.cli.progress import prepare, progress
 from training.data.splitting import Fold
@@ -175,7 +175,7 @@ def run(
     out: Console = terminal.stderr if as_json else terminal.stdout
     prepared = prepare(out, job)
     if common.verbosity() > 0:
-        output.print_check(out, prepared)
+        check_output.print_check(out, prepared)
     elif common.verbosity() == 0:
         out.print(output.start_line(prepared), soft_wrap=True)
     _print_notes(out, prepared)
@@ -224,9 +224,9 @@ def check(file: str, overrides: tuple[tuple[str, Any], ...], seed: int | None, a
     """Read the job FILE and its data and show columns, classes, split and layers, without training."""
     prepared = prepare(terminal.stderr if as_json else terminal.stdout, _load_job(file, overrides, seed))
     if as_json:
-        common.print_json(output.check_data(prepared))
+        common.print_json(check_output.check_data(prepared))
         return
-    output.print_check(terminal.stdout, prepared)
+    check_output.print_check(terminal.stdout, prepared)
     _print_notes(terminal.stdout, prepared)
 
 

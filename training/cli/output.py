@@ -1,4 +1,4 @@
-"""The output of `train`: progress lines, metrics and plans, as text for a terminal and as data for `--json`."""
+"""The output of `train`: progress lines and metrics, as text for a terminal and as data for `--json`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console, RenderableType
 from rich.table import Table
 
@@ -18,12 +17,9 @@ from model_store.evaluation.record import OVERALL_LABEL_METRICS
 from model_store.schema.signature import MultiLabelOutput, RegressionOutput
 from model_store.utils.number_format import METRIC_TITLES, format_number, format_percent, format_score
 from model_store.utils.printable import printable
-from model_store.utils.values import list_names
 from training.cli.scaffold import JobDraft, describe_faults
-from training.data.checks.columns import count_missing
 from training.data.splitting import Fold
 from training.engine.early_stopping import EpochResult
-from training.network.builder import summarize_layers
 from training.pipeline.cross_validation import MetricValues, headline_metrics
 from training.pipeline.job import Outcome, PreparedJob
 from training.pipeline.lr_range_test import MAX_RATE, MIN_RATE, RateCurve
@@ -87,7 +83,7 @@ def print_metrics(console: Console, outcome: Outcome) -> None:
             f"The baseline always predicts the {constant} of the training rows."
         )
         return
-    table = _table(output.name, "precision", "recall", "F1", "rows")
+    table = new_table(output.name, "precision", "recall", "F1", "rows")
     classes, count = list(found["classes"].items()), len(output.labels)
     if count > _MAX_CLASS_ROWS:
         classes = sorted(classes, key=lambda one: (not one[1]["support"], one[1]["f1"]))[:_MAX_CLASS_ROWS]
@@ -114,7 +110,7 @@ def print_metrics(console: Console, outcome: Outcome) -> None:
 def _print_label_metrics(console: Console, outcome: Outcome) -> None:
     """Print the metrics of each label, and those of all together beside the baseline and the linear model."""
     found, baseline, linear = outcome.metrics, outcome.baseline, outcome.linear
-    table = _table("label", "precision", "recall", "F1", "ROC area", "log loss", "rows")
+    table = new_table("label", "precision", "recall", "F1", "ROC area", "log loss", "rows")
     labels = list(found["labels"].items())
     if len(labels) > _MAX_CLASS_ROWS:
         labels = sorted(labels, key=lambda one: (not one[1]["support"], one[1]["f1"]))[:_MAX_CLASS_ROWS]
@@ -127,7 +123,7 @@ def _print_label_metrics(console: Console, outcome: Outcome) -> None:
         shown = f"{_MAX_CLASS_ROWS} of {len(found['labels'])}"
         console.print(f"Only the {shown} labels with the lowest F1 are shown; --json has all.")
     console.print()
-    overall = _table("", *(METRIC_TITLES[key] for key in OVERALL_LABEL_METRICS))
+    overall = new_table("", *(METRIC_TITLES[key] for key in OVERALL_LABEL_METRICS))
     for title, row in (("this model", found), ("baseline", baseline), ("linear model", linear)):
         if row is not None:
             match = format_percent(row["exact_match"])
@@ -228,7 +224,7 @@ def fold_line(fold: Fold, outcome: Outcome) -> str:
 
 def print_folds(console: Console, found: Mapping[str, MetricValues], folds: int, repeats: int = 1) -> None:
     """Print the mean and the standard deviation of each metric over the folds."""
-    table = _table(f"over {f'{repeats} x ' if repeats > 1 else ''}{folds} folds", "mean ± sd", "min", "max")
+    table = new_table(f"over {f'{repeats} x ' if repeats > 1 else ''}{folds} folds", "mean ± sd", "min", "max")
     for name, row in found.items():
         formatted = _format_error if name.endswith(("rmse", "mae")) else _format_score
         mean, sd, low, high = (formatted(row[key]) for key in ("mean", "sd", "min", "max"))
@@ -239,7 +235,7 @@ def print_folds(console: Console, found: Mapping[str, MetricValues], folds: int,
 
 def print_rates(console: Console, curve: RateCurve) -> None:
     """Print the curve, three bars for each power of ten, and the suggested learning rate."""
-    table = _table("learning rate", "loss", "")
+    table = new_table("learning rate", "loss", "")
     table.columns[-1].justify = "left"
     top = max(curve.losses[:1], default=1.0)
     last = -math.inf
@@ -285,103 +281,6 @@ def print_draft(console: Console, path: Path, draft: JobDraft) -> None:
 # train check ---------------------------------------------------------------------------------------------------------
 
 
-def print_check(console: Console, prepared: PreparedJob) -> None:
-    """Print what a job would train: columns, target, split and network."""
-    console.print(start_line(prepared), soft_wrap=True)
-    columns = _table("column", "kind", "missing", "values in the training rows", numeric=0)
-    for column in column_data(prepared):
-        columns.add_row(column["name"], column["kind"], str(column["missing"]), column["summary"])
-    console.print(columns)
-    console.print()
-    console.print(_describe_target(prepared), soft_wrap=True)
-    console.print()
-    layers = _table("layer", "sizes", "parameters", numeric=0)
-    for kind, sizes, count in layer_data(prepared):
-        layers.add_row(kind, sizes, format_number(count))
-    console.print(layers)
-    train = prepared.job.settings.train
-    total = sum(count for _, _, count in layer_data(prepared))
-    networks = "" if train.ensemble is None else f" in each of {train.ensemble} networks, whose average is the model"
-    console.print(f"{format_number(total)} parameters{networks}, {prepared.network_spec.dtype}", soft_wrap=True)
-    console.print(
-        f"loss {prepared.network_spec.loss}, optimizer {train.optimizer}, learning rate {train.learning_rate:g}, "
-        f"schedule {train.schedule.name if train.schedule else 'constant'}"
-    )
-    if (weights := _class_weights(prepared)) is not None:
-        shown = list_names([f"{label} {weight:.3g}" for label, weight in weights.items()], _MAX_LISTED)
-        console.print(f"class weights: {shown}")
-
-
-def check_data(prepared: PreparedJob) -> dict[str, Any]:
-    """Return the same for `--json`."""
-    return {
-        "model": prepared.job.settings.model.name,
-        "job": prepared.job.settings.as_dict(),
-        "columns": column_data(prepared),
-        "target": {
-            "names": prepared.dataset.target_names,
-            "task": prepared.dataset.task,
-            "classes": class_counts(prepared),
-        },
-        "split": prepared.sizes,
-        "data": prepared.dataset.name,
-        "network": [{"layer": kind, "sizes": sizes, "parameters": n} for kind, sizes, n in layer_data(prepared)],
-        "parameters": sum(n for _, _, n in layer_data(prepared)),
-        "dtype": prepared.network_spec.dtype,
-        "loss": prepared.network_spec.loss,
-        "class_weights": _class_weights(prepared),
-        "notes": prepared.notes,
-    }
-
-
-def _class_weights(prepared: PreparedJob) -> dict[str, float] | None:
-    """Return the weight of each class in the loss, None if there are none."""
-    weights = prepared.network_spec.class_weights
-    if weights is None:
-        return None
-    own = weights if prepared.dataset.classes else weights[1]  # of rows with the label
-    return {str(label): float(weight) for label, weight in zip(prepared.dataset.labels, own, strict=True)}
-
-
-def column_data(prepared: PreparedJob) -> list[dict[str, Any]]:
-    """Return each input's name, kind, number of missing values in all rows, and a summary of its values."""
-    found, rows = [], prepared.dataset.inputs
-    missing = count_missing(prepared.signature, rows, streamed=prepared.stream is not None)
-    for column in prepared.signature.inputs:
-        summary = column.summarize(format_number)
-        found.append({"name": column.name, "kind": column.kind, "missing": missing[column.name], "summary": summary})
-    return found
-
-
-def class_counts(prepared: PreparedJob) -> dict[str, int] | None:
-    """Return the number of rows of each class, or with each label; None for a regression."""
-    labels = prepared.dataset.labels
-    if not labels:
-        return None
-    targets = prepared.dataset.targets
-    counts = np.bincount(targets, minlength=len(labels)) if prepared.dataset.classes else targets.sum(axis=0)
-    if prepared.stream is not None:
-        counts = counts + prepared.stream.class_counts
-    return {str(label): int(count) for label, count in zip(labels, counts, strict=True)}
-
-
-def layer_data(prepared: PreparedJob) -> list[tuple[str, str, int]]:
-    """Return the type, sizes and number of parameters of each layer."""
-    return summarize_layers(prepared.network_spec.build(np.random.default_rng(0)))
-
-
-def _describe_target(prepared: PreparedJob) -> str:
-    names = ", ".join(prepared.dataset.target_names)
-    counts = class_counts(prepared)
-    if counts is None:
-        transform = prepared.job.settings.data.target_transform
-        return f"target: {names}, regression" + ("" if transform is None else f" with the transform {transform}")
-    rows = list_names([f"{k} {format_number(n)}" for k, n in counts.items()], _MAX_LISTED)
-    if prepared.dataset.classes:
-        return f"target: {names}, classification; rows per class: {rows}"
-    return f"target: {names}, several labels; rows with each label: {rows}"
-
-
 def _describe_split(prepared: PreparedJob) -> str:
     sizes = prepared.sizes
     parts = ", ".join(f"{format_number(count)} {part}" for part, count in sizes.items() if count)
@@ -392,7 +291,7 @@ def _regression_table(
     found: Mapping[str, Any], baseline: Mapping[str, Any], linear: Mapping[str, Any]
 ) -> RenderableType:
     extra = [key for key in next(iter(found.values())) if key not in ("rmse", "mae", "r2")]
-    table = _table("", "RMSE", "MAE", "R²", *(METRIC_TITLES[key] for key in extra))
+    table = new_table("", "RMSE", "MAE", "R²", *(METRIC_TITLES[key] for key in extra))
     for name, row in found.items():
         others = [("linear model", linear[name])] if name in linear else []
         for title, values in ((name, row), ("baseline", baseline[name]), *others):
@@ -420,13 +319,13 @@ def _format_loss_metric(name: str, value: float | None) -> str:
 
 
 def _confusion_table(labels: Sequence[str | int], confusion: Sequence[Sequence[int]]) -> RenderableType:
-    table = _table("true \\ predicted", *map(str, labels))
+    table = new_table("true \\ predicted", *map(str, labels))
     for label, row in zip(labels, confusion, strict=True):
         table.add_row(str(label), *(str(count) if count else "." for count in row))
     return table
 
 
-def _table(first: str, *others: str, numeric: int = 1) -> Table:
+def new_table(first: str, *others: str, numeric: int = 1) -> Table:
     """Return a table without borders; all columns but the first are numbers, unless `numeric` is 0."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column(first)
