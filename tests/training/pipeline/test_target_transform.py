@@ -98,3 +98,4 @@ def test_quantile_knots_are_quantiles_of_the_training_rows_at_normal_scores() ->
     assert (abs(t.mean()), t.std()) == pytest.approx((0, 1), abs=0.02)
     np.testing.assert_allclose(found.invert(t), y, rtol=1e-9)
     assert len(fit_quantiles(y[:30]).scores) == 11
+    assert len(fit_quantiles(np.tile(y[:1000], 4000)).scores) == 50  # a manifest has 8 MiB

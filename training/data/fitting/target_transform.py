@@ -20,6 +20,7 @@ from training.errors import DataError
 
 _MIN_SKEWNESS = 1.0
 _MIN_KNOTS, _MAX_KNOTS, _ROWS_PER_KNOT = 11, 101, 10  # of a quantile transform
+_MAX_VALUES = 200_000  # of all targets together: 4 MB of a model file's manifest
 
 
 def fit_target_transform(source: str, signature: Signature, targets: NDArray[Any], section: DataSection) -> Signature:
@@ -65,9 +66,11 @@ def fit_quantiles(targets: NDArray[Any]) -> TargetTransform:
     """Return the transform of targets (n, targets) to normal scores.
 
     The knots are evenly spaced scores from that of the lowest of n rows, `Φ⁻¹(1 / 2n)`, to that of the highest; their
-    values are the quantiles of the rows. There is one for each 10 rows, at least 11 and at most 101.
+    values are the quantiles of the rows. There is one for each 10 rows, at least 11 and at most 101; fewer if there are
+    more than 2,000 targets.
     """
-    count = min(_MAX_KNOTS, max(_MIN_KNOTS, len(targets) // _ROWS_PER_KNOT))
+    most = min(_MAX_KNOTS, len(targets) // _ROWS_PER_KNOT, _MAX_VALUES // targets.shape[1])
+    count = max(_MIN_KNOTS, most)
     normal = NormalDist()
     highest = normal.inv_cdf(1 - 0.5 / max(2, len(targets)))
     scores = np.linspace(-highest, highest, count).tolist()
