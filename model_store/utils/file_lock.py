@@ -34,14 +34,14 @@ def wait_for_lock(descriptor: int, operation: int, location: str, *, wait: bool 
             waited = time.monotonic() - started
         else:
             return
-        if not wait or waited >= MAX_WAIT_SECONDS:
-            fix = f"see which one with: fuser {location}"
-            raise TimeoutError(f"{location}: another process has held the lock for {waited:.0f} s; {fix}")
-        if waited >= _SILENT_SECONDS and not warned:
+        if wait and waited >= _SILENT_SECONDS and not warned:
             warned = True
             log.warning(
                 "waiting for the lock %s, which another process holds; up to %.0f s", location, MAX_WAIT_SECONDS
             )
+        if not wait or waited >= MAX_WAIT_SECONDS:
+            fix = f"see which one with: fuser {location}"
+            raise TimeoutError(f"{location}: another process has held the lock for {waited:.0f} s; {fix}")
         time.sleep(_POLL_SECONDS)
 
 
