@@ -25,7 +25,7 @@ _WORD = re.compile(r"\w+")
 _NGRAM = 3
 _PREFIX = b"w "
 _SPACE = 32
-_BLOCK_CHARACTERS = 1 << 16  # in an array; the arrays of a block take about 100 bytes for each
+_BLOCK_CHARACTERS = 1 << 15  # in an array; the arrays of a block take about 100 bytes for each
 _FEW_CHARACTERS = 400  # for which setting up arrays takes longer than the tokens
 _SHORT_BYTES = 24  # of a word: longer ones are few, and hashed one by one
 
