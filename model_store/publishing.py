@@ -234,7 +234,7 @@ def _checked_metric(value: Any, key: str, location: str) -> Any:
     plain = _plain(value)
     if (key == "of" and isinstance(plain, str)) or (key in {"mistakes", "confusion"} and isinstance(plain, list)):
         return plain  # what `evaluate` returns beside its numbers
-    if plain is None and location.count(".") > 2:  # a target without variance has no r2
+    if plain is None and (location.count(".") > 2 or key == "roc_auc"):  # a target without variance has no r2
         return plain
     if type(plain) not in {int, float} or not math.isfinite(plain):
         fix = "leave out what is not measured"
