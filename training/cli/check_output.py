@@ -77,8 +77,8 @@ def _class_weights(prepared: PreparedJob) -> dict[str, float] | None:
 
 def column_data(prepared: PreparedJob) -> list[dict[str, Any]]:
     """Return each input's name, kind, number of missing values in all rows, and a summary of its values."""
-    found, rows = [], prepared.dataset.inputs
-    missing = count_missing(prepared.signature, rows, streamed=prepared.stream is not None)
+    found = []
+    missing = count_missing(prepared.signature, prepared.dataset, prepared.split, streamed=prepared.stream is not None)
     for column in prepared.signature.inputs:
         summary = column.summarize(format_number)
         found.append({"name": column.name, "kind": column.kind, "missing": missing[column.name], "summary": summary})
@@ -90,7 +90,9 @@ def class_counts(prepared: PreparedJob) -> dict[str, int] | None:
     labels = prepared.dataset.labels
     if not labels:
         return None
-    targets = prepared.dataset.targets
+    targets, parts = prepared.dataset.targets, prepared.split
+    if prepared.stream is not None:
+        targets = targets[np.concatenate([parts.validation, parts.test])]
     counts = np.bincount(targets, minlength=len(labels)) if prepared.dataset.classes else targets.sum(axis=0)
     if prepared.stream is not None:
         counts = counts + prepared.stream.class_counts

@@ -222,6 +222,12 @@ class GroupCounts:
         classes, counts = (np.concatenate([getattr(one, key) for one in every]) for key in ("classes", "counts"))
         return self.of_rows(groups, classes, counts)
 
+    def select(self, mask: NDArray[np.bool_]) -> GroupCounts:
+        """Return the counts of some of the groups."""
+        kept = np.repeat(mask, np.diff(self.starts))
+        groups = np.repeat(self.groups, np.diff(self.starts))[kept]
+        return self.of_rows(groups, self.classes[kept], self.counts[kept])
+
     @property
     def sizes(self) -> NDArray[np.int64]:
         """The number of rows of each group."""

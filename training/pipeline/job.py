@@ -41,7 +41,7 @@ from training.evaluation.outcome_notes import OUT_OF_FOLD_ROWS, find_outcome_not
 from training.evaluation.predictor import Predictor
 from training.pipeline.golden_rows import make_golden
 from training.pipeline.linear_model import fit_linear_model
-from training.pipeline.network_training import TrainedNetwork, train_ensemble, train_network
+from training.pipeline.network_training import TrainedNetwork, train_ensemble, train_network, without_fold
 from training.pipeline.preparation import Job, PreparedJob, make_generators, prepare
 
 TRAINING_ROWS = "training rows"  # what the metrics are measured of, optimistically
@@ -152,7 +152,7 @@ def train_and_evaluate(
             charts["held_out"] = metrics.row_results(output, targets[rows], outputs, digest).as_json()
         linear: dict[str, Any] | None = None
         if diagnostics:
-            linear = _evaluate_linear_model(prepared, trained, evaluated)
+            linear = _evaluate_linear_model(prepared, evaluated)
             trained_rows = prepared.sizes["training"] * trained.epochs
             charts["diagnostics"] = diagnose(
                 evaluated.predictor,
@@ -233,15 +233,15 @@ def _evaluated_rows(prepared: PreparedJob, trained: TrainedNetwork) -> _Evaluate
     return _EvaluatedRows(OUT_OF_FOLD_ROWS, rows, x, trained.out_of_fold.predictor)
 
 
-def _evaluate_linear_model(
-    prepared: PreparedJob, trained: TrainedNetwork, evaluated: _EvaluatedRows
-) -> dict[str, Any] | None:
+def _evaluate_linear_model(prepared: PreparedJob, evaluated: _EvaluatedRows) -> dict[str, Any] | None:
     """Return the main metrics of a linear model on the evaluated rows; None if there is none.
 
     Of an ensemble it has the rows of the first network; out of fold, there is one for each network.
     """
-    jobs = [replace(prepared, split=split) for split in trained.splits[: len(evaluated.predictor.networks)]]
-    linear = [fit_linear_model(job, make_generators(job.job.settings)[5]) for job in jobs or [prepared]]
+    count, jobs = prepared.job.settings.train.ensemble, [prepared]
+    if count is not None:
+        jobs = [without_fold(prepared, i + 1, count) for i in range(len(evaluated.predictor.networks))]
+    linear = [fit_linear_model(job, make_generators(job.job.settings)[5]) for job in jobs]
     networks = [network for network in linear if network is not None]
     if len(networks) < len(linear):
         return None

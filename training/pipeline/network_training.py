@@ -47,7 +47,7 @@ class OutOfFold:
 class TrainedNetwork:
     """A network with the weights of its best epoch, and its training.
 
-    `ensemble` describes the networks of an average, `splits` are those of their rows. `history` (see
+    `ensemble` describes the networks of an average. `history` (see
     `EarlyStopping.history_points`), `epochs` and `best_epoch` are then those of the first network.
     """
 
@@ -57,7 +57,6 @@ class TrainedNetwork:
     history: list[dict[str, Any]]
     steps: int  # per epoch
     ensemble: dict[str, Any] | None = None
-    splits: Sequence[Split] = ()
     out_of_fold: OutOfFold | None = None
 
 
@@ -96,7 +95,6 @@ def train_ensemble(
         trained[0],
         network=Sequential([Average([one.network for one in trained])]),
         ensemble=described,
-        splits=[member.split for member in members],
         out_of_fold=out_of_fold,
     )
 
@@ -132,12 +130,21 @@ def _numbered(on_epoch: EpochCallback | None, number: int, count: int) -> EpochC
 def _member(prepared: PreparedJob, number: int, count: int) -> PreparedJob:
     """Return the job of one network of an ensemble: with its own seed, and its fold as validation rows."""
     settings, seed = prepared.job.settings, prepared.job.settings.train.seed
-    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_FOLDS_KEY,)))
-    parts = split_part(prepared.dataset, prepared.split.training, settings.split, rng, Fold(number, count))
     member_seed = int(np.random.SeedSequence(seed, spawn_key=(_MEMBERS_KEY, number)).generate_state(1)[0])
     settings = replace(settings, train=replace(settings.train, seed=member_seed))
-    split = Split(parts.training, parts.test, prepared.split.test)
-    return replace(prepared, job=replace(prepared.job, settings=settings), split=split)
+    return replace(without_fold(prepared, number, count), job=replace(prepared.job, settings=settings))
+
+
+def without_fold(prepared: PreparedJob, number: int, count: int) -> PreparedJob:
+    """Return a job whose validation rows are fold `number` of the training rows; of a stream, some of a large fold."""
+    parts = prepared.split
+    if (loader := prepared.block_loader) is not None:
+        split = replace(parts, validation=loader.dataset.folds[number - 1])
+        return replace(prepared, split=split, block_loader=loader.without(number - 1))
+    settings = prepared.job.settings
+    rng = np.random.default_rng(np.random.SeedSequence(settings.train.seed, spawn_key=(_FOLDS_KEY,)))
+    found = split_part(prepared.dataset, parts.training, settings.split, rng, Fold(number, count))
+    return replace(prepared, split=Split(found.training, found.test, parts.test))
 
 
 def _out_of_fold(splits: Sequence[Split], networks: Sequence[Sequential]) -> OutOfFold:

@@ -243,11 +243,13 @@ def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> 
         _check_streamable(job, fold)
         stream, split_notes = _read_stream(job, rng, fold)
         rows, parts, signature = stream.held_out, stream.split, stream.signature(settings.data)
+        settings = _fill_in_recipe(job, len(stream), len(rows.inputs), rows.task, streamed=True)
         sample = stream.sample()
         learned, learned_targets = {name: sample[name] for name in rows.inputs}, stream.targets(sample)
     else:
         rows = rows or _load_rows(job, fold)
-        settings = _fill_in_recipe(job, rows)
+        in_file = len(rows) - (rows.test_file.rows if rows.test_file else 0)
+        settings = _fill_in_recipe(job, in_file, len(rows.inputs), rows.task, streamed=False)
         parts, split_notes = split_rows(rows, shares, rng, fold)
         if settings.train.ensemble is not None:  # which divides these rows itself
             parts = Split(np.sort(np.concatenate([parts.training, parts.validation])), _NO_ROWS, parts.test)
@@ -284,7 +286,7 @@ def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> 
         notes.append(f"column {shares.column} is both the group of the split and an input, and {known_groups}")
     notes += split_notes + find_unknown_categories(signature, rows, parts)
     notes += find_constant_columns(signature) + find_channels_first(spec.input_shape)
-    notes += find_filled_columns(signature, count_missing(signature, rows.inputs, streamed=stream is not None))
+    notes += find_filled_columns(signature, count_missing(signature, rows, parts, streamed=stream is not None))
     notes += factories.find_idle_settings(settings.train)
     if rows.task == "multi_label":
         notes += find_label_leakage(learned, rows.labels, learned_targets)
@@ -324,15 +326,14 @@ def _make_weights(job: Job, rows: Dataset, counts: NDArray[Any], training_rows: 
     return factories.make_class_weights(job.settings.train, rows.labels, counts, job.source)
 
 
-def _fill_in_recipe(job: Job, rows: Dataset) -> JobSettings:
-    """Return the settings of a job, with a network and a training for its table if it has none."""
+def _fill_in_recipe(job: Job, rows: int, columns: int, task: str, *, streamed: bool) -> JobSettings:
+    """Return the settings of a job, with a network and a training for its table if it has none: those of `init`."""
     settings = job.settings
     if not job.uses_recipe or settings.data.path is None or not is_table(settings.data.path):
         return settings
-    count = len(rows) - (rows.test_file.rows if rows.test_file else 0)
-    sections = tomllib.loads(recommend(count, len(rows.inputs), rows.task, fast=False))
+    sections = tomllib.loads(recommend(rows, columns, task, fast=streamed))
     train = {**sections["train"], "seed": settings.train.seed, "threads": settings.train.threads}
-    if settings.split.by == "time":
+    if settings.split.by == "time" or streamed:
         train.pop("ensemble", None)
     return replace(settings, network=NetworkSchema().load(sections["network"]), train=TrainSchema().load(train))
 
@@ -342,8 +343,6 @@ def _check_ensemble(job: Job) -> None:
     if settings.train.ensemble is None:
         return
     faults = []
-    if is_streamed(settings.data, job.folder):
-        faults.append(Fault("train.ensemble", "needs the rows in memory, found a stream", "remove it"))
     if settings.split.by == "time":
         problem = "the networks of an ensemble would be validated on rows before those that they train on"
         faults.append(Fault("train.ensemble", problem, "remove it, or split by group"))
@@ -369,7 +368,8 @@ def _load_rows(job: Job, fold: Fold | None) -> Dataset:
 def _read_stream(job: Job, rng: np.random.Generator, fold: Fold | None) -> tuple[StreamedDataset, list[str]]:
     """Read the rows of a job as a stream, those of its test file into memory. Return notes on the test file."""
     settings, extra = job.settings, job.settings.extra_columns
-    stream = read_stream(open_source(settings.data, job.folder, extra), settings.data, settings.split, rng, fold)
+    source, ensemble = open_source(settings.data, job.folder, extra), settings.train.ensemble
+    stream = read_stream(source, settings.data, settings.split, rng, fold, ensemble)
     if (path := settings.split.test_file) is None or fold is not None:
         return stream, []
     rows = loading.load_test_file(settings.data, job.folder, path, stream.held_out, extra)
@@ -383,7 +383,7 @@ def _check_streamable(job: Job, fold: Fold | None) -> None:
             Fault("train.batch_size", "'all' rows of a stream do not fit in memory", "write a number of rows")
         )
     shares = job.settings.split
-    if not shares.test and shares.test_file is None and fold is None:
+    if not shares.test and shares.test_file is None and fold is None and job.settings.train.ensemble is None:
         problem = "expected test rows, as a stream is not evaluated on training rows, found 0"
         faults.append(Fault("split.test", problem, "write a fraction such as 0.1, or stream = false in [data]"))
     if faults:

@@ -8,6 +8,7 @@ piece. Memory holds three blocks and a piece, regardless of the number of rows.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,8 @@ from model_store.schema.signature import Signature
 from training.data.fitting.kinds import COLUMN_KINDS
 from training.data.fitting.target_transform import find_invalid_target
 from training.data.streaming.dataset import StreamedDataset
-from training.data.streaming.record_file import ChunkOrder, RecordFile
+from training.data.streaming.record_file import ChunkOrder, JoinedRecords, RecordFile
+from training.data.streaming.source import FOLD_FIELD
 from training.data.streaming.text_codes import TextCodes
 from training.engine.loop import Samples, TrainingState
 from training.errors import DataError
@@ -83,6 +85,26 @@ class _FeatureGroup:
             x[:, self.span] = field
 
 
+class _EncodedPart:
+    """Encoded records of a fold, or of all rows: which features have one value, and the range of the targets."""
+
+    def __init__(self, dtype: np.dtype[Any], source: str, network_spec: NetworkSpec, width: int, outputs: int) -> None:
+        self.records = RecordFile(dtype, source)
+        self.constant, self.first = np.ones(width, bool), np.zeros(width, network_spec.dtype)
+        self.lowest = np.full(outputs, np.inf, network_spec.dtype)
+        self.highest = -self.lowest
+
+    def append(self, records: NDArray[Any], x: NDArray[Any], y: NDArray[Any]) -> None:
+        """Add records with their features and targets."""
+        if not len(records):
+            return
+        if not len(self.records):
+            self.first = x[0].copy()
+        self.constant &= (x == self.first).all(axis=0)
+        self.lowest, self.highest = np.minimum(self.lowest, y.min(axis=0)), np.maximum(self.highest, y.max(axis=0))
+        self.records.append(records)
+
+
 class BlockLoader(Samples):
     """The training rows of a streamed dataset as the network takes them. DataError if a row cannot be encoded."""
 
@@ -95,26 +117,37 @@ class BlockLoader(Samples):
         self._class_targets = network_spec.encode_targets(np.arange(labels), signature.output) if labels else None
         y: Any = ("y", np.int32) if labels else ("y", network_spec.dtype, (network_spec.output_size,))
         fields = [*(group.field for group in self._groups), y, ("weight", network_spec.dtype, (self._weights,))]
-        self._records = RecordFile(np.dtype(fields), dataset.source.name)
-        self._constant, self._first = np.ones(self.width, bool), np.zeros(self.width, network_spec.dtype)
-        self._lowest = np.full(network_spec.output_size + self._weights, np.inf, network_spec.dtype)
-        self._highest = -self._lowest
+        self._dtype, outputs = np.dtype(fields), network_spec.output_size + self._weights
+        self._parts = [
+            _EncodedPart(self._dtype, dataset.source.name, network_spec, self.width, outputs)
+            for _ in range(max(1, len(dataset.folds)))
+        ]
         self._encode()
+        self._records = JoinedRecords([part.records for part in self._parts])
+
+    def without(self, fold: int) -> BlockLoader:
+        """Return the rows that are not in a fold of an ensemble, from 0."""
+        found = copy.copy(self)
+        found._parts = [part for i, part in enumerate(self._parts) if i != fold]
+        found._records = JoinedRecords([part.records for part in found._parts])
+        return found
 
     def __len__(self) -> int:
         return len(self._records)
 
     @property
     def constant_features(self) -> NDArray[np.bool_]:
-        return self._constant
+        constant = [part.constant & (part.first == self.first_sample) for part in self._parts]
+        return np.asarray(np.logical_and.reduce(constant))
 
     @property
     def first_sample(self) -> NDArray[Any]:
-        return self._first
+        return self._parts[0].first
 
     @property
     def target_range(self) -> tuple[NDArray[Any], NDArray[Any]]:
-        return self._lowest, self._highest
+        lowest, highest = ([getattr(part, key) for part in self._parts] for key in ("lowest", "highest"))
+        return np.minimum.reduce(lowest), np.maximum.reduce(highest)
 
     @property
     def targets_sum_to_1(self) -> bool:
@@ -174,7 +207,7 @@ class BlockLoader(Samples):
         buffers = self._allocate(size)
         for start in range(0, len(raw), size):
             raw_records = raw.read(start, min(start + size, len(raw)))
-            records = np.zeros(len(raw_records), self._records.dtype)
+            records = np.zeros(len(raw_records), self._dtype)
             with np.errstate(over="ignore"):
                 for group in self._groups:
                     group.encode(dataset, raw_records, records[group.name])
@@ -196,12 +229,12 @@ class BlockLoader(Samples):
             if wrong := self.network_spec.find_invalid_target(y[:, : self.network_spec.output_size]):
                 location = f"column {', '.join(dataset.source.target_names)}"
                 raise DataError(dataset.source.name, [Fault(location, *wrong[1:])])
-            if not start:
-                self._first = x[0].copy()
-            self._lowest = np.minimum(self._lowest, y.min(axis=0))
-            self._highest = np.maximum(self._highest, y.max(axis=0))
-            self._constant &= (x == self._first).all(axis=0)
-            self._records.append(records)
+            for fold, part in enumerate(self._parts):
+                if len(self._parts) == 1:
+                    part.append(records, x, y)
+                else:
+                    own = raw_records[FOLD_FIELD] == fold
+                    part.append(records[own], x[own], y[own])
         raw.close()
         for texts in dataset.statistics.codes.values():
             texts.close()

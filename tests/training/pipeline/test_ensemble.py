@@ -165,9 +165,6 @@ def test_jobs_in_memory_and_not_in_order_of_time_have_ensembles(tmp_path: Path) 
     assert "train.ensemble: the networks of an ensemble would be validated on rows before" in refusal(
         tmp_path, rows(40), train={"ensemble": 2}, split={"by": "time", "column": "x"}
     )
-    assert "train.ensemble: needs the rows in memory" in refusal(
-        tmp_path, rows(40), train={"ensemble": 2}, data={"stream": True}
-    )
     assert "train.ensemble: expected an integer from 2 to 64, found 1" in refusal(
         tmp_path, rows(40), train={"ensemble": 1}
     )

@@ -10,15 +10,19 @@ from numpy.typing import NDArray
 
 from model_store.schema.signature import Signature
 from model_store.utils.values import list_names
+from training.data.dataset import Dataset
+from training.data.splitting import Split
 
 _MAX_NAMED_CLASSES = 5
 
 
-def count_missing(signature: Signature, inputs: Mapping[str, NDArray[Any]], *, streamed: bool) -> dict[str, int]:
-    """Return the number of missing values of each column in all rows; `inputs` of a stream are held-out rows only."""
+def count_missing(signature: Signature, rows: Dataset, split: Split, *, streamed: bool) -> dict[str, int]:
+    """Return the number of missing values of each column; those of a streamed training are in its statistics."""
+    if not streamed:
+        return {column.name: column.count_missing(rows.inputs[column.name]) for column in signature.inputs}
+    held_out = np.concatenate([split.validation, split.test])
     return {
-        column.name: column.count_missing(inputs[column.name])
-        + (int(column.statistics.get("missing", 0)) if streamed else 0)
+        column.name: column.count_missing(rows.inputs[column.name][held_out]) + int(column.statistics.get("missing", 0))
         for column in signature.inputs
     }
 

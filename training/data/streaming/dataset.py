@@ -34,10 +34,12 @@ from training.data.fitting.statistics import NumericSummary, StreamedColumn, sum
 from training.data.invalid_cells import FINITE_NUMBER, InvalidCells
 from training.data.readers import open_file
 from training.data.splitting import Fold, Split
-from training.data.streaming.held_out import RowNumbers
+from training.data.streaming.held_out import AssignedRows, RowNumbers
 from training.data.streaming.record_file import RecordFile
-from training.data.streaming.row_draw import RowDraw
+from training.data.streaming.row_draw import MAX_HELD_OUT_ROWS, RowDraw
 from training.data.streaming.source import (
+    FOLD_FIELD,
+    NUMBER_FIELD,
     SPLIT_FIELD,
     WEIGHT_FIELD,
     Batch,
@@ -111,6 +113,8 @@ class RunningStatistics:
         """Add training rows."""
         for name in records.dtype.names or ():
             values = records[name]
+            if name in (FOLD_FIELD, NUMBER_FIELD):
+                continue
             if name in self.codes:
                 others = len(self.codes[name].remembered)
                 counts = np.bincount(np.minimum(values, others), minlength=others + 1)
@@ -163,7 +167,8 @@ class RunningStatistics:
 class StreamedDataset:
     """The training rows of a source as `records`; the validation and test rows are `held_out`, divided by `split`.
 
-    `label_of_code` holds the index of the label for each code of a class.
+    Of an ensemble, `folds` are the rows of `held_out` that validate each network: records of training rows have the
+    fold that they are in. `label_of_code` holds the index of the label for each code of a class.
     """
 
     source: DataSource
@@ -172,6 +177,7 @@ class StreamedDataset:
     label_of_code: NDArray[np.int64] | None
     held_out: Dataset
     split: Split
+    folds: tuple[NDArray[np.int64], ...] = ()
 
     def __len__(self) -> int:
         return len(self.records) + len(self.held_out)
@@ -220,8 +226,8 @@ class StreamedDataset:
 
     def with_test_file(self, rows: Dataset) -> StreamedDataset:
         """Return these rows with those of a test file as the test rows."""
-        held_out, validation = self.held_out.with_test_file(rows), self.split.validation
-        test = np.arange(len(validation), len(held_out))
+        held_out = self.held_out.with_test_file(rows)
+        test = np.arange(len(self.held_out), len(held_out))
         return replace(self, held_out=held_out, split=replace(self.split, test=test))
 
     @property
@@ -269,12 +275,13 @@ def read_stream(
     shares: SplitSection,
     rng: np.random.Generator,
     fold: Fold | None = None,
+    ensemble: int | None = None,
 ) -> StreamedDataset:
     """Read a source to its end and draw the validation and test rows, by the same rules as in memory (splitting.py).
 
     DataError if its files change meanwhile.
     """
-    statistics, drawn = RunningStatistics(), RowDraw(source, shares, rng, fold)
+    statistics, drawn = RunningStatistics(), RowDraw(source, shares, rng, fold, ensemble)
     training: RecordFile | None = None
     rows = dropped = 0
     for batch in source.batches():
@@ -285,6 +292,7 @@ def read_stream(
         records = records.compress(kept)
         if cells is not None:
             cells = replace(as_texts(cells), codes=as_texts(cells).codes[kept])
+        records = drawn.with_folds(records, numbers, cells)
         training_records = drawn.add(records, numbers, cells)
         statistics.update(training_records)
         training = training or RecordFile(records.dtype, source.name)
@@ -305,8 +313,29 @@ def read_stream(
     training.append(left_over)
     if source.task == "multi_label":
         labels = source.target_names
-    held_out_parts = _held_out_dataset(source, section, statistics, held_out, label_of_code, labels)
-    return StreamedDataset(source, training, statistics, label_of_code, *held_out_parts)
+    if ensemble is not None:
+        held_out = [*_sample_folds(training, ensemble, source.name), held_out[1]]
+    rows_held_out = _held_out_dataset(source, section, statistics, held_out, label_of_code, labels)
+    bounds = np.cumsum([len(records) for records, _ in held_out])
+    *others, test = np.split(np.arange(len(rows_held_out)), bounds[:-1])
+    no_rows = np.empty(0, np.int64)
+    parts = Split(no_rows, others[0] if ensemble is None else no_rows, test)
+    folds = () if ensemble is None else tuple(others)
+    return StreamedDataset(source, training, statistics, label_of_code, rows_held_out, parts, folds)
+
+
+def _sample_folds(training: RecordFile, count: int, source: str) -> list[tuple[NDArray[Any], RowNumbers]]:
+    """Return evenly spaced rows of each fold of an ensemble, all if there are few, and their numbers."""
+    sizes = sum(
+        (np.bincount(records[FOLD_FIELD], minlength=count) for records in training.blocks()), np.zeros(count, np.int64)
+    )
+    if not sizes.all():
+        problem = f"expected rows for each of {count} networks, found none for {np.count_nonzero(sizes == 0)}"
+        raise DataError(source, [Fault("train.ensemble", problem, "use fewer networks, or add rows")])
+    kept = AssignedRows([0, *sizes.tolist()], MAX_HELD_OUT_ROWS // count)
+    for records in training.blocks():
+        kept.add(records, records[NUMBER_FIELD], (records[FOLD_FIELD] + 1).astype(np.int8))
+    return kept.draw()
 
 
 def _make_records(
@@ -391,10 +420,9 @@ def _held_out_dataset(
     held_out: list[tuple[NDArray[Any], RowNumbers]],
     label_of_code: NDArray[np.int64] | None,
     labels: tuple[str | int, ...],
-) -> tuple[Dataset, Split]:
-    """Return the validation rows, then the test rows, as a dataset in memory."""
+) -> Dataset:
+    """Return the rows of each part as a dataset in memory."""
     records, numbers = (np.concatenate(part) for part in zip(*held_out, strict=True))
-    validation_rows = len(held_out[0][0])
     kinds = {
         name: "text" if name not in section.kinds and _is_wide(statistics, name, kind) else kind
         for name, kind in source.kinds.items()
@@ -407,10 +435,8 @@ def _held_out_dataset(
     weights: dict[str, list[str | None]] = {}
     if (weight := source.extra.get(WEIGHT_FIELD)) is not None:
         weights[weight] = list(map(repr, records[WEIGHT_FIELD].tolist()))
-    dataset = Dataset(
+    return Dataset(
         source.name, source.fingerprint.sha256, inputs, kinds, source.target_names, targets, labels,
         numbers.tolist(), source.notes, "row", extra=weights, formats=source.formats,
         decimal_commas=source.decimal_commas,
     )  # fmt: skip
-    no_rows = np.empty(0, np.int64)
-    return dataset, Split(no_rows, np.arange(validation_rows), np.arange(validation_rows, len(records)))

@@ -78,9 +78,9 @@ class HeldOutSampler:
 
 
 class AssignedRows:
-    """Keeps the rows of the validation and the test that a column decides, evenly spaced ones if there are too many.
+    """Keeps the rows of parts that are decided before, evenly spaced ones if there are too many.
 
-    `sizes` holds the number of rows of the training, the validation and the test, `most` those to keep of a part.
+    `sizes` holds the number of rows of each part, of training rows first, `most` those to keep of another part.
     """
 
     def __init__(self, sizes: Sequence[int], most: int) -> None:
@@ -90,7 +90,7 @@ class AssignedRows:
 
     def add(self, records: NDArray[Any], numbers: RowNumbers, parts: NDArray[np.int8]) -> NDArray[Any]:
         """Add rows in order of their numbers. Return the training rows."""
-        for part in (1, 2):
+        for part in range(1, len(self.steps)):
             rows = np.flatnonzero(parts == part)
             kept = rows[-self._seen[part] % max(1, self.steps[part]) :: max(1, self.steps[part])]
             self._seen[part] += len(rows)
@@ -98,9 +98,9 @@ class AssignedRows:
         return records.compress(parts == 0)
 
     def draw(self) -> list[tuple[NDArray[Any], RowNumbers]]:
-        """Return the records and row numbers of the validation and the test."""
+        """Return the records and row numbers of each part."""
         found = []
-        for part in (1, 2):
-            records, numbers = zip(*self._kept[part], strict=True)
+        for kept in self._kept[1:]:
+            records, numbers = zip(*kept, strict=True)
             found.append((np.concatenate(records), np.concatenate(numbers)))
         return found

@@ -37,17 +37,36 @@ Parts = NDArray[np.int8]  # of each row: 0 training, 1 validation, 2 test, -1 no
 
 @dataclass
 class GroupPlan:
-    """The part of each group; `groups` are sorted hashes."""
+    """The part of each group, 0 training, 1 validation, 2 test."""
 
     column: str
-    groups: NDArray[np.uint64]
+    counts: GroupCounts
     part: Parts
-    sizes: list[int]  # rows of each part
+
+    @property
+    def sizes(self) -> list[int]:
+        """The number of rows of each part."""
+        return [int(count) for count in np.bincount(self.part, self.counts.sizes, 3)]
+
+    def divide(self, count: int, rng: np.random.Generator, source: str) -> NDArray[np.uint8]:
+        """Make the validation groups training groups, and return the fold, from 0, of each of the training groups."""
+        self.part[self.part == 1] = 0
+        folds, seed = np.zeros(len(self.part), np.uint8), int(rng.integers(2**63))
+        training = self.counts.select(self.part == 0)
+        for number in range(count):
+            fold = Fold(number + 1, count)
+            found = assign_groups(training, 0, 0, np.random.default_rng(seed), source, fold)
+            folds[np.flatnonzero(self.part == 0)[found == 2]] = number
+        return folds
+
+    def index(self, cells: DictionaryColumn) -> NDArray[np.int64]:
+        """Return the group of each row."""
+        found = np.searchsorted(self.counts.groups, group_hashes(cells.values)).clip(max=len(self.part) - 1)
+        return np.asarray(found.take(cells.codes))
 
     def assign(self, cells: DictionaryColumn) -> Parts:
         """Return the parts of rows."""
-        found = self.part.take(np.searchsorted(self.groups, group_hashes(cells.values)), mode="clip")
-        return found.take(cells.codes)
+        return self.part.take(self.index(cells))
 
     def describe(self) -> str:
         """Return a note on the groups of each part."""
@@ -107,8 +126,7 @@ def plan_parts(
     if shares.by == "group":
         counts = _count_groups(source)
         part = assign_groups(counts, shares.test, shares.validation, rng, source.name, fold)
-        sizes = np.bincount(part, counts.sizes, 3).astype(np.int64).tolist()
-        return GroupPlan(column, counts.groups, part, sizes)
+        return GroupPlan(column, counts, part)
     parse, times = _count_times(source, column)
     middle, start, stop = cut_times(times.counts, shares.test, shares.validation, source.name, fold)
     index = np.arange(len(times.values))

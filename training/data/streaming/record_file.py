@@ -6,7 +6,7 @@ import math
 import os
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,33 @@ class RecordFile:
         chunks = max(1, rows // self.chunk_rows)
         starts = [i * len(self) // chunks for i in range(chunks)]
         return self.read_ranges([(start, min(start + rows // chunks, len(self))) for start in starts])
+
+
+class JoinedRecords:
+    """Several record files, read as one."""
+
+    def __init__(self, files: Sequence[RecordFile]) -> None:
+        self._files, self.dtype = files, files[0].dtype
+        self._ends = np.cumsum([len(file) for file in files])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def read_ranges(self, ranges: list[tuple[int, int]]) -> NDArray[Any]:
+        """Read the records of several ranges, one after the other, as `RecordFile` does."""
+        found = []
+        for start, stop in ranges:
+            at = start
+            while at < stop:
+                i = int(np.searchsorted(self._ends, at, side="right"))
+                before, end = int(self._ends[i]) - len(self._files[i]), min(stop, int(self._ends[i]))
+                found.append(self._files[i].read(at - before, end - before))
+                at = end
+        return np.concatenate([np.empty(0, self.dtype), *found])
+
+    def epoch_order(self, seed: int | None) -> ChunkOrder:
+        """Return the order of an epoch; without a seed, that of the files."""
+        return ChunkOrder(len(self), self._files[0].chunk_rows, seed)
 
 
 class ChunkOrder:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from training.config.settings import SplitSection
 from training.data.splitting import Fold, check_folds, check_part_sizes, check_stratified, divide_rows, part_sizes
 from training.data.streaming.held_out import AssignedRows, HeldOutSampler, RowNumbers
-from training.data.streaming.part_plan import count_targets, plan_parts
-from training.data.streaming.source import DataSource, DictionaryColumn
+from training.data.streaming.part_plan import GroupPlan, count_targets, plan_parts
+from training.data.streaming.source import FOLD_FIELD, NUMBER_FIELD, DataSource, DictionaryColumn
 from training.data.streaming.strata import Strata, fold_places
 
 MAX_HELD_OUT_ROWS = 200_000  # about, each for validation and test
@@ -23,11 +23,17 @@ HeldOut = tuple[NDArray[Any], RowNumbers]
 class RowDraw:
     """Draws the validation and test rows of a stream by the rules of splitting.py and column_splitting.py.
 
-    With a `fold`, its rows are the test rows.
+    With a `fold`, its rows are the test rows. For an `ensemble` of so many networks there are no validation rows, and
+    each record gets a fold.
     """
 
     def __init__(
-        self, source: DataSource, shares: SplitSection, rng: np.random.Generator, fold: Fold | None = None
+        self,
+        source: DataSource,
+        shares: SplitSection,
+        rng: np.random.Generator,
+        fold: Fold | None = None,
+        ensemble: int | None = None,
     ) -> None:
         self._source, self._shares, self._rng, self._fold = source, shares, rng, fold
         if shares.by is None:
@@ -36,13 +42,37 @@ class RowDraw:
         self._test, self._validation = (min(share, self._most) for share in (shares.test, shares.validation))
         capped = replace(shares, test=self._test, validation=self._validation)
         self._plan = None if shares.by is None else plan_parts(source, capped, rng, fold)
+        self._ensemble, self._folds, self._places = ensemble, np.zeros(0, np.uint8), np.zeros(0, np.int64)
+        if ensemble is not None:
+            self._validation = 0.0
+            if isinstance(self._plan, GroupPlan):
+                self._folds = self._plan.divide(ensemble, rng, source.name)
         self._strata = Strata(source, count_targets(source) if shares.stratify else None)
         drawn = self._test + self._validation if fold is None else self._validation * fold.count / (fold.count - 1)
         self._sampler = HeldOutSampler(drawn, rng)
         sizes = [0, 0, -(-source.rows // fold.count)] if fold is not None else [0, 0, 0]
         self._assigned = AssignedRows(sizes if self._plan is None else self._plan.sizes, MAX_HELD_OUT_ROWS)
-        self._seed = int(rng.integers(2**63)) if fold is not None and self._plan is None else 0
+        self._seed = 0 if fold is None else int(rng.integers(2**63))
+        self._ensemble_seed = 0 if ensemble is None else int(rng.integers(2**63))
         self._tested = np.zeros(0, np.int64)  # rows of each stratum that are in the fold
+
+    def with_folds(self, records: NDArray[Any], numbers: RowNumbers, cells: DictionaryColumn | None) -> NDArray[Any]:
+        """Return records, which are in order, with their numbers and folds if there is an ensemble."""
+        if self._ensemble is None:
+            return records
+        found = np.empty(len(records), [*records.dtype.descr, (FOLD_FIELD, np.uint8), (NUMBER_FIELD, np.int64)])
+        for name in records.dtype.names or ():
+            found[name] = records[name]
+        found[NUMBER_FIELD] = numbers
+        if isinstance(self._plan, GroupPlan) and cells is not None:
+            found[FOLD_FIELD] = self._folds.take(self._plan.index(cells))
+        else:
+            strata = self._strata.of(records)
+            size = max(len(self._places), int(strata.max(initial=-1)) + 1)
+            self._places = np.pad(self._places, (0, size - len(self._places)))
+            found[FOLD_FIELD] = fold_places(strata, self._places, self._ensemble, self._ensemble_seed)
+            self._places += np.bincount(strata, minlength=size)
+        return found
 
     def add(self, records: NDArray[Any], numbers: RowNumbers, cells: DictionaryColumn | None) -> NDArray[Any]:
         """Add rows in order, with the `cells` of the split's column. Return those that are training rows now."""
@@ -72,7 +102,7 @@ class RowDraw:
         shares = self._shares
         test, validation = self._test, self._validation
         wanted = shares.test if self._fold is None else 1 / self._fold.count
-        if wanted > self._most or validation < shares.validation:
+        if wanted > self._most or (validation < shares.validation and self._ensemble is None):
             notes.append(f"at most about {MAX_HELD_OUT_ROWS} rows each are held out for validation and test")
         if self._plan is not None:
             held_out = self._assigned.draw()

@@ -21,6 +21,8 @@ BATCH_ROWS, BATCH_BYTES = 65_536, 1 << 20  # of a batch, at most; pyarrow reads 
 # Fields of a batch that are neither inputs nor targets, and their kinds. No column has such a name.
 SPLIT_FIELD, WEIGHT_FIELD = "\0split", "\0weight"
 EXTRA_FIELDS = {SPLIT_FIELD: "category", WEIGHT_FIELD: "number"}
+# Fields of the records of an ensemble: the fold, from 0, and the number of each row.
+FOLD_FIELD, NUMBER_FIELD = "\0fold", "\0number"
 
 
 @dataclass(frozen=True)
