@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 from typing import Any
 
 from rich.console import Console as RichConsole
@@ -31,6 +32,20 @@ class Console(RichConsole):
 
     def on_broken_pipe(self) -> None:
         raise  # noqa: PLE0704 - rich calls this while it handles the BrokenPipeError; `exit_codes` ends the program
+
+
+def print_wrapped(console: RichConsole, line: str) -> None:
+    """Print a line; on a terminal break it between words, and indent the lines that follow."""
+    text = printable(line)
+    if not console.is_terminal:
+        console.print(text, soft_wrap=True)
+        return
+    indent = " " * (len(text) - len(text.lstrip()) + 2)
+    wrapped = textwrap.wrap(
+        text, console.width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+    for part in wrapped:
+        console.print(part, soft_wrap=True)
 
 
 stdout = Console()

@@ -110,7 +110,7 @@ def _describe_target(prepared: PreparedJob) -> str:
     if counts is None:
         transform = prepared.job.settings.data.target_transform
         return f"target: {names}, regression" + ("" if transform is None else f" with the transform {transform}")
-    rows = list_names([f"{k} {format_number(n)}" for k, n in counts.items()], _MAX_LISTED)
+    rows = list_names([f"{label}: {format_number(n)}" for label, n in counts.items()], _MAX_LISTED)
     if prepared.dataset.classes:
         return f"target: {names}, classification; rows per class: {rows}"
     return f"target: {names}, several labels; rows with each label: {rows}"

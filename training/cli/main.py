@@ -24,6 +24,7 @@ from model_store.registry.store import open_store
 from model_store.tables.formats import table_stem
 from model_store.utils.current_user import current_user
 from training.cli import check_output, output, scaffold
+from training.cli.init_output import print_draft
 from training.cli.parameters import FoldsType, overrides_option, seed_option
 from training.cli.progress import prepare, progress
 from training.data.splitting import Fold
@@ -206,7 +207,7 @@ def run(
     else:
         if common.verbosity() >= 0:
             for line in output.end_lines(outcome, prepared):
-                out.print(line, soft_wrap=True)
+                terminal.print_wrapped(out, line)
         output.print_metrics(out, outcome)
         output.print_published(out, outcome, store, aliases)
     if aliases is not None and aliases.error is not None:
@@ -263,7 +264,7 @@ def init(
         faults = [] if draft.error is None else [fault.as_dict() for fault in draft.error.faults]
         common.print_json({"job": str(path), "trains": draft.summary, "left_out": left_out, "faults": faults})
         return
-    output.print_draft(terminal.stdout, path, draft)
+    print_draft(terminal.stdout, path, draft)
 
 
 def _cross_validate(job: jobs.Job, count: int, repeats: int, as_json: bool) -> None:
@@ -312,7 +313,7 @@ def _open_checkpoint(
 def _print_notes(out: Console, prepared: jobs.PreparedJob) -> None:
     if common.verbosity() >= 0:
         for note in prepared.notes:
-            out.print(f"note: {note}", soft_wrap=True)
+            terminal.print_wrapped(out, f"note: {note}")
 
 
 def _divergence_message(error: DivergedError, job: jobs.Job) -> str:

@@ -7,7 +7,6 @@ import math
 import os
 import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -16,8 +15,6 @@ from rich.table import Table
 from model_store.evaluation.record import OVERALL_LABEL_METRICS
 from model_store.schema.signature import MultiLabelOutput, RegressionOutput
 from model_store.utils.number_format import METRIC_TITLES, format_number, format_percent, format_score
-from model_store.utils.printable import printable
-from training.cli.scaffold import JobDraft, describe_faults
 from training.data.splitting import Fold
 from training.engine.early_stopping import EpochResult
 from training.pipeline.cross_validation import MetricValues, headline_metrics
@@ -255,27 +252,6 @@ def print_rates(console: Console, curve: RateCurve) -> None:
             f"Suggested: --set train.learning_rate={curve.suggestion:g} (a tenth of the rate with the lowest loss).",
             soft_wrap=True,
         )
-
-
-# train init ----------------------------------------------------------------------------------------------------------
-
-
-def print_draft(console: Console, path: Path, draft: JobDraft) -> None:
-    """Print what a new job file trains, what it leaves out, what must be corrected, and how to go on."""
-    console.print(printable(f"Wrote {path}: {draft.summary}."), soft_wrap=True)
-    reasons = [printable(f"  {name}: {reason.partition(';')[0]}") for name, reason in draft.left_out.items()]
-    if reasons:
-        console.print("Left out:")
-        more = len(reasons) - _MAX_LISTED
-        for line in reasons[:_MAX_LISTED] + [f"  and {more} more"] * (more > 0):
-            console.print(line, soft_wrap=True)
-    if draft.error is not None:
-        console.print("It cannot be trained yet:")
-        for line in describe_faults(draft.error):
-            console.print(f"  {line.strip()}", soft_wrap=True)
-    console.print(f"{'Review it' if draft.error is None else 'Correct that'}, then run:")
-    for command in ("train check", "train"):
-        console.print(f"  {command} {shlex.quote(str(path))}", soft_wrap=True)
 
 
 # train check ---------------------------------------------------------------------------------------------------------

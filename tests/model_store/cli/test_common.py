@@ -13,10 +13,11 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from model_store.cli import common
 from model_store.cli.common import exit_codes, json_option, print_json, print_note, store_option, verbosity_option
-from model_store.cli.terminal import stdout
+from model_store.cli.terminal import print_wrapped, stdout
 from model_store.errors import ArtifactError, Fault, InputError, NotFoundError
 
 
@@ -150,6 +151,15 @@ def test_control_characters_do_not_reach_the_terminal() -> None:
     shown = run(lambda *_: stdout.print("\x1b[2J\x9b1m[red]:smile:\r\x07")).stdout
     assert shown == "\\u001b[2J\\u009b1m[red]:smile:\\r\\u0007\n"
     assert "\x1b" not in run(raises(ArtifactError("\x1b[31m"))).stderr
+
+
+def test_a_note_is_wrapped_between_words_on_a_terminal_only(capsys: pytest.CaptureFixture[str]) -> None:
+    note = "note: filled in missing values: 82 of alk.phos with 1324, 105 of half-life with 3"
+    print_wrapped(Console(width=50, force_terminal=False), note)
+    assert capsys.readouterr().out == f"{note}\n"
+    print_wrapped(Console(width=50, force_terminal=True, highlight=False), note)
+    first, second = capsys.readouterr().out.splitlines()
+    assert (first, second) == (note[:46], f"  {note[47:]}")
 
 
 def test_a_closed_pipe_ends_the_command_without_a_message() -> None:

@@ -202,7 +202,7 @@ def test_check_shows_the_plan_and_trains_nothing(train: Train, job_file: Path) -
     for words in (
         "length  number",
         "colour  category",
-        "lily 20, rose 20",
+        "lily: 20, rose: 20",
         "5 -> 4",
         "34 parameters",
         "28 training",
