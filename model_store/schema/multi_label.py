@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any, Literal
 
 import numpy as np
@@ -48,15 +49,12 @@ class MultiLabelOutput:
 
         With `top_k`, the probabilities are those of the most probable labels only, the most probable first.
         """
-        values = found["probabilities"]
-        width = values.shape[1]
-        columns = np.broadcast_to(np.arange(width), values.shape) if top_k is None else largest_columns(values, top_k)
-        shown = np.take_along_axis(values, columns, axis=1)
-        rows = zip(found["labels"].tolist(), columns.tolist(), shown.tolist(), strict=True)
-        return [
-            {
-                "labels": [label for label, has in zip(self.labels, present, strict=True) if has],
-                "probabilities": {self.labels[i]: value for i, value in zip(places, row, strict=True)},
-            }
-            for present, places, row in rows
-        ]
+        labels, values = self.labels, found["probabilities"]
+        predicted = [list(compress(labels, row)) for row in found["labels"].tolist()]
+        if top_k is None:
+            shown = [dict(zip(labels, row, strict=True)) for row in values.tolist()]
+        else:
+            columns = largest_columns(values, top_k)
+            rows = zip(columns.tolist(), np.take_along_axis(values, columns, axis=1).tolist(), strict=True)
+            shown = [{labels[i]: value for i, value in zip(*row, strict=True)} for row in rows]
+        return [{"labels": names, "probabilities": row} for names, row in zip(predicted, shown, strict=True)]

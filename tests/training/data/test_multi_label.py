@@ -125,6 +125,13 @@ def test_every_part_has_rows_of_a_rare_label(tmp_path: Path) -> None:
         assert job.dataset.targets[part, 1].sum() == count
 
 
+def test_a_stream_of_several_labels_is_not_stratified(tmp_path: Path) -> None:
+    rows, data = flags(["1,0", "0,0", "1,1"] * 40), {"target": ["a", "b"], "stream": True}
+    assert prepared(tmp_path, rows, data, train={"epochs": 1}).sizes["test"] == 24
+    with pytest.raises(DataError, match=r"split\.stratify: rows with several labels are stratified in memory only"):
+        prepared(tmp_path, rows, data, split={"stratify": True})
+
+
 def test_a_row_counts_for_its_rarest_label() -> None:
     y = np.array([[1, 0, 1], [1, 0, 0], [1, 1, 1], [0, 0, 0], [1, 0, 0], [1, 0, 1]], float)
     assert stratum_of_rows(y).tolist() == [1, 2, 0, 3, 2, 1]

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model_store.errors import Fault
 from training.config.settings import SplitSection
 from training.data.splitting import Fold, check_folds, check_part_sizes, check_stratified, divide_rows, part_sizes
 from training.data.streaming.held_out import AssignedRows, HeldOutSampler, RowNumbers
 from training.data.streaming.part_plan import GroupPlan, count_targets, plan_parts
 from training.data.streaming.source import FOLD_FIELD, NUMBER_FIELD, DataSource, DictionaryColumn
 from training.data.streaming.strata import Strata, fold_places
+from training.errors import DataError
 
 MAX_HELD_OUT_ROWS = 200_000  # about, each for validation and test
 
@@ -38,6 +40,10 @@ class RowDraw:
         self._source, self._shares, self._rng, self._fold = source, shares, rng, fold
         if shares.by is None:
             check_stratified(shares, source.task, source.name)
+        if shares.stratify and source.task == "multi_label":
+            problem = "rows with several labels are stratified in memory only, found a stream"
+            fix = "remove it, or write stream = false in [data]"
+            raise DataError(source.name, [Fault("split.stratify", problem, fix)])
         self._most = MAX_HELD_OUT_ROWS / max(1, source.rows)
         self._test, self._validation = (min(share, self._most) for share in (shares.test, shares.validation))
         capped = replace(shares, test=self._test, validation=self._validation)
