@@ -179,7 +179,7 @@ def interval_bars(
     above = any(len(part["name"]) > _MAX_NAME_LENGTH for part in parts)  # long names stand above their bars
     names = [truncate_middle(part["name"], _MAX_LINE_LENGTH) for part in parts]
     shown = [show(part["value"]) for part in parts]
-    left = 4.0 if above else max(map(text_width, names), default=0.0) + 10
+    left = 4.0 if above else max(map(text_width, names), default=0.0) + 14
     right = WIDTH - max([52.0, *(text_width(words) + 8 for words in shown)])
     row = 36.0 if above else 22.0
     ends = [part[end] for part in parts for end in ("low", "high")]
@@ -188,7 +188,7 @@ def interval_bars(
     bottom = row * len(parts) + 4
     drawn: list[str] = []
     words_over_lines: list[str] = []
-    for at, middle, name in spaced_ticks([(scale(location), name) for location, name in x.ticks]):
+    for at, middle, name in spaced_ticks([(scale(value), show(value)) for value, _ in x.ticks]):
         drawn.append(tag("line", x1=at, y1=0, x2=at, y2=bottom, class_="grid"))
         drawn.append(text(middle, bottom + 15, name, "tick middle"))
     for i, (part, name, value) in enumerate(zip(parts, names, shown, strict=True)):
@@ -204,7 +204,8 @@ def interval_bars(
     drawn.append(tag("line", x1=scale(0), y1=0, x2=scale(0), y2=bottom, class_="axis"))
     if reference is not None:
         drawn.append(tag("line", x1=scale(reference), y1=0, x2=scale(reference), y2=bottom, class_="ideal"))
-    drawn.append(text(right, bottom + 32, title, "title end"))
+    if text_width(title) <= right:  # the heading of the figure has a longer one
+        drawn.append(text(right, bottom + 32, title, "title end"))
     label = f"{title}: {names[0]} {shown[0]}" if parts else title
     return svg_element(label, bottom + 38, [*drawn, *words_over_lines])
 

@@ -153,8 +153,7 @@ def error_slices(model: Model, record: TrainingRecord) -> Markup | None:
     titles = {"error_rate": "Wrong rows", "rmse": "RMSE", "relative_rmse": "RMSE, in standard deviations"}
     titles |= {metric: METRIC_TITLES[metric].capitalize() for metric in LOSS_METRICS}
     title = titles[found["measure"]]
-    in_percent = found["measure"] == "error_rate"
-    show = format_percent if in_percent else _show_3_digits
+    show = format_percent if found["measure"] == "error_rate" else _show_3_digits
     dates = {column.name: column for column in model.signature.inputs if isinstance(column, DateColumn)}
     figures = []
     for column in found["columns"]:
@@ -166,8 +165,7 @@ def error_slices(model: Model, record: TrainingRecord) -> Markup | None:
             if part["bias"] is not None:
                 words += f", bias {format_number(part['bias'], 3)}"
             bars.append({"name": name, "words": words, **error})
-        axis = f"{title}, as a share" if in_percent else title
-        chart = charts.interval_bars(bars, axis, show, found["error"])
+        chart = charts.interval_bars(bars, title, show, found["error"])
         figures.append(figure(truncate_middle(column["column"], MAX_LABEL_LENGTH), chart))
     note = (
         f"{title} among the rows of each slice, with the 95 % interval; the dashed line is all rows: "

@@ -154,7 +154,7 @@ def provenance(model: Model, digest: str | None) -> Markup:
         name = type(module).__name__
         if isinstance(module, Average):
             name += f" of {module.summarize()}"
-        layers.append([str(i), name, sizes, format_number(count) if count else ""])
+        layers.append([str(i), name, sizes.replace(" ", "\u00a0"), format_number(count) if count else ""])
     size = sum(array.size for array in model.network.parameters())
     caption = f"{format_number(size)} parameters, {model.network.dtype}."
     figures = [figure("Layers", table([">#", "layer", "sizes", ">parameters"], layers), caption)]

@@ -23,7 +23,7 @@ from service.registry.loaded_version import LoadedVersion
 from service.registry.registry import ModelRegistry
 from service.registry.snapshot import ModelEntry, Snapshot
 
-_SCORES = ("precision", "recall", "f1", "r2", "d2")  # at most 1: shown with equal decimals
+_SCORES = ("precision", "recall", "f1", "roc_auc", "r2", "d2")  # at most 1: shown with equal decimals
 _ENDPOINTS = (
     ("POST", "/predict", "Predictions of the model named in the body"),
     ("POST", "/models/<name>/predict", "Predictions of this model"),

@@ -124,3 +124,10 @@ def test_any_learning_curve_can_be_plotted(losses: list[float]) -> None:
     drawn = charts.learning_curves(history, 1)
     assert not re.search(r"\b(nan|inf)\b", drawn)
     Page(drawn)
+
+
+def test_a_title_that_is_wider_than_the_chart_is_left_to_the_heading() -> None:
+    parts = [{"name": "W", "value": 0.5, "low": 0.4, "high": 0.6}]
+    for title, shown in (("RMSE", 1), ("Increase of the Poisson deviance / that of the best constant", 0)):
+        drawn = str(charts.interval_bars(parts, title, format_number))
+        assert drawn.count(f">{title}</text>") == shown
