@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from model_store.schema.columns import KINDS
 from model_store.schema.columns.decile_statistics import decile_statistics
+from training.config.settings import DataSection
 from training.data import type_inference
 from training.data.fitting.columns import fit_array, fit_category, fit_number
 from training.data.fitting.kinds import COLUMN_KINDS
@@ -202,3 +203,11 @@ def test_robust_scaling_ignores_outliers() -> None:
     assert (found.offset, found.scale) == (3, 3)  # half of the range, as the quartiles are equal
     constant = fit_number("a", NumberStatistics.from_values(np.full(9, 0.1)), "impute", "robust")
     assert constant == fit_number("a", NumberStatistics.from_values(np.full(9, 0.1)), "impute", "standard")
+
+
+@pytest.mark.parametrize(("texts", "features"), [(1, 32), (279, 32), (512, 64), (2047, 128), (2048, 256), (10**7, 256)])
+def test_few_texts_have_fewer_features(texts: int, features: int) -> None:
+    statistics = CategoryStatistics.from_counts({"some words": texts}, 3)
+    column = COLUMN_KINDS["text"].fit("name", statistics, DataSection())
+    assert column is not None
+    assert column.width == features

@@ -22,6 +22,10 @@ from training.data.readers import Table
 
 _MIN_INDICATED_ROWS, _MIN_INDICATED_SHARE = 5, 0.01  # of the training rows that lack a number with an indicator
 
+# A network of a few hundred rows learns noise from many features: RMSE or log loss of the names of 196 cars and 645
+# passengers was 5 % and 1 % lower with fewer.
+_TEXTS_PER_FEATURE, _MIN_TEXT_FEATURES = 8, 32
+
 
 class ColumnKind(ABC):
     """How training reads and fits a kind of columns. Its name is that of the column in `model_store.schema.columns`."""
@@ -163,7 +167,9 @@ class TextKind(_CountedTexts):
         if not statistics.count:
             return None
         found = {"count": statistics.count, "missing": statistics.missing, "distinct": statistics.distinct}
-        return TextColumn(name, TEXT_FEATURES, "" if section.missing == "impute" else None, found)
+        features = 1 << max(1, statistics.count // _TEXTS_PER_FEATURE).bit_length() - 1  # a power of 2
+        features = max(_MIN_TEXT_FEATURES, min(TEXT_FEATURES, features))
+        return TextColumn(name, features, "" if section.missing == "impute" else None, found)
 
 
 class CategoryKind(_CountedTexts):
