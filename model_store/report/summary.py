@@ -82,10 +82,10 @@ def _multi_label_summary(record: TrainingRecord) -> tuple[str, list[tuple[str, s
         tiles.append(("ROC area", format_score(metrics["roc_auc"], 3), "mean of the labels"))
     if baseline:
         loss, match = format_number(baseline["log_loss"]), format_percent(baseline["exact_match"])
-        summary += f" Baseline: {loss} and {match}, always predicting the frequency of each label."
+        summary += f" Baseline: log loss {loss}, exact match {match}, always predicting the frequency of each label."
     if linear:
         loss, match = format_number(linear["log_loss"]), format_percent(linear["exact_match"])
-        summary += f" A linear model of the same columns: {loss} and {match}."
+        summary += f" A linear model of the same columns: log loss {loss}, exact match {match}."
         tiles.append(("linear model", match, f"log loss {format_number(linear['log_loss'], 3)}"))
     if record.calibration:
         error = format_percent(record.calibration["expected_error"])

@@ -31,6 +31,7 @@ def find_outcome_notes(section: TrainSection, record: Mapping[str, Any]) -> list
         *_find_unfinished_training(section, history),
         *_find_no_better_than_baseline(section, metrics, baseline, diagnostics),
         *_find_retransformation_bias(record, diagnostics),
+        *_find_labels_never_predicted(section, metrics),
         *_find_better_linear_model(metrics, record.get("linear"), diagnostics),
         *_find_reliance(metrics, diagnostics.get("importance")),
     ]
@@ -139,6 +140,19 @@ def _find_retransformation_bias(record: Mapping[str, Any], diagnostics: Mapping[
         f"target_transform = '{transform}': the predictions are closer to the median of the target than to its mean, "
         f"and on average too low: {list_names(low, 4)} of the mean. If sums of predictions matter, remove it, or use "
         "loss = 'gamma' or 'poisson'"
+    ]
+
+
+def _find_labels_never_predicted(section: TrainSection, metrics: Mapping[str, Any]) -> list[str]:
+    """Name the labels that rows have and the model never finds, as their probability stays below the threshold."""
+    found = metrics.get("labels", {})
+    missed = [label for label, row in found.items() if row["support"] and not row["recall"]]
+    if not missed:
+        return []
+    rare = "" if section.class_weights else "write class_weights = 'balanced' in [train] or "
+    return [
+        f"never found the label {list_names(missed, 8)}, whose probability stays below the threshold: {rare}"
+        "lower label_threshold in [data]; the probabilities may still tell rows apart, as the ROC area says"
     ]
 
 

@@ -103,3 +103,25 @@ def test_the_record_and_the_report_have_every_note_of_the_terminal(tmp_path: Pat
     assert written == [*prepared.notes, *outcome.notes]
     assert TrainingRecord.parse(json.loads(json.dumps(outcome.model.training))).notes == written
     assert "column k has one value in all training rows" in render(outcome.model, "m/1")
+
+
+def test_labels_that_are_never_found_are_named() -> None:
+    labels = {
+        "a": {"support": 3, "recall": 0.0},
+        "b": {"support": 3, "recall": 0.5},
+        "c": {"support": 0, "recall": 0.0},
+    }
+    metrics = {"exact_match": 0.5, "log_loss": 0.3, "labels": labels}
+    record = training(metrics=metrics, baseline={"log_loss": 0.6})
+    (note,) = find_outcome_notes(TrainSection(), record)
+    assert note.startswith("never found the label a, whose probability stays below the threshold: write class_weights")
+    (note,) = find_outcome_notes(TrainSection(class_weights="balanced"), record)
+    assert "class_weights" not in note
+
+
+def test_labels_no_better_than_their_frequencies_are_noted() -> None:
+    metrics = {"exact_match": 0.5, "log_loss": 0.6, "labels": {"a": {"support": 3, "recall": 1.0}}}
+    record = training(metrics=metrics, baseline={"log_loss": 0.6}, linear={"log_loss": 0.3})
+    notes = find_outcome_notes(TrainSection(), record)
+    assert "no better than that of always predicting the frequency of each label" in notes[0]
+    assert "a linear model of the same columns is better (log loss 0.3 instead of 0.6)" in notes[1]
