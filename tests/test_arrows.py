@@ -129,7 +129,7 @@ def test_the_client_imports_only_the_standard_library_numpy_and_itself() -> None
 
 def test_only_the_command_models_imports_the_client() -> None:
     found = {file for package in PACKAGES for file, name in imported(package) if top(name) == "forward_pass_client"}
-    assert found == {"model_store/cli/predict.py"}
+    assert found == {"model_store/cli/predict/predictor.py"}
 
 
 def test_the_client_sends_rows_without_numpy() -> None:

@@ -42,7 +42,8 @@ from training.evaluation.predictor import Predictor
 from training.pipeline.golden_rows import make_golden
 from training.pipeline.linear_model import fit_linear_model
 from training.pipeline.network_training import TrainedNetwork, train_ensemble, train_network, without_fold
-from training.pipeline.preparation import Job, PreparedJob, make_generators, prepare
+from training.pipeline.preparation import make_generators, prepare
+from training.pipeline.prepared_job import Job, PreparedJob
 
 TRAINING_ROWS = "training rows"  # what the metrics are measured of, optimistically
 _MIN_DIAGNOSTIC_ROWS, _MAX_DIAGNOSTIC_ROWS = 40_000, 200_000  # that the diagnostics send through the network

@@ -17,7 +17,7 @@ from training.config.settings import EarlyStoppingSection
 from training.engine.early_stopping import EarlyStopping
 from training.engine.loop import DivergedError, Samples, train
 from training.optim.optimizers import Adam
-from training.pipeline.preparation import PreparedJob
+from training.pipeline.prepared_job import PreparedJob
 
 MAX_ROWS = 20_000  # that the linear model is fitted on, a random sample of more
 MAX_FEATURES = 4096

@@ -28,7 +28,8 @@ from training.evaluation import metrics
 from training.evaluation.predictor import Predictor
 from training.network.post_training import hold_constant_features, set_output_range
 from training.pipeline import factories
-from training.pipeline.preparation import PreparedJob, make_generators
+from training.pipeline.preparation import make_generators
+from training.pipeline.prepared_job import PreparedJob
 from training.pipeline.row_split import split_part
 from training.pipeline.validation_metric import make_metric
 

@@ -105,6 +105,6 @@ def test_one_row_always_fits_and_of_a_long_text_only_what_is_hashed_counts() -> 
 
 
 def test_a_batch_of_models_predict_is_never_too_long_for_a_service() -> None:
-    from model_store.cli.predict import _BATCH_CELLS, _TEXT_CELLS
+    from model_store.cli.predict.command import _BATCH_CELLS, _TEXT_CELLS
 
     assert Settings().max_text_characters >= _BATCH_CELLS // _TEXT_CELLS * MAX_HASHED_CHARACTERS

@@ -11,7 +11,7 @@ import pytest
 from training.data.multi_label import find_label_notes, infer_separator, stratum_of_rows
 from training.errors import DataError, JobError
 from training.pipeline.job import from_dict, prepare
-from training.pipeline.preparation import PreparedJob
+from training.pipeline.prepared_job import PreparedJob
 
 GENRES = ["action|comedy", "drama", "", "comedy", " action | drama|", "drama"] * 10
 

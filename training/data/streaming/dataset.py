@@ -7,7 +7,6 @@ The source is read once. Rows that may be held out stay in memory (held_out.py).
 from __future__ import annotations
 
 import contextlib
-import math
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -26,17 +25,16 @@ from model_store.tables.formats import is_compressed
 from model_store.tables.text_file import COMPRESSED_SUFFIXES, open_decompressed
 from training.config.settings import DataSection, SplitSection
 from training.data import type_inference
-from training.data.checks.row_weights import zero_weights_fault
 from training.data.dataset import Dataset, encode_labels
 from training.data.fitting.kinds import COLUMN_KINDS
 from training.data.fitting.signature import fit_signature
-from training.data.fitting.statistics import NumericSummary, StreamedColumn, summarize
-from training.data.invalid_cells import FINITE_NUMBER, InvalidCells
+from training.data.fitting.statistics import StreamedColumn
 from training.data.readers import open_file
 from training.data.splitting import Fold, Split
 from training.data.streaming.held_out import AssignedRows, RowNumbers
 from training.data.streaming.record_file import RecordFile
 from training.data.streaming.row_draw import MAX_HELD_OUT_ROWS, RowDraw
+from training.data.streaming.running_statistics import RunningStatistics
 from training.data.streaming.source import (
     FOLD_FIELD,
     NUMBER_FIELD,
@@ -48,7 +46,7 @@ from training.data.streaming.source import (
     as_texts,
     has_target,
 )
-from training.data.streaming.text_codes import TextCodes, count_texts
+from training.data.streaming.text_codes import count_texts
 from training.data.tables import open_job_table
 from training.errors import DAMAGED_FILE_ERRORS, DataError
 
@@ -87,80 +85,6 @@ def _expanded_bytes(path: Path) -> int:
                 blocks = iter(lambda: file.read(1 << 20), b"")
                 return sum(map(len, islice(blocks, MIN_STREAM_BYTES // (1 << 20) + 1)))
     return size * (_COMPRESSION_FACTOR if is_compressed(name) else 1)
-
-
-class RunningStatistics:
-    """The statistics of the training rows read so far: a summary of each numeric column, counts of each category."""
-
-    def __init__(self) -> None:
-        self.summaries: dict[str, NumericSummary] = {}
-        self.missing: dict[str, int] = {}
-        self.codes: dict[str, TextCodes] = {}
-        self.counts: dict[str, NDArray[np.int64]] = {}  # of each text in memory, and last of all others
-        self.invalid: dict[str, InvalidCells] = {}  # numbers that are not finite, of all rows
-
-    def encode(self, name: str, column: DictionaryColumn, kept: NDArray[np.bool_], source: str) -> NDArray[np.int32]:
-        """Return a column as codes. Values that no row has get no code, nor do rows that are not `kept`: 0."""
-        known = self.codes.setdefault(name, TextCodes(source))
-        used = np.zeros(len(column.values), bool)
-        used[column.codes[kept]] = True
-        mapping = np.zeros(len(column.values), np.int32)
-        mapping[used] = known.encode(column.values[i] for i in np.flatnonzero(used))
-        codes: NDArray[np.int32] = mapping[column.codes]
-        return codes
-
-    def update(self, records: NDArray[Any]) -> None:
-        """Add training rows."""
-        for name in records.dtype.names or ():
-            values = records[name]
-            if name in (FOLD_FIELD, NUMBER_FIELD):
-                continue
-            if name in self.codes:
-                others = len(self.codes[name].remembered)
-                counts = np.bincount(np.minimum(values, others), minlength=others + 1)
-                previous = self.counts.get(name, np.zeros(1, np.int64))
-                counts[: len(previous) - 1] += previous[:-1]
-                counts[-1] += previous[-1]
-                self.counts[name] = counts
-                continue
-            if values.ndim == 1:
-                absent = np.isnan(values)
-                self.missing[name] = self.missing.get(name, 0) + int(absent.sum())
-                values = values[~absent]
-            if values.size:
-                summary = summarize(values)
-                self.summaries[name] = self.summaries[name].merge(summary) if name in self.summaries else summary
-
-    def note_invalid(self, name: str, values: NDArray[Any], invalid: NDArray[np.bool_], rows_before: int) -> None:
-        """Count the rows of a batch whose values are `invalid`."""
-        cells = self.invalid.setdefault(name, InvalidCells())
-        for row in np.flatnonzero(invalid.reshape(len(invalid), -1).any(axis=1)):
-            cell = float(values[row][invalid[row]].flat[0])
-            cells.add("none" if math.isnan(cell) else cell, f"row {rows_before + 1 + row}")
-
-    def raise_if_invalid(self, source: DataSource) -> None:
-        """Raise DataError for invalid numbers, and if no training row has a weight above 0."""
-        faults = []
-        for name, cells in self.invalid.items():
-            if name == WEIGHT_FIELD:
-                fix = "write 0 for a row to ignore"
-                faults.append(cells.fault(source.extra[name], "a weight of at least 0", fix))
-            else:
-                faults.append(cells.fault(name, FINITE_NUMBER))
-        if faults:
-            raise DataError(source.name, faults)
-        weights = self.summaries.get(WEIGHT_FIELD)
-        if weights is not None and not weights.maximum:
-            raise DataError(source.name, [zero_weights_fault(source.extra[WEIGHT_FIELD], "training")])
-
-    def count_missing(self, name: str) -> int:
-        """Return how many values of a column are missing."""
-        return int(self.counts[name][0]) if name in self.codes else self.missing.get(name, 0)
-
-    def count_texts(self, name: str) -> dict[str, int]:
-        """Return how often each text of a column occurs, if all are in memory."""
-        counts = zip(self.codes[name].remembered, self.counts[name].tolist(), strict=False)
-        return {text: count for text, count in counts if text is not None and count}
 
 
 @dataclass(frozen=True)

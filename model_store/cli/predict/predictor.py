@@ -1,0 +1,122 @@
+"""A version that predicts rows: one of the store, or one of a running service."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+from model_store.cli.group import resolve_reference
+from model_store.errors import Fault, InputError, StoreError
+from model_store.registry.store import open_store
+from model_store.schema.columns import KINDS, Column
+from model_store.schema.signature import (
+    ClassificationOutput,
+    MultiLabelOutput,
+    Output,
+    RegressionOutput,
+    Signature,
+)
+from model_store.utils.values import describe_value, is_finite_number
+
+_MAX_SHOWN_CHARACTERS = 200  # of what a service sent, in a message
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A version of a model, loaded from the store or served elsewhere."""
+
+    name: str
+    version: int
+    signature: Signature
+    predict: Callable[[list[Any]], list[Any]]
+
+
+def predictor_from_store(location: str, model: str) -> Predictor:
+    store = open_store(location)
+    name, number = resolve_reference(store, model)
+    version, loaded = store.load(name, number)
+    return Predictor(name, version.number, loaded.signature, loaded.predict)
+
+
+def predictor_from_service(url: str, key: str | None, model: str) -> Predictor:
+    """Pin the version, so that all batches use the same one even if another is published meanwhile."""
+    import forward_pass_client as fp  # noqa: PLC0415 - only --url needs HTTP
+
+    @contextmanager
+    def own_errors() -> Iterator[None]:
+        try:
+            yield
+        except fp.InputError as e:
+            raise InputError([Fault(*fault) for fault in e.faults]) from e
+        except fp.ServiceError as e:
+            fix = "; set FORWARD_PASS_KEY or --key" if e.status == HTTPStatus.UNAUTHORIZED else ""
+            raise StoreError(f"{e}{fix}") from e
+
+    name, _, ref = model.partition("/")
+    with own_errors():
+        client = fp.Client(url, key=key)
+        metadata = client.model(name, ref or None)
+    try:
+        number, signature = _read_metadata(metadata)
+    except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as e:
+        found = f"something else: {type(e).__name__}: {e}"[:_MAX_SHOWN_CHARACTERS]
+        raise StoreError(f"{url}: expected the version, inputs and output of the model {name}, found {found}") from e
+
+    @own_errors()
+    def predict_batch(batch: list[Any]) -> list[Any]:
+        predictions = client.predict(name, batch, version=number)
+        for prediction in predictions:
+            if not _is_prediction(prediction, signature.output):
+                found = describe_value(prediction)
+                raise StoreError(f"{url}: expected predictions of the model {name}, found {found} among them")
+        return list(predictions)
+
+    return Predictor(name, number, signature, predict_batch)
+
+
+def _read_metadata(metadata: Mapping[str, Any]) -> tuple[int, Signature]:
+    """Return version and signature of a model as a service describes it. Many types of exception if it is no model."""
+    number = metadata["version"]
+    inputs = tuple(map(_column_from_metadata, metadata["inputs"]))
+    output = _output_from_metadata(metadata["output"])
+    names = [column.name for column in inputs]
+    names += output.names if isinstance(output, RegressionOutput) else [output.name]
+    if type(number) is not int or not inputs or not all(isinstance(name, str) for name in names):
+        raise ValueError("expected a whole number, and columns with names")
+    if isinstance(output, MultiLabelOutput) and not isinstance(output.separator, str | None):
+        raise ValueError("expected a separator that is text")
+    if not all(type(size) is int and size > 0 for column in inputs for size in column.shape):
+        raise ValueError("expected shapes of whole numbers above 0")
+    return number, Signature(inputs, output)
+
+
+def _is_prediction(found: Any, output: Output) -> bool:
+    """Return whether this is a prediction of a model with this output, as far as its form shows."""
+    if isinstance(output, RegressionOutput):
+        numbers = {output.names[0]: found} if len(output.names) == 1 else found
+        return _has_numbers(numbers, output.names)
+    if not isinstance(found, dict) or not _has_numbers(found.get("probabilities"), [str(one) for one in output.labels]):
+        return False
+    if isinstance(output, MultiLabelOutput):
+        labels = found.get("labels")
+        return isinstance(labels, list) and all(isinstance(label, str) for label in labels)
+    return isinstance(found.get("label"), str | int)
+
+
+def _has_numbers(found: Any, names: Sequence[str]) -> bool:
+    return isinstance(found, dict) and list(found) == list(names) and all(map(is_finite_number, found.values()))
+
+
+def _column_from_metadata(about: Mapping[str, Any]) -> Column:
+    return KINDS[about["kind"]].from_public_details(about)
+
+
+def _output_from_metadata(about: Mapping[str, Any]) -> Output:
+    if about["kind"] == "labels":
+        return MultiLabelOutput(about["name"], tuple(about["labels"]), about["separator"], about["threshold"])
+    if about["kind"] == "classes":
+        return ClassificationOutput(about["name"], tuple(about["labels"]))
+    return RegressionOutput(tuple(about["names"]), (0.0,) * len(about["names"]), (1.0,) * len(about["names"]))
