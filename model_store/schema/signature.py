@@ -58,6 +58,11 @@ class Signature:
         """The names for lookup: with `names` instead, ordering one row of 500 named columns took 1.7 ms."""
         return frozenset(self.names)
 
+    @cached_property
+    def _requires_none(self) -> bool:
+        """True if every column may be missing."""
+        return all(column.fill is not None for column in self.inputs)
+
     def restore_label_order(self, training: Mapping[str, Any]) -> dict[str, Any]:
         """Return a training record with labels and targets in the output's order: a manifest sorts its keys."""
         output = self.output
@@ -285,6 +290,10 @@ class Signature:
         if not isinstance(row, dict):
             fix = f"send a list, or an object with {list_names(self.names)}"
             faults.add(location, f"expected a row, found {describe_value(row)}", fix)
+            return None
+        if not row and self._requires_none:
+            fix = f"send an object with some of {list_names(self.names)}"
+            faults.add(location, "expected the value of at least one column, found an empty object", fix)
             return None
         unknown = () if row.keys() <= self._name_set else [name for name in row if name not in self._name_set]
         for name in unknown:

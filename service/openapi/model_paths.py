@@ -200,12 +200,13 @@ def _instance_schemas(signature: Signature) -> list[Json]:
     first = columns[0]
     if first.is_whole_row:
         return first.value_schemas()
+    required = _required_columns(signature)
     by_name = {
         "type": "object",
-        "required": _required_columns(signature),
+        "required": required,
         "additionalProperties": False,
         "properties": {column.name: _column_schema(column) for column in columns},
-    }
+    } | ({} if required else {"minProperties": 1})
     in_order = {
         "type": "array",
         "prefixItems": [_column_schema(column) for column in columns],

@@ -148,4 +148,4 @@ def test_a_target_of_durations_is_a_quantity(tmp_path: Path, stream: bool) -> No
     prepared = prepare(from_dict({"model": {"name": "m"}, "data": data}, tmp_path))
     assert prepared.dataset.task == "regression"
     assert stream or set(np.diff(np.sort(prepared.dataset.targets[:, 0])).tolist()) == {600.0}
-    assert any("column time is read as numbers: '0:00:30' is 30" in note for note in prepared.notes)
+    assert any("column time is read as numbers (durations): '0:00:30' is 30" in note for note in prepared.notes)

@@ -72,6 +72,8 @@ class DateColumn(Column):
             seconds = self.format.parse(value) if type(value) is str else None
             if seconds is None:
                 fix = "send ISO 8601, such as '2020-03-31' or '2020-03-31T18:00'"
+                if self.format.order != "iso":
+                    fix += f", or a date such as {self.format.example!r}"
                 if self.format.order == "time":
                     fix = "send hours and minutes, such as '14:30'"
                 problem = f"expected {self.format.noun}, found {describe_value(value)}"

@@ -112,7 +112,7 @@ class NumberFormat:
         plain = [cell for cell in cells if cell is not None and parse_finite_number(cell) is None]
         read = next(((cell, value) for cell in plain if not math.isnan(value := self.parse(cell) or 0.0)), None)
         if read is not None:
-            unit = f" ({self.unit})" if self.unit else ""
+            unit = f" ({self.unit})" if self.unit else " (durations)" if self.group == ":" else ""
             notes.append(f"column {name} is read as numbers{unit}: {read[0]!r} is {read[1]:.15g}")
         return join_missing_note(notes, name, self.missing, cells)
 

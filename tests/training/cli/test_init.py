@@ -315,5 +315,7 @@ def test_a_model_of_a_job_by_init_predicts_rows_with_gaps_that_no_training_row_h
     warnings: list[Fault] = []
     model.signature.encode([{"size": None, "shop": "", "day": None}], warnings=warnings)
     assert [warning.location for warning in warnings] == [f"instances.0.{name}" for name in ("size", "shop", "day")]
+    with pytest.raises(InputError, match=r"instances\.1: expected the value of at least one column, found an empty"):
+        model.signature.encode([{"shop": "u"}, {}])
     with pytest.raises(InputError, match=r"instances\.0\.size: expected a number, found none"):
         strict.signature.encode([{"size": None, "shop": "u", "day": "2024-01-11"}])
