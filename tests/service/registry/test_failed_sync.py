@@ -77,7 +77,7 @@ def test_a_sync_that_fails_unexpectedly_is_a_problem(registry, store, monkeypatc
 
 
 def test_a_store_that_is_costly_to_list_is_listed_less_often(registry, monkeypatch):
-    """20,000 foreign folders took 0.3 of a processor."""
+    """To list 20,000 foreign folders takes 0.6 s of processor time."""
     synced: list[float] = []
     monkeypatch.setattr("service.registry.registry.time.thread_time", iter([1.0, 4.0]).__next__)
     registry._read_state()

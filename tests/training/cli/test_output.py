@@ -113,6 +113,18 @@ def test_a_long_example_row_is_fetched_from_the_service(train: Train, job_file: 
     assert f"  curl -s {model}/example | curl {model}/predict -d @-\n" in found.stdout, found.output
 
 
+def test_a_row_that_is_too_large_for_an_example_is_not_fetched(train: Train, job_file: Path) -> None:
+    values = np.arange(10_000.0).reshape(1, -1) + np.arange(4.0).reshape(-1, 1)
+    np.savez(job_file.with_suffix(".npz"), x=values, y=values[:, 0])
+    job_file.write_text(
+        '[model]\nname = "wide"\n[data]\npath = "flowers.npz"\n[network]\nlayers = []\n'
+        "[split]\ntest = 0\nvalidation = 0\n"
+    )
+    found = train(job_file, "--set", "train.epochs=1")
+    assert "  curl http://127.0.0.1:8000/models/wide\n" in found.stdout, found.output
+    assert "/example" not in found.stdout
+
+
 def test_a_report_is_written_next_to_the_version(train: Train, job_file: Path) -> None:
     page = store(job_file) / "flowers" / "1.html"
     assert f"report {page}" in train(job_file).stdout
