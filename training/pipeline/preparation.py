@@ -58,7 +58,7 @@ def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> 
     split_notes: list[str] = []
     _check_ensemble(job)
     if is_streamed(settings.data, job.folder):
-        _check_streamable(job, fold)
+        _check_streamable(job)
         stream, split_notes = _read_stream(job, rng, fold)
         rows, parts, signature = stream.held_out, stream.split, stream.signature(settings.data)
         settings = _fill_in_recipe(job, len(stream), len(rows.inputs), rows.task, streamed=True)
@@ -194,16 +194,12 @@ def _read_stream(job: Job, rng: np.random.Generator, fold: Fold | None) -> tuple
     return stream.with_test_file(rows), [f"test rows: {len(rows)} of {rows.name}"]
 
 
-def _check_streamable(job: Job, fold: Fold | None) -> None:
+def _check_streamable(job: Job) -> None:
     faults = []
     if job.settings.train.batch_size == "all":
         faults.append(
             Fault("train.batch_size", "'all' rows of a stream do not fit in memory", "write a number of rows")
         )
-    shares = job.settings.split
-    if not shares.test and shares.test_file is None and fold is None and job.settings.train.ensemble is None:
-        problem = "expected test rows, as a stream is not evaluated on training rows, found 0"
-        faults.append(Fault("split.test", problem, "write a fraction such as 0.1, or stream = false in [data]"))
     if faults:
         raise JobError(job.source, faults)
 

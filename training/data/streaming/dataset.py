@@ -91,8 +91,9 @@ def _expanded_bytes(path: Path) -> int:
 class StreamedDataset:
     """The training rows of a source as `records`; the validation and test rows are `held_out`, divided by `split`.
 
-    Of an ensemble, `folds` are the rows of `held_out` that validate each network: records of training rows have the
-    fold that they are in. `label_of_code` holds the index of the label for each code of a class.
+    Without test rows, `split.training` are some training rows, to evaluate. Of an ensemble, `folds` are the rows of
+    `held_out` that validate each network: records of training rows have the fold that they are in. `label_of_code`
+    holds the index of the label for each code of a class.
     """
 
     source: DataSource
@@ -239,11 +240,15 @@ def read_stream(
         labels = source.target_names
     if ensemble is not None:
         held_out = [*_sample_folds(training, ensemble, source.name), held_out[1]]
+    elif drawn.evaluates_training:
+        (evaluated,) = _sample_folds(training, 1, source.name)
+        held_out = [held_out[0], evaluated]
     rows_held_out = _held_out_dataset(source, section, statistics, held_out, label_of_code, labels)
     bounds = np.cumsum([len(records) for records, _ in held_out])
     *others, test = np.split(np.arange(len(rows_held_out)), bounds[:-1])
     no_rows = np.empty(0, np.int64)
-    parts = Split(no_rows, others[0] if ensemble is None else no_rows, test)
+    validation = others[0] if ensemble is None else no_rows
+    parts = Split(test, validation, no_rows) if drawn.evaluates_training else Split(no_rows, validation, test)
     folds = () if ensemble is None else tuple(others)
     return StreamedDataset(source, training, statistics, label_of_code, rows_held_out, parts, folds)
 

@@ -49,6 +49,9 @@ class RowDraw:
         capped = replace(shares, test=self._test, validation=self._validation)
         self._plan = None if shares.by is None else plan_parts(source, capped, rng, fold)
         self._ensemble, self._folds, self._places = ensemble, np.zeros(0, np.uint8), np.zeros(0, np.int64)
+        # As in memory, a model without test rows is evaluated on its training rows.
+        has_test = bool(shares.test or shares.test_file is not None or fold is not None)
+        self.evaluates_training = ensemble is None and not has_test
         if ensemble is not None:
             self._validation = 0.0
             if isinstance(self._plan, GroupPlan):
@@ -63,14 +66,19 @@ class RowDraw:
         self._tested = np.zeros(0, np.int64)  # rows of each stratum that are in the fold
 
     def with_folds(self, records: NDArray[Any], numbers: RowNumbers, cells: DictionaryColumn | None) -> NDArray[Any]:
-        """Return records, which are in order, with their numbers and folds if there is an ensemble."""
-        if self._ensemble is None:
+        """Return records, which are in order, with their numbers and folds.
+
+        Without an ensemble all are in fold 0 if the model is evaluated on training rows, and else without both.
+        """
+        if self._ensemble is None and not self.evaluates_training:
             return records
         found = np.empty(len(records), [*records.dtype.descr, (FOLD_FIELD, np.uint8), (NUMBER_FIELD, np.int64)])
         for name in records.dtype.names or ():
             found[name] = records[name]
         found[NUMBER_FIELD] = numbers
-        if isinstance(self._plan, GroupPlan) and cells is not None:
+        if self._ensemble is None:
+            found[FOLD_FIELD] = 0
+        elif isinstance(self._plan, GroupPlan) and cells is not None:
             found[FOLD_FIELD] = self._folds.take(self._plan.index(cells))
         else:
             strata = self._strata.of(records)

@@ -1,21 +1,25 @@
 """The distinct texts of a streamed column and their codes: in memory while they are few, the others in a file.
 
-A record holds the code of its text. A text that is not in memory gets another code in each batch of the source.
+A record holds the code of its text. A text that is not in memory gets another code in each batch of the source. Of a
+text in the file only the characters are kept that features are made of.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model_store.schema.columns.text import MAX_HASHED_CHARACTERS
 from training.data.streaming.record_file import RecordFile
 from training.data.text_hash import hash_text
 
 MAX_REMEMBERED_TEXTS, MAX_REMEMBERED_CHARACTERS = 1 << 16, 8 << 20  # of a column
+_READ_TEXTS = 4096  # at a time, of up to 16 KB
 _COUNTED_HASHES = 1 << 20  # about, at a time
 
 Codes = NDArray[np.int32]
@@ -56,7 +60,7 @@ class TextCodes:
                     self._characters += len(str(text))
                 else:
                     code = len(self) + len(others)
-                    others.append(str(text).encode("utf-8", "surrogatepass"))
+                    others.append(str(text)[:MAX_HASHED_CHARACTERS].encode("utf-8", "surrogatepass"))
             codes.append(code)
         if others:
             self._write(others)
@@ -68,14 +72,17 @@ class TextCodes:
         found = [remembered[code] if code < len(remembered) else None for code in codes.tolist()]
         if self._ends is None or self._bytes is None:
             return found
-        others = np.flatnonzero(codes >= len(remembered)).tolist()
-        places = (codes[others] - len(remembered)).tolist()
-        bounds = self._ends.read_ranges([(place, place + 2) for place in places]).reshape(-1, 2).tolist()
-        content = self._bytes.read_ranges([(start, stop) for start, stop in bounds]).tobytes()
-        at = 0
-        for i, (start, stop) in zip(others, bounds, strict=True):
-            found[i] = content[at : at + stop - start].decode("utf-8", "surrogatepass")
-            at += stop - start
+        others = np.flatnonzero(codes >= len(remembered))
+        places, of_place = np.unique(codes[others] - len(remembered), return_inverse=True)
+        written: list[str] = []
+        for run in np.split(places, np.flatnonzero(np.diff(places) != 1) + 1):  # texts side by side are read at once
+            if len(run):
+                ends = self._ends.read(int(run[0]), int(run[-1]) + 2)
+                content = self._bytes.read(int(ends[0]), int(ends[-1])).tobytes()
+                bounds = pairwise((ends - ends[0]).tolist())
+                written += [content[start:stop].decode("utf-8", "surrogatepass") for start, stop in bounds]
+        for i, place in zip(others.tolist(), of_place.tolist(), strict=True):
+            found[i] = written[place]
         return found
 
     def close(self) -> None:
@@ -106,11 +113,13 @@ def count_texts(texts: TextCodes, codes: Iterable[Codes], most: int) -> tuple[di
     """
     hashes = RecordFile(np.dtype([("hash", np.uint64), ("code", np.int32)]), "texts")
     for block in codes:
-        present = block[block > 0]
-        records = np.empty(len(present), hashes.dtype)
-        records["code"] = present
-        records["hash"] = [hash_text(str(text)) for text in texts.texts(present)]
-        hashes.append(records)
+        for start in range(0, len(block), _READ_TEXTS):
+            own = block[start : start + _READ_TEXTS]
+            present = own[own > 0]
+            records = np.empty(len(present), hashes.dtype)
+            records["code"] = present
+            records["hash"] = [hash_text(str(text)) for text in texts.texts(present)]
+            hashes.append(records)
     parts, distinct = math.ceil(len(hashes) / _COUNTED_HASHES), 0
     frequent: list[tuple[int, str]] = []
     for part in range(parts):

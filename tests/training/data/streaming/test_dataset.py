@@ -183,3 +183,20 @@ def test_a_full_temporary_directory_is_reported(path: Path, monkeypatch: pytest.
 def test_an_example_can_be_streamed(examples: Path) -> None:
     outcome = train_and_evaluate(prepare(load(examples / "penguins.toml", {"data.stream": True, "train.epochs": 60})))
     assert outcome.metrics["accuracy"] > 0.9
+
+
+@pytest.mark.parametrize("most", [200_000, 500])
+def test_a_stream_without_test_rows_is_evaluated_on_training_rows(
+    path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(dataset, "MAX_HELD_OUT_ROWS", most)
+    prepared = prepare(job(path, split={"test": 0}))
+    assert prepared.sizes == {"training": ROWS * 9 // 10, "validation": ROWS // 10, "test": 0}
+    outcome = train_and_evaluate(prepared)
+    assert outcome.metrics["of"] == "training rows"
+    assert outcome.metrics["rows"] == min(ROWS * 9 // 10, most)
+    assert outcome.metrics["accuracy"] > 0.95
+    assert prepared.dataset.lines is not None
+    evaluated = [prepared.dataset.lines[row] for row in prepared.split.training]
+    validated = [prepared.dataset.lines[row] for row in prepared.split.validation]
+    assert not set(evaluated) & set(validated)

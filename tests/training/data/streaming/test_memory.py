@@ -69,6 +69,30 @@ def test_peak_memory_does_not_grow_with_the_number_of_rows(tmp_path: Path) -> No
     assert peaks[1] < 600 * 1024
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="there is no /proc to read memory from")
+@pytest.mark.parametrize("by", ["group", "time"])
+def test_peak_memory_does_not_grow_with_different_texts(tmp_path: Path, by: str) -> None:
+    """Each row has a text and a time of its own; 75,000 texts are more than memory keeps."""
+    peaks = []
+    for rows in (75_000, 300_000):
+        path = tmp_path / f"t{rows}.toml"
+        with path.with_suffix(".csv").open("w") as file:
+            file.write("text,group,time,kind\n")
+            for i in range(rows):
+                file.write(f"{'the red rose of row ' * 8}{i * 7919 % rows},g{i % 500},{i},{'ab'[i % 3 == 0]}\n")
+        column = {"group": "group", "time": "time"}[by]
+        path.write_text(
+            f'[model]\nname = "m"\n[data]\npath = "{path.stem}.csv"\ntarget = "kind"\n'
+            'columns = ["text"]\nstream = true\n'
+            f'[split]\nby = "{by}"\ncolumn = "{column}"\ntest = {2000 / rows}\nvalidation = 0\n'
+            "[network]\nlayers = []\n[train]\nepochs = 1\nbatch_size = 512\n"
+        )
+        done = trained(path)
+        assert done.returncode == 0, done.stderr
+        peaks.append(int(re.findall(r"^peak (\d+)$", done.stdout, re.MULTILINE)[0]))
+    assert peaks[1] < peaks[0] + MAX_GROWTH_KIB  # the rows between them have 38 MB as text, and 230 MB as features
+
+
 def test_a_disk_too_small_for_the_rows_is_reported(tmp_path: Path, small_disk: Path) -> None:
     done = trained(job(tmp_path / "t.toml", 100_000), TMPDIR=str(small_disk))
     assert done.returncode == 3

@@ -38,6 +38,14 @@ def test_codes_give_their_texts_back(remembered: int) -> None:
     assert codes.are_remembered == (remembered > 104)
 
 
+def test_of_a_long_text_in_the_file_the_hashed_characters_are_kept(remembered: int) -> None:
+    codes, long = TextCodes("t.csv"), ["ab" * (i + 3000) for i in range(60)]
+    found = codes.texts(codes.encode([*long, "short"]))
+    assert found[-1] == "short"
+    assert [text[:4096] for text in found[:60] if text] == [text[:4096] for text in long]
+    assert len(found[59] or "") == (6118 if remembered > 60 else 4096)
+
+
 @pytest.mark.parametrize("hashes", [1 << 20, 100])
 def test_texts_are_counted_exactly(remembered: int, monkeypatch: pytest.MonkeyPatch, hashes: int) -> None:
     monkeypatch.setattr(text_codes, "_COUNTED_HASHES", hashes)
