@@ -52,6 +52,7 @@ def test_answers_errors_and_requests_show_no_direction_mark() -> None:
         ("showFaults(given)", error),
         ("showFaults({ ...given, faults: [] })", error),
         ("showPrediction(given)", {"label": label, "probabilities": {label: 1}}),
+        ("showPrediction(given)", {"labels": [label], "probabilities": {label: 1}}),
         ("showPrediction(given)", {label: 1.5}),
         ("fullResponse(given)", {"error": error}),
         ("compact(given)", {"instances": [{label: label}]}),
@@ -60,3 +61,9 @@ def test_answers_errors_and_requests_show_no_direction_mark() -> None:
         assert "\u202e" not in shown, expression
         assert "a\\\\u202eb" in shown, expression
     assert json.loads(run("compact(given)", [label])) == [label]
+
+
+def test_all_predicted_labels_are_shown() -> None:
+    for labels, shown in ((["a", "b"], "a, b"), ([], "none of the labels")):
+        answer, _ = run("showPrediction(given)", {"labels": labels, "probabilities": {"a": 0.9}})["children"]
+        assert answer["textContent"] == shown

@@ -122,6 +122,6 @@ def test_labels_that_are_never_found_are_named() -> None:
 def test_labels_no_better_than_their_frequencies_are_noted() -> None:
     metrics = {"exact_match": 0.5, "log_loss": 0.6, "labels": {"a": {"support": 3, "recall": 1.0}}}
     record = training(metrics=metrics, baseline={"log_loss": 0.6}, linear={"log_loss": 0.3})
-    notes = find_outcome_notes(TrainSection(), record)
-    assert "no better than that of always predicting the frequency of each label" in notes[0]
-    assert "a linear model of the same columns is better (log loss 0.3 instead of 0.6)" in notes[1]
+    frequencies, linear = find_outcome_notes(TrainSection(), record)
+    assert "no better than that of always predicting the frequency of each label" in frequencies
+    assert "a linear model of the same columns is better (log loss 0.3 instead of 0.6)" in linear
