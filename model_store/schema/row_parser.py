@@ -10,7 +10,7 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from model_store.schema.columns.base import Column, parse_text_cell
 from model_store.schema.signature import ClassificationOutput, MultiLabelOutput, Signature
 from model_store.utils.csv_reader import read_csv_lines
 from model_store.utils.duplicate_keys import duplicate_key_faults, has_duplicate_keys
-from model_store.utils.values import describe_value, list_names, nearest_name
+from model_store.utils.values import describe_value, list_names, nearest_name, parse_finite_number
 
 Header = Literal["present", "absent"]
 _MAX_MISSPELT = 100  # unknown names of a header that are compared with the names that it lacks
@@ -59,6 +59,7 @@ class RowTable:
     some of them, and a header that is also a valid row, are errors. Arrays have no header unless it is declared.
     Columns that the model does not use are an error, or with `ignore_unknown` listed in `ignored`; targets are left
     out. Errors begin with `name`, if it is not empty, and the line, or what `row_unit` says. A cell `null` is missing.
+    Numbers of the columns `plain_numbers` have decimal points, however the column's own format spells them.
     """
 
     def __init__(
@@ -71,8 +72,10 @@ class RowTable:
         ignore_unknown: bool = False,
         row_unit: str = "line",
         null: str | None = None,
+        plain_numbers: Collection[str] = (),
     ) -> None:
-        self._name, self._signature, self._row_unit, self._null = name, signature, row_unit, null
+        self._name, self._signature, self._row_unit = name, signature, row_unit
+        self._null, self._plain_numbers = null, plain_numbers
         self.names: list[str] = []  # of the columns; empty for an array without a header
         self.ignored: list[str] = []
         self._records = records
@@ -177,16 +180,23 @@ class RowTable:
         """Return index, name and parser of each column that is used. Test files usually contain the targets, too."""
         parsers = {column.name: column.parse_cell for column in self._signature.inputs}
         left_out = {*_target_names(self._signature), *self.ignored} - parsers.keys()
+        plain = {column.name for column in self._signature.inputs if column.kind == "number"} & {*self._plain_numbers}
         return [
-            (i, name, self._with_null(parsers.get(name, parse_text_cell)))
+            (i, name, self._with_null(_with_plain_numbers(parse) if name in plain else parse))
             for i, name in enumerate(self.names)
             if name not in left_out
+            for parse in (parsers.get(name, parse_text_cell),)
         ]
 
     def _with_null(self, parse: Callable[[str], Any]) -> Callable[[str], Any]:
         """Return the parser of a column's cells for which `null` is missing, too."""
         null = self._null
         return parse if null is None else lambda text: None if text.strip() == null else parse(text)
+
+
+def _with_plain_numbers(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Return a parser of cells that reads plain numbers before it asks `parse`."""
+    return lambda text: parse(text) if (number := parse_finite_number(text)) is None else number
 
 
 def read_csv_records(lines: Iterable[str], name: str) -> Iterator[tuple[int, list[str]]]:

@@ -140,6 +140,23 @@ def test_a_file_is_predicted_as_the_rows_that_it_holds(tmp_path: Path) -> None:
     assert "Warning: due: 2 missing values replaced by" in found.stderr
 
 
+def test_a_comma_that_the_reader_replaced_is_no_sign_of_thousands(tmp_path: Path) -> None:
+    """Points between thousands are part of the column's format, and 1,234 is 1.234 in a file of semicolons."""
+    rows = [f'"{i}.{i * 7 % 900 + 100},{i % 9}",{i % 9},{"pq"[i % 2]}' for i in range(1, 60)]
+    (tmp_path / "t.csv").write_text("\n".join(["price,x,y", *rows]) + "\n")
+    store = open_store(str(tmp_path / "models"))
+    content = {"model": {"name": "m"}, "data": {"path": "t.csv", "target": "y"}, "train": {"epochs": 2}}
+    run(from_dict(content, tmp_path), store)
+    model = store.load("m")[1]
+    assert model.signature.inputs[0].format == NumberFormat(",", ".")
+    (tmp_path / "rows.csv").write_text("price;x\n1,234;1\n1.234,5;1\n")
+    words = ["predict", "m", str(tmp_path / "rows.csv"), "--output", "-", "--store", str(tmp_path / "models")]
+    found = CliRunner().invoke(main, words)
+    assert found.exit_code == 0, found.output
+    probabilities = [list(row["probabilities"].values()) for row in model.predict([[1.234, 1], [1234.5, 1]])]
+    assert [list(map(float, line.split(",")[1:])) for line in found.stdout.splitlines()[1:]] == probabilities
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_target_of_durations_is_a_quantity(tmp_path: Path, stream: bool) -> None:
     rows = [f"{i},{i // 6}:{i % 6}0:30" for i in range(90)]

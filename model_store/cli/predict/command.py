@@ -174,7 +174,10 @@ def _open_rows(
     else:
         records = file.records()
     with closing(records):
-        yield RowTable(records, "", signature, header, ignore_unknown=True, row_unit=file.row_unit, null=FILE_NULL)
+        yield RowTable(
+            records, "", signature, header, ignore_unknown=True, row_unit=file.row_unit, null=FILE_NULL,
+            plain_numbers=file.decimal_commas,
+        )  # fmt: skip
 
 
 @contextmanager
