@@ -324,7 +324,7 @@ DEFENCES = {
         "tests/service/protocols/test_open_inference_repository.py::test_a_service_whose_models_are_all_unloaded_is_not_ready",
     ),
     "a lock is not waited for in silence": Defence(
-        "model_store/utils/file_lock.py", "if waited >= _SILENT_SECONDS and not warned:", "if False:",
+        "model_store/utils/file_lock.py", "if wait and waited >= _SILENT_SECONDS and not warned:", "if False:",
         "tests/model_store/storage/test_artifact_cache.py::test_a_lock_that_another_process_holds_is_waited_for_aloud_and_not_for_ever",
     ),
     "a key that is sent twice is rejected": Defence(
