@@ -74,7 +74,8 @@ DEFENCES = {
         "tests/service/telemetry/test_tracing.py::test_unknown_methods_share_the_name_of_a_span",
     ),
     "a store is listed for a share of the time": Defence(
-        "service/registry/registry.py", "seconds = max(seconds, self._listing_seconds / _LISTING_SHARE)", "",
+        "service/registry/registry.py",
+        "max(seconds, self._listing_seconds / _LISTING_SHARE) if seconds else 0", "seconds",
         "tests/service/registry/test_failed_sync.py::test_a_store_that_is_costly_to_list_is_listed_less_often",
     ),
     "characters of texts are limited": Defence(

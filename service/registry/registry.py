@@ -304,7 +304,7 @@ class ModelRegistry:
             return
         if barrier.shared and not barrier.has_no_pending_proposal:
             return  # during a switch a sync would do nothing
-        seconds = max(seconds, self._listing_seconds / _LISTING_SHARE)
+        seconds = max(seconds, self._listing_seconds / _LISTING_SHARE) if seconds else 0  # 0: only on request
         if not barrier.shared:
             if time.monotonic() >= self._idle_until:
                 self.refresh()

@@ -92,3 +92,6 @@ def test_a_store_that_is_costly_to_list_is_listed_less_often(registry, monkeypat
     registry._listing_seconds = 0.001
     registry._sync_if_due(1.0)
     assert synced == [0.0, 60.0, 1.0]
+    registry._listing_seconds = 3.0
+    registry._sync_if_due(0)  # never, but on request
+    assert synced[-1] == 0
