@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from model_store.errors import Fault, did_you_mean
 from model_store.utils.regular_file import open_regular
+from training.available_memory import check_memory
 from training.errors import DAMAGED_FILE_ERRORS, DataError
 from training.stored_arrays import read_npy_header
 
@@ -60,7 +61,12 @@ class Arrays:
 
 def read_npz(path: Path) -> Arrays:
     """Read the arrays `x` and `y` of an .npz file."""
-    check_npz_members(path)
+    needed = check_npz_members(path)
+    try:
+        check_memory(needed)
+    except MemoryError as error:
+        problem = f"the arrays do not fit in memory: {error}"
+        raise DataError(path.name, [Fault("", problem, "write stream = true in [data]")]) from error
     try:
         with open_file(path) as file, np.load(file, allow_pickle=False) as archive:
             x, y = to_plain_numbers(archive["x"]), to_plain_numbers(archive["y"])
@@ -70,9 +76,9 @@ def read_npz(path: Path) -> Arrays:
     return check_arrays(Arrays(path.name, x, y))
 
 
-def check_npz_members(path: Path) -> None:
-    """Raise DataError if a file is not an .npz file with arrays `x` and `y` of plain values."""
-    faults = []
+def check_npz_members(path: Path) -> int:
+    """Return the bytes that `x` and `y` take. DataError if a file has no such arrays of plain values."""
+    faults, needed = [], 0
     try:
         with open_file(path) as file, zipfile.ZipFile(file) as archive:
             names = [name.removesuffix(".npy") for name in archive.namelist()]
@@ -82,7 +88,11 @@ def check_npz_members(path: Path) -> None:
                     faults.append(Fault("", problem, _savez_hint(key)))
                     continue
                 with archive.open(f"{key}.npy") as member:
-                    if read_npy_header(member)[2].hasobject:
+                    shape, _, dtype = read_npy_header(member)
+                    needed += math.prod(shape) * dtype.itemsize
+                    if not dtype.itemsize:
+                        faults.append(Fault(key, "expected values, found empty texts", "save labels"))
+                    if dtype.hasobject:
                         fixes = {"x": "save x.astype(float)", "y": "save y.astype(str), or y.astype(float) for numbers"}
                         faults.append(Fault(key, "expected plain values, found Python objects", fixes[key]))
     except DAMAGED_FILE_ERRORS as error:
@@ -94,6 +104,7 @@ def check_npz_members(path: Path) -> None:
         raise DataError(path.name, [Fault("", problem, "write it with numpy.savez(path, x=x, y=y)")]) from error
     if faults:
         raise DataError(path.name, faults)
+    return needed
 
 
 def _savez_hint(key: str) -> str:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from model_store.errors import Fault, InputError
 from model_store.schema.signature import Signature
+from training.available_memory import check_memory
 from training.config.settings import JobSettings
 from training.data.dataset import Dataset
 from training.data.fitting.target_transform import find_invalid_target
@@ -25,7 +26,7 @@ from training.network.specification import NetworkSpec
 from training.pipeline.row_encoding import encode_compactly, make_samples
 from training.pipeline.streaming_loader import BlockLoader
 
-_ENCODED_BLOCK_ROWS = 4096  # rows encoded at a time, in float64
+_ENCODED_BLOCK_ROWS, _ENCODED_BLOCK_VALUES = 4096, 1 << 22  # encoded at a time, in float64
 
 
 @dataclass(frozen=True)
@@ -105,9 +106,11 @@ class PreparedJob:
             compact = encode_compactly(self.signature, self.dataset.inputs, rows, self.network_spec.dtype)
             if compact is not None:
                 return compact
+        check_memory(len(rows) * self.signature.width * np.dtype(self.network_spec.dtype).itemsize)
         encoded = np.empty((len(rows), self.signature.width), self.network_spec.dtype)
-        for start in range(0, len(rows), _ENCODED_BLOCK_ROWS):
-            block = rows[start : start + _ENCODED_BLOCK_ROWS]
+        size = max(1, min(_ENCODED_BLOCK_ROWS, _ENCODED_BLOCK_VALUES // self.signature.width))
+        for start in range(0, len(rows), size):
+            block = rows[start : start + size]
             inputs = {name: values[block] for name, values in self.dataset.inputs.items()}
             try:
                 encoded[start : start + len(block)] = self.signature.encode_columns(inputs, self.network_spec.dtype)

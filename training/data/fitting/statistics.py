@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 
 from model_store.utils.values import exact_unit
 from training.data import type_inference
+
+_MAX_SUMMARIZED = 1 << 26  # numbers at once: the deviation takes them twice in float64
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,10 @@ class NumericSummary:
 
 def summarize(values: NDArray[Any]) -> NumericSummary:
     """Summarize at least one number, none missing. The deviation of a constant is exactly 0, without rounding error."""
+    if values.size > _MAX_SUMMARIZED:
+        flat = values.reshape(-1)
+        parts = (flat[start : start + _MAX_SUMMARIZED] for start in range(0, len(flat), _MAX_SUMMARIZED))
+        return reduce(NumericSummary.merge, map(summarize, parts))
     low, high = float(values.min()), float(values.max())
     if low == high:
         return NumericSummary(values.size, low, 0.0, low, high)
