@@ -28,7 +28,7 @@ from training.config.recipe import recommend
 from training.config.settings import DataSection
 from training.data import type_inference
 from training.data.fitting.kinds import COLUMN_KINDS, infer_kind
-from training.data.fitting.target_transform import suggest_transform
+from training.data.fitting.target_transform import find_skewed
 from training.data.multi_label import are_flags, infer_separator, split_labels
 from training.data.readers import Table
 from training.data.splitting import part_sizes
@@ -276,8 +276,8 @@ _THRESHOLD_LINE = "# label_threshold = 0.5  # the least probability of a predict
 _AMOUNTS_HINT = '; write "regression" if they are counts or amounts, not classes'
 _NO_COLUMNS = "# columns = []  # without this key all columns are used, although none is of use"
 _TRANSFORM_LINE = (
-    '# target_transform = "{kind}"  # the target is skewed ({before:.1f}, with this {after:.1f}): predicts typical '
-    "values better, sums worse\n"
+    '# target_transform = "log"  # the target is skewed ({before:.1f}, its logarithm {after:.1f}): lowers errors in '
+    "percent, not the RMSE\n"
 )
 _STRATIFY_LINE = "stratify = true      # each part has rows of all tenths of the target\n"
 
@@ -287,10 +287,10 @@ def _suggest_transform(cells: Sequence[str]) -> str:
     written = COLUMN_KINDS["number"].find_format(cells)
     parsed = [(parse_number if written is None else written.parse)(cell) for cell in cells]
     values = np.array([value for value in parsed if value is not None and math.isfinite(value)])
-    found = suggest_transform(values) if len(values) else None
+    found = find_skewed(values) if len(values) else None
     if found is None:
         return ""
-    return _TRANSFORM_LINE.format(kind=found[0], before=found[1], after=round(found[2], 1) or 0.0)
+    return _TRANSFORM_LINE.format(before=found[0], after=round(found[1], 1) or 0.0)
 
 
 def _toml_string(text: str) -> str:

@@ -44,17 +44,15 @@ def fit_target_transform(source: str, signature: Signature, targets: NDArray[Any
     return replace(signature, output=replace(output, offset=offset, scale=scale))
 
 
-def suggest_transform(values: NDArray[np.float64]) -> tuple[str, float, float] | None:
-    """Return the logarithm that makes skewed targets (n,) at most half as skewed, and the skewness before and after.
+def find_skewed(values: NDArray[np.float64]) -> tuple[float, float] | None:
+    """Return the skewness of targets (n,) and of their logarithms, if it is 1 or more and at most half of that.
 
-    The skewness is `m₃ / m₂^(3/2)` of the central moments. None if it is below 1, or if a target is negative.
+    The skewness is `m₃ / m₂^(3/2)` of the central moments. None for other targets, and if one is not above 0.
     """
-    values = values / exact_unit(values)
-    if values.min() < 0 or values.min() == values.max():
+    if values.min() <= 0 or values.min() == values.max():
         return None
-    kind = "log" if values.min() > 0 else "log1p"
-    before, after = _skewness(values), _skewness(TargetTransform(kind).apply(values))
-    return (kind, before, after) if before >= _MIN_SKEWNESS and abs(after) <= before / 2 else None
+    before, after = _skewness(values / exact_unit(values)), _skewness(np.log(values))
+    return (before, after) if before >= _MIN_SKEWNESS and abs(after) <= before / 2 else None
 
 
 def _skewness(values: NDArray[np.float64]) -> float:
