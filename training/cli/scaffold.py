@@ -133,7 +133,7 @@ def _read_table(path: Path, rows: int | None) -> tuple[Table, dict[str, str]]:
     for encoding in (None, "cp1252", "latin-1"):
         file = open_job_table(path, DataSection(path=path.name, encoding=encoding))
         try:
-            return read_table(file, rows), file.detected
+            return read_table(file, rows, may_be_empty=True), file.detected
         except DataError as error:
             if not isinstance(error.__cause__, EncodingError) or encoding == "latin-1":
                 raise

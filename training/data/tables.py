@@ -28,8 +28,8 @@ def open_job_table(path: Path, section: DataSection) -> TableFile:
     return open_table(path.name, partial(open_file, path), section)
 
 
-def read_table(file: TableFile, rows: int | None = None) -> Table:
-    """Read a table, or its first rows. DataError if it is damaged, or has no rows."""
+def read_table(file: TableFile, rows: int | None = None, *, may_be_empty: bool = False) -> Table:
+    """Read a table, or its first rows. DataError if it is damaged, or has no rows unless it `may_be_empty`."""
     with translate_input_errors(file.name):
         columns: dict[str, list[str | None]] = {name: [] for name in file.names}
         parsers = {name: CellParser() for name in columns}
@@ -44,7 +44,7 @@ def read_table(file: TableFile, rows: int | None = None) -> Table:
             lines = lines[:rows]
             columns = {name: cells[:rows] for name, cells in columns.items()}
         notes, unsupported, commas = file.notes, file.unsupported, file.decimal_commas
-    if not lines:
+    if not lines and not may_be_empty:
         empty = "the file has a header and no rows" if file.row_unit == "line" else "the file has no rows"
         raise DataError(file.name, [Fault("", empty, "add rows of data")])
     return Table(file.name, columns, lines, file.row_unit, notes, unsupported, commas)

@@ -182,7 +182,7 @@ def test_init_hints_at_other_kinds_of_columns(train: Train, tmp_path: Path) -> N
             ["-o", "/nowhere/job.toml"],
             "/nowhere/job.toml: no such directory: /nowhere (create",
         ),
-        ("t.csv", "x,y\n", [], "the file has a header and no rows (add rows"),
+        ("t.csv", "", [], "the file is empty (add a header and rows"),
     ],
 )
 def test_init_rejects_what_it_cannot_use(
@@ -234,6 +234,7 @@ def test_rows_without_a_target_do_not_count_for_the_kinds_of_columns(train: Trai
 @pytest.mark.parametrize(
     ("header", "rows", "expected"),
     [
+        ("x,y", [], "the file has a header and no rows (add rows of data)"),
         ("x,y", ["1,2"], "the table has only one row of data (add rows)"),
         ("x,y", ["1,", "2,"], "column y: the target is missing in every row (choose another target)"),
         ("x,y", [f"{i},a" for i in range(30)], "column y: expected at least two classes, found only 'a'"),
