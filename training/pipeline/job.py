@@ -102,13 +102,13 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Job:
 def from_dict(content: Mapping[str, Any], folder: Path, source: str = "job") -> Job:
     """Return the job of a job file's content. JobError lists all faults.
 
-    A job without `[network]` and `[train]`, or with a seed or threads alone, uses the recipe for its table.
+    `[train]` counts as absent with a seed or threads alone: see `Job`.
     """
     settings = validate(content)
     if isinstance(settings, list):
         raise JobError(source, settings)
-    uses_recipe = "network" not in content and set(content.get("train", {})) <= {"seed", "threads"}
-    return Job(settings, folder, source, uses_recipe)
+    has_train = bool(set(content.get("train", {})) - {"seed", "threads"})
+    return Job(settings, folder, source, has_network="network" in content, has_train=has_train)
 
 
 def train_and_evaluate(

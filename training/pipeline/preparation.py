@@ -145,14 +145,17 @@ def _make_weights(job: Job, rows: Dataset, counts: NDArray[Any], training_rows: 
 
 
 def _fill_in_recipe(job: Job, rows: int, columns: int, task: str, *, streamed: bool) -> JobSettings:
-    """Return the settings of a job, with a network and a training for its table if it has none: those of `init`."""
+    """Return the settings of a job, with the training that `Job` describes if it has none, and a network."""
     settings = job.settings
-    if not job.uses_recipe or settings.data.path is None or not is_table(settings.data.path):
+    if job.has_train or settings.data.path is None or not is_table(settings.data.path):
         return settings
-    sections = tomllib.loads(recommend(rows, columns, task, fast=streamed))
+    sections = tomllib.loads(recommend(rows, columns, task, fast=streamed or job.has_network))
     train = {**sections["train"], "seed": settings.train.seed, "threads": settings.train.threads}
     if settings.split.by == "time" or streamed:
         train.pop("ensemble", None)
+    if job.has_network:
+        del train["loss"]  # its output decides
+        return replace(settings, train=TrainSchema().load(train))
     return replace(settings, network=NetworkSchema().load(sections["network"]), train=TrainSchema().load(train))
 
 

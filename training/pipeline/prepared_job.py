@@ -33,13 +33,15 @@ _ENCODED_BLOCK_ROWS, _ENCODED_BLOCK_VALUES = 4096, 1 << 22  # encoded at a time,
 class Job:
     """The settings of a job file, and the folder that its paths are relative to. `source` names it in messages.
 
-    uses_recipe: `prepare` fills in the network and the training that `train init` writes for the table.
+    has_network, has_train: False if the job file lacks the section. Without `[train]`, `prepare` fills in what `train
+    init` writes for the table; for a network of the job, what `train init --fast` writes.
     """
 
     settings: JobSettings
     folder: Path
     source: str = "job"
-    uses_recipe: bool = False
+    has_network: bool = True
+    has_train: bool = True
 
 
 @dataclass(frozen=True)

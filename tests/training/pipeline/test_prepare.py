@@ -379,12 +379,14 @@ def test_a_job_without_network_and_training_is_prepared_as_train_init_writes_it(
     assert again.job.settings == found.job.settings
 
 
-def test_the_recipe_has_no_ensemble_for_rows_by_time_and_is_not_for_jobs_with_a_network(
+def test_the_recipe_has_no_ensemble_for_rows_by_time_and_trains_a_network_of_the_job_as_the_fast_one(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "t.csv").write_text(recipe_table(200), encoding="utf-8")
     content: dict[str, Any] = {"model": {"name": "m"}, "data": {"path": "t.csv", "target": "y"}}
     by_time = prepare(from_dict({**content, "split": {"by": "time", "column": "when"}}, tmp_path)).job.settings
     assert (by_time.train.optimizer, by_time.train.ensemble) == ("adamw", None)
-    plain = prepare(from_dict({**content, "network": {"layers": [4, "tanh"]}}, tmp_path)).job.settings
-    assert (plain.train.optimizer, plain.network.parametrization) == ("sgd", None)
+    own = prepare(from_dict({**content, "network": {"layers": [4, "tanh"]}}, tmp_path)).job.settings
+    fast = tomllib.loads(draft_job(tmp_path / "t.csv", "y", tmp_path / "t.toml", fast=True).text)
+    assert own.train == prepare(from_dict({**fast, "split": {}}, tmp_path)).job.settings.train
+    assert (own.network.layers, own.network.parametrization) == ([4, "tanh"], None)
