@@ -120,6 +120,14 @@ DEFENCES = {
         "training/available_memory.py", "if available is not None and needed > available:", "if False:",
         "tests/training/test_available_memory.py::test_arrays_that_do_not_fit_name_the_memory_that_they_need",
     ),
+    "cells that a workbook leaves out are counted": Defence(
+        "model_store/tables/spreadsheet.py", "if padded > max(MIN_PADDED_CELLS, MAX_PADDING * cell_count):", "if False:",
+        "tests/training/data/test_odd_files.py::test_a_workbook_does_not_leave_out_most_of_its_cells",
+    ),
+    "values that JSON lines leave out are counted": Defence(
+        "model_store/tables/json_lines.py", "if cells > max(MIN_SPARSE_CELLS, MAX_SPARSITY * values):", "if False:",
+        "tests/training/data/test_odd_files.py::test_json_lines_do_not_leave_out_most_of_their_values",
+    ),
     "a checkpoint is not decompressed": Defence(
         "training/engine/checkpoint.py", "check_stored(archive, os.fstat(file.fileno()).st_size)", "pass",
         "tests/training/engine/test_checkpoint.py::test_a_checkpoint_takes_no_more_memory_than_its_file",

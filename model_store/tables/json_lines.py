@@ -16,6 +16,7 @@ from model_store.tables.table_file import Record, TableFile
 from model_store.utils.values import describe_value
 
 _FIRST_ROWS = 10_000  # that have every column
+MAX_SPARSITY, MIN_SPARSE_CELLS = 100, 1 << 22  # cells of the table for each value in the file, and in any file
 
 
 class JsonLinesFile(TableFile):
@@ -44,8 +45,13 @@ class JsonLinesFile(TableFile):
         if not known:
             return
         yield 1, names
+        values = cells = 0
         with closing(self._objects()) as objects:
             for line, row in objects:
+                values, cells = values + len(row) + 1, cells + len(names)
+                if cells > max(MIN_SPARSE_CELLS, MAX_SPARSITY * values):
+                    problem = f"expected rows with most of the {len(names)} columns, found few values in each"
+                    raise InputError([Fault(f"line {line}", problem, "leave out columns that few rows have")])
                 yield line, _cells(line, row, names, known)
 
     def _objects(self) -> Generator[tuple[int, dict[str, Any]]]:

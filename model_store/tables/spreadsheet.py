@@ -19,10 +19,16 @@ from model_store.utils.extras import install_command
 MAX_UNPACKED_BYTES = 1 << 30  # a million rows of ten cells take about 0.5 GB
 MAX_ROWS = 1 << 20  # of a sheet, as in Excel; openpyxl adds the rows and cells that a file leaves out
 MAX_CELLS = MAX_UNPACKED_BYTES // 8  # more than such an archive can hold
+MAX_PADDING, MIN_PADDED_CELLS = 20, 1 << 20  # cells that rows leave out, for each cell of the sheet, and in any sheet
 _ERRORS = frozenset({"#N/A", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#NULL!"})  # cells without a value
 
 _TOO_MANY_CELLS = Fault(
     "", f"expected a sheet of at most {MAX_ROWS} rows and {MAX_CELLS} cells, found more", "save the sheet as CSV"
+)
+_TOO_MUCH_PADDING = Fault(
+    "",
+    f"expected rows about as long as the first one, found {MAX_PADDING} cells left out for each that is there",
+    "save the sheet as CSV, or remove columns",
 )
 
 
@@ -44,7 +50,7 @@ class SpreadsheetFile(TableFile):
                     workbook = openpyxl.load_workbook(file, read_only=True, data_only=True, keep_links=False)
                 sheet = self._choose_sheet(workbook)
                 sheet.reset_dimensions()  # programs write wrong ones
-                width = cell_count = 0
+                width = cell_count = padded = 0
                 with warnings.catch_warnings(action="ignore"):
                     for number, row in enumerate(sheet.iter_rows(values_only=True), 1):
                         cell_count += len(row)
@@ -53,6 +59,9 @@ class SpreadsheetFile(TableFile):
                         cells = [_to_text(value) for value in row]
                         if any(cells):
                             width = width or len(cells)
+                            padded += max(0, width - len(cells))
+                            if padded > max(MIN_PADDED_CELLS, MAX_PADDING * cell_count):
+                                raise InputError([_TOO_MUCH_PADDING])
                             yield number, cells + [""] * (width - len(cells))  # the file ends a row with its last value
             except InputError:
                 raise

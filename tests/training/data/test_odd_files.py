@@ -357,6 +357,33 @@ def test_a_workbook_that_leaves_out_rows_has_no_more_than_excel_allows(
             read_table(open_job_table(path, DataSection(path=path.name)))
 
 
+def test_a_workbook_does_not_leave_out_most_of_its_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """128 kB with 2,000 columns and 20,000 rows of one cell took 1.1 GB and a minute."""
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    book.active.append([f"c{i}" for i in range(100)])
+    for _ in range(50):
+        book.active.append([1])
+    path = tmp_path / "t.xlsx"
+    book.save(path)
+    assert len(read_table(open_job_table(path, DataSection(path=path.name)))) == 50
+    monkeypatch.setattr("model_store.tables.spreadsheet.MIN_PADDED_CELLS", 1000)
+    with pytest.raises(DataError, match="found 20 cells left out for each that is there"):
+        read_table(open_job_table(path, DataSection(path=path.name)))
+
+
+def test_json_lines_do_not_leave_out_most_of_their_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines of {} below one of 10,000 keys took 10,000 cells for 3 bytes."""
+    path = tmp_path / "t.jsonl"
+    path.write_text(json.dumps({f"c{i}": i for i in range(1000)}) + "\n" + "{}\n" * 100)
+    assert len(read_table(open_job_table(path, DataSection(path=path.name)))) == 101
+    monkeypatch.setattr("model_store.tables.json_lines.MIN_SPARSE_CELLS", 1000)
+    with pytest.raises(DataError, match="expected rows with most of the 1000 columns, found few values in each"):
+        read_table(open_job_table(path, DataSection(path=path.name)))
+    path.write_text((json.dumps({f"c{i}": i for i in range(50)}) + "\n{}\n") * 100)
+    assert len(read_table(open_job_table(path, DataSection(path=path.name)))) == 200
+
+
 @pytest.mark.parametrize(("name", "start"), [("t.csv.gz", b"x,y\n1,"), ("t.jsonl.gz", b'{"x": 1, "y": 2}\n')])
 def test_a_line_that_is_no_row_takes_bounded_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, start: bytes
