@@ -121,7 +121,8 @@ DEFENCES = {
         "tests/training/test_available_memory.py::test_arrays_that_do_not_fit_name_the_memory_that_they_need",
     ),
     "cells that a workbook leaves out are counted": Defence(
-        "model_store/tables/spreadsheet.py", "if padded > max(MIN_PADDED_CELLS, MAX_PADDING * cell_count):", "if False:",
+        "model_store/tables/spreadsheet.py", "if padded > max(MIN_PADDED_CELLS, MAX_PADDING * cell_count):",
+        "if False:",
         "tests/training/data/test_odd_files.py::test_a_workbook_does_not_leave_out_most_of_its_cells",
     ),
     "values that JSON lines leave out are counted": Defence(

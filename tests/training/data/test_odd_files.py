@@ -375,8 +375,8 @@ def test_a_workbook_does_not_leave_out_most_of_its_cells(tmp_path: Path, monkeyp
 def test_json_lines_do_not_leave_out_most_of_their_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lines of {} below one of 10,000 keys took 10,000 cells for 3 bytes."""
     path = tmp_path / "t.jsonl"
-    path.write_text(json.dumps({f"c{i}": i for i in range(1000)}) + "\n" + "{}\n" * 100)
-    assert len(read_table(open_job_table(path, DataSection(path=path.name)))) == 101
+    path.write_text(json.dumps({f"c{i}": i for i in range(1000)}) + "\n" + "{}\n" * 1000)
+    assert len(read_table(open_job_table(path, DataSection(path=path.name)))) == 1001
     monkeypatch.setattr("model_store.tables.json_lines.MIN_SPARSE_CELLS", 1000)
     with pytest.raises(DataError, match="expected rows with most of the 1000 columns, found few values in each"):
         read_table(open_job_table(path, DataSection(path=path.name)))
