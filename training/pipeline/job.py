@@ -45,7 +45,7 @@ from training.pipeline.network_training import TrainedNetwork, train_ensemble, t
 from training.pipeline.preparation import make_generators, prepare
 from training.pipeline.prepared_job import Job, PreparedJob
 
-TRAINING_ROWS = "training rows"  # what the metrics are measured of, optimistically
+TEST_ROWS, TRAINING_ROWS = "test rows", "training rows"  # that the metrics are measured of; the latter optimistically
 _MIN_DIAGNOSTIC_ROWS, _MAX_DIAGNOSTIC_ROWS = 40_000, 200_000  # that the diagnostics send through the network
 
 __all__ = [
@@ -155,6 +155,8 @@ def train_and_evaluate(
         if diagnostics:
             linear = _evaluate_linear_model(prepared, evaluated)
             trained_rows = prepared.sizes["training"] * trained.epochs
+            budget = min(max(trained_rows // 10, _MIN_DIAGNOSTIC_ROWS), _MAX_DIAGNOSTIC_ROWS)
+            networks = (settings.train.ensemble or 1) if evaluated.of == TEST_ROWS else 1  # that predict each row
             charts["diagnostics"] = diagnose(
                 evaluated.predictor,
                 prepared.signature,
@@ -167,7 +169,7 @@ def train_and_evaluate(
                     weights,
                 ),
                 make_generators(settings)[3],
-                row_budget=min(max(trained_rows // 10, _MIN_DIAGNOSTIC_ROWS), _MAX_DIAGNOSTIC_ROWS),
+                row_budget=budget // networks,
                 raw_values=settings.model.examples == "rows",
                 loss=loss,
             )
@@ -226,7 +228,7 @@ def _evaluated_rows(prepared: PreparedJob, trained: TrainedNetwork) -> _Evaluate
     """Return the test rows; without any, those that an ensemble predicts out of fold, or the training rows."""
     everything, networks = prepared.split.evaluation_rows, Predictor([trained.network])
     if len(prepared.split.test):
-        return _EvaluatedRows("test rows", everything, prepared.x_evaluation, networks)
+        return _EvaluatedRows(TEST_ROWS, everything, prepared.x_evaluation, networks)
     if trained.out_of_fold is None:
         return _EvaluatedRows(TRAINING_ROWS, everything, prepared.x_evaluation, networks)
     rows = trained.out_of_fold.rows
