@@ -358,7 +358,8 @@ def _category_hint(present: Sequence[str]) -> str:
     if 0 < 10 * (len(present) - len(dates)) <= len(present) and infer_date_format(set(dates)) is not None:
         example = next(cell for cell in present if infer_date_format([cell]) is None)
         return f"; dates except for some cells, such as {example[:40]!r}: empty these cells if they mean missing"
-    hint = type_inference.suggest_conversion(present)
+    few = len(set(present)) <= type_inference.FEW_CATEGORIES  # such as 1st, 2nd and 3rd class
+    hint = "" if few else type_inference.suggest_conversion(present)
     return f"; {hint}" if hint else ""
 
 

@@ -150,10 +150,10 @@ def test_init_suggests_the_logarithm_of_a_skewed_target_as_a_comment(train: Trai
 def test_init_hints_at_other_kinds_of_columns(train: Train, tmp_path: Path) -> None:
     lines = [
         f"{i},2025-0{i % 9 + 1}-{i % 28 + 1} 10:00,{i % 28 + 1}.{i % 12 + 1}.25,0{i * 37},{i}.5,"
-        f'"{i},25",{"?" if i == 3 else "none" if i == 7 else i * i},{i % 3}kg,{"ab"[i % 2]},{i * -5e4},{i * 1.5}'
+        f'"{i},25",{"?" if i == 3 else "none" if i == 7 else i * i},{i % 3}kg,{("1st", "2nd")[i % 2]},{i * -5e4},{i * 1.5}'
         for i in range(60)
     ]
-    header = "row,sold on,built,postcode,size,worth,yards,weight,letter,debt,price"
+    header = "row,sold on,built,postcode,size,worth,yards,weight,tier,debt,price"
     (tmp_path / "t.csv").write_text("\n".join([header, *lines]))
     assert train("init", tmp_path / "t.csv", "--target", "price").exit_code == 0
     text = (tmp_path / "t.toml").read_text()
@@ -166,7 +166,7 @@ def test_init_hints_at_other_kinds_of_columns(train: Train, tmp_path: Path) -> N
     assert "#   worth: number, 0.25 to 59.25, written like '0,25'\n" in text
     assert "#   yards: number, 0 to 3481, 2 missing\n" in text
     assert "#   weight: number, 0 to 2, written like '0kg'\n" in text
-    assert "#   letter: category, 2 distinct values\n" in text
+    assert "#   tier: category, 2 distinct values\n" in text
 
 
 @pytest.mark.parametrize(
