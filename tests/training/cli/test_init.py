@@ -150,7 +150,8 @@ def test_init_suggests_the_logarithm_of_a_skewed_target_as_a_comment(train: Trai
 def test_init_hints_at_other_kinds_of_columns(train: Train, tmp_path: Path) -> None:
     lines = [
         f"{i},2025-0{i % 9 + 1}-{i % 28 + 1} 10:00,{i % 28 + 1}.{i % 12 + 1}.25,0{i * 37},{i}.5,"
-        f'"{i},25",{"?" if i == 3 else "none" if i == 7 else i * i},{i % 3}kg,{("1st", "2nd")[i % 2]},{i * -5e4},{i * 1.5}'
+        f'"{i},25",{"?" if i == 3 else "none" if i == 7 else i * i},{i % 3}kg,{("1st", "2nd")[i % 2]},{i * -5e4},'
+        f"{i * 1.5}"
         for i in range(60)
     ]
     header = "row,sold on,built,postcode,size,worth,yards,weight,tier,debt,price"
