@@ -166,8 +166,8 @@ class Settings:
     poll_seconds: float = _setting(
         "SERVE_POLL_SECONDS",
         1.0,
-        "How often the store is checked for new versions, less often if listing it takes a CPU more than 5 % of the "
-        "time; 0 means never.",
+        "How often the store is checked for new versions, less often if that takes a CPU more than 5 % of the "
+        "time, but at least every minute; 0 means never.",
         minimum=0,
         maximum=86400,
     )

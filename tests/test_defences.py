@@ -75,8 +75,18 @@ DEFENCES = {
     ),
     "a store is listed for a share of the time": Defence(
         "service/registry/registry.py",
-        "max(seconds, self._listing_seconds / _LISTING_SHARE) if seconds else 0", "seconds",
+        "max(seconds, self._min_sync_interval()) if seconds else 0", "seconds",
         "tests/service/registry/test_failed_sync.py::test_a_store_that_is_costly_to_list_is_listed_less_often",
+    ),
+    "few broken versions of a model are tried": Defence(
+        "service/registry/store_sync.py", "versions[: -_MAX_OLDER_VERSIONS - 1 : -1]", "versions[::-1]",
+        "tests/service/registry/test_failed_sync.py"
+        "::test_few_broken_versions_of_a_model_are_tried_and_others_are_followed",
+    ),
+    "failed loads count for the interval between syncs": Defence(
+        "service/registry/registry.py", "if new == old:\n            self._sync_seconds", "if False:\n            self._sync_seconds",
+        "tests/service/registry/test_failed_sync.py"
+        "::test_versions_that_cannot_be_loaded_count_for_the_interval_between_syncs",
     ),
     "characters of texts are limited": Defence(
         "service/validation/row_limits.py", "if total > self.text_characters and count:", "if False:",

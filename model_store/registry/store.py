@@ -32,7 +32,7 @@ from model_store.registry.alias_log import (
 )
 from model_store.registry.alias_moves import AliasMoves
 from model_store.registry.garbage_collection import GarbageObject, find_garbage
-from model_store.registry.index import LATEST, check_name, read_all_indexes, read_model_index
+from model_store.registry.index import LATEST, ModelIndex, check_name, read_all_indexes, read_model_index
 from model_store.registry.publication import Publication, commit_version, publication_key, read_publication
 from model_store.registry.state import model_state, unreadable_state
 from model_store.storage.base import StorageBackend, put_object, translate_os_errors
@@ -118,7 +118,7 @@ class Store(AliasMoves):
 
     def path(self, name: str, number: int) -> Path:
         """Return the artifact of a version as a file: the store's own, or a verified copy of a bucket's object."""
-        return self._local_path(f"{name}/{self.resolve(name, number)}.npz")
+        return self._local_path(f"{name}/{self._check_exists(name, number)}.npz")
 
     def manifest(self, name: str, number: int) -> tuple[Version, dict[str, Any]]:
         """Return a version and its manifest. Its arrays are neither fetched nor verified."""
@@ -278,6 +278,14 @@ class Store(AliasMoves):
 
     def _versions(self, name: str) -> list[int]:
         return read_model_index(self.storage, name, "*").versions
+
+    def _check_exists(self, name: str, number: int) -> int:
+        """Return `number`; NotFoundError if the version does not exist. Looks up its own keys, whatever the others."""
+        if is_name(name):
+            keys = (f"{name}/{number}.{kind}" for kind in ("npz", "removed"))
+            if number in read_all_indexes(self.storage, *keys).get(name, ModelIndex()).versions:
+                return number
+        return self.resolve(name, number)
 
     def _check_unaliased(self, name: str, number: int) -> None:
         aliases = [repr(alias) for alias, version in self._alias_log.aliases(name).items() if version == number]

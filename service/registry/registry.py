@@ -48,7 +48,8 @@ log = logging.getLogger("service.registry.registry")
 
 _MODEL_PATH = re.compile(r"/(?:v1/|v2/)?models/([A-Za-z0-9._-]+)(?:/(?:versions|labels)/([A-Za-z0-9._-]+))?")
 _PROPOSAL_POLL_SECONDS = 0.1  # between two checks for a proposal of another worker
-_LISTING_SHARE = 0.05  # of a processor: listing a store with 20,000 foreign folders takes 0.6 s
+_SYNC_SHARE = 0.05  # of a processor: listing a store with 20,000 foreign folders takes 0.6 s
+_MAX_SYNC_INTERVAL_SECONDS = 60.0  # however long a sync takes
 _LOAD_ATTEMPTS = 100  # 20 ms each, while the other workers load it too
 
 
@@ -87,7 +88,8 @@ class ModelRegistry:
         self._load_lock = threading.Lock()  # one at a time, so that concurrent requests load a version once
         self.event_loop_thread: int | None = None  # serves all connections, so it must not wait for a load
         self._syncing_pid: int | None = None  # the process whose threads sync
-        self._listing_seconds = 0.0  # of processor time, for listing the store the last time
+        self._sync_seconds = 0.0  # of processor time, for the last sync
+        self._is_sync_costly = False  # whether the log says that syncs are rare because of it
         self._idle_until = 0.0  # of `time.monotonic`, without other processes
         self._unreachable = False  # whether this process could not read the store when it tried to join
 
@@ -159,7 +161,7 @@ class ModelRegistry:
                 return False
             self._delete_replaced_copies()
             try:
-                new = sync_with_store(self._read_state, self._loader, self._version_cache, old, self._follow)
+                new = self._sync(old)
                 proposed = new != old and self._propose(after, new)
             except Exception as e:  # noqa: BLE001 - reported
                 new = self._report_failure(old, e)
@@ -170,12 +172,24 @@ class ModelRegistry:
             self._delete_replaced_copies()
             return True
 
+    def _sync(self, old: Snapshot) -> Snapshot:
+        """Return what the store has now, and measure the time that this takes each time.
+
+        A sync without a change is repeated, so all of its time counts, also that of versions that cannot be loaded.
+        Versions are loaded once: of a sync with a change, only the listing counts.
+        """
+        started = time.thread_time()
+        new = sync_with_store(self._read_state, self._loader, self._version_cache, old, self._follow)
+        if new == old:
+            self._sync_seconds = time.thread_time() - started
+        return new
+
     def _read_state(self) -> Mapping[str, Mapping[str, Any]]:
         started = time.thread_time()
         try:
             return self._store.state()
         finally:
-            self._listing_seconds = time.thread_time() - started
+            self._sync_seconds = time.thread_time() - started
 
     def _report_failure(self, old: Snapshot, error: Exception) -> Snapshot:
         """Return what to serve after a sync that failed unexpectedly. Log a failure once, not at each sync."""
@@ -226,7 +240,7 @@ class ModelRegistry:
             if self._unreachable:
                 self._loader.clear_failures()  # they may have been the store's
             try:
-                new = sync_with_store(self._read_state, self._loader, self._version_cache, Snapshot(), self._follow)
+                new = self._sync(Snapshot())
             except Exception as e:  # noqa: BLE001 - reported
                 new = self._report_failure(Snapshot(), e)
             faults = [problem for problem in new.problems if problem.location == "store"]
@@ -298,22 +312,32 @@ class ModelRegistry:
             self.join()
 
     def _sync_if_due(self, seconds: float) -> None:
-        """Sync if no process has for `seconds`, or longer if listing the store takes more than `_LISTING_SHARE`."""
+        """Sync if no process has for `seconds`, or longer if that would take more than `_SYNC_SHARE`."""
         barrier = self._barrier
         if self._generations.incomplete is not None:
             return
         if barrier.shared and not barrier.has_no_pending_proposal:
             return  # during a switch a sync would do nothing
-        seconds = max(seconds, self._listing_seconds / _LISTING_SHARE) if seconds else 0  # 0: only on request
+        seconds = max(seconds, self._min_sync_interval()) if seconds else 0  # 0: only on request
         if not barrier.shared:
             if time.monotonic() >= self._idle_until:
                 self.refresh()
-                self._idle_until = time.monotonic() + self._listing_seconds / _LISTING_SHARE
+                self._idle_until = time.monotonic() + self._min_sync_interval()
         elif barrier.claim_sync(seconds):
             try:
                 self.refresh()
             finally:
                 barrier.end_sync()
+
+    def _min_sync_interval(self) -> float:
+        """Return the seconds between syncs that take `_SYNC_SHARE` of a processor, at most a minute."""
+        needed = self._sync_seconds / _SYNC_SHARE
+        is_costly = needed > _MAX_SYNC_INTERVAL_SECONDS
+        if is_costly and not self._is_sync_costly:
+            message = "a sync with the store takes %.1f s of processor time, so changes are served after up to %.0f s"
+            log.warning(message, self._sync_seconds, _MAX_SYNC_INTERVAL_SECONDS)
+        self._is_sync_costly = is_costly
+        return min(needed, _MAX_SYNC_INTERVAL_SECONDS)
 
     def apply_proposal(self) -> None:
         """Load the proposed generation and mark it ready; drop the generations before the active one."""

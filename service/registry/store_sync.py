@@ -7,7 +7,7 @@ that cannot be read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from model_store.errors import Fault, ModelStoreError, StoreError
@@ -19,6 +19,7 @@ from service.registry.snapshot import ModelEntry, Snapshot
 from service.registry.version_cache import VersionCache
 
 _MAX_ERROR_CHARACTERS = 300
+_MAX_OLDER_VERSIONS = 8  # tried if the newest fails: a folder of thousands of broken files must not delay other models
 
 
 class SyncedStore(ArtifactSource, Protocol):
@@ -73,6 +74,7 @@ class _SnapshotBuilder:
     def __init__(self, loader: Loader, cache: VersionCache, follow: str) -> None:
         self._loader, self._version_cache, self._follow = loader, cache, follow
         self.problems: list[Fault] = []
+        self._problem_locations: set[str] = set()
 
     def build_entry(self, name: str, stored: Mapping[str, Any], old: ModelEntry | None) -> ModelEntry | None:
         """Return what is served of a model, None if it has no version or could never be read."""
@@ -83,11 +85,11 @@ class _SnapshotBuilder:
         if not stored["versions"]:
             return None
         versions, aliases = tuple(stored["versions"]), dict(stored["aliases"])
-        before, kept = (old.loaded_by_alias, old.pinned_versions) if old else ({}, [])
+        before = old.loaded_by_alias if old else {}
+        known = {served.number: served for served in old.pinned_versions} if old else {}
         is_default_set = DEFAULT_ALIAS in aliases or DEFAULT_ALIAS in stored["unreadable"]
         follows_newest = self._follow == "newest" or not is_default_set
-        newest = self._reuse_or_load(name, versions[-1], kept) if follows_newest else None
-        kept = [newest, *kept] if newest else kept
+        newest = self._reuse_or_load(name, versions[-1], known) if follows_newest else None
         loaded: dict[str, LoadedVersion] = {}
         for alias, reason in stored["unreadable"].items():
             again = f"set it again: models alias {name} {alias} VERSION --force"
@@ -95,14 +97,13 @@ class _SnapshotBuilder:
             if alias in before:
                 loaded[alias] = before[alias]
         for alias, number in aliases.items():
-            served = self._reuse_or_load(name, number, (*loaded.values(), *kept)) or before.get(alias)
+            served = self._reuse_or_load(name, number, known) or before.get(alias)
             if served is not None:
                 loaded[alias] = served
         default = (newest if follows_newest else loaded.get(DEFAULT_ALIAS)) or (old.default if old else None)
         if default is None and follows_newest:
             # After a start there is no earlier version to keep: serve the newest that works, as before the restart.
-            older = (self._reuse_or_load(name, n, loaded.values()) for n in versions[-2::-1])
-            default = next((found for found in older if found), None)
+            default = self._newest_working(name, versions[:-1], known)
         intended = versions[-1] if follows_newest else aliases.get(DEFAULT_ALIAS)
         why = "SERVE_FOLLOW=newest" if self._follow == "newest" else FOLLOWS_ALIAS if is_default_set else FOLLOWS_NEWEST
         if default is not None and default.number != intended:
@@ -113,13 +114,28 @@ class _SnapshotBuilder:
         publications = {served.number: served.publication for served in pinned if served.publication}
         return ModelEntry(name, versions, aliases, loaded, default, why, publications | stored["publications"])
 
-    def _reuse_or_load(self, name: str, number: int, kept: Iterable[LoadedVersion]) -> LoadedVersion | None:
-        for served in kept:
-            if served.number == number:
-                return served
+    def _newest_working(
+        self, name: str, versions: tuple[int, ...], known: dict[int, LoadedVersion]
+    ) -> LoadedVersion | None:
+        """Return the newest of `versions` that can be served; try `_MAX_OLDER_VERSIONS` at most."""
+        for number in versions[: -_MAX_OLDER_VERSIONS - 1 : -1]:
+            if (found := self._reuse_or_load(name, number, known)) is not None:
+                return found
+        if len(versions) > _MAX_OLDER_VERSIONS:
+            problem = f"none of its newest {_MAX_OLDER_VERSIONS + 1} versions can be served; older ones are not tried"
+            fix = f"choose one that works: models alias {name} {DEFAULT_ALIAS} VERSION"
+            self.problems.append(Fault(f"{name}/", problem, fix))
+        return None
+
+    def _reuse_or_load(self, name: str, number: int, known: dict[int, LoadedVersion]) -> LoadedVersion | None:
+        """Return a version from `known`, or load it and put it there."""
+        if number in known:
+            return known[number]
         found = self._version_cache.get((name, number)) or self._loader.load(name, number)
         location = f"{name}/{number}"
-        if found is None and all(problem.location != location for problem in self.problems):
-            problem = self._loader.failure_reason(name, number)
-            self.problems.append(Fault(location, problem, verify_hint(name, number)))
+        if found is not None:
+            known[number] = found
+        elif location not in self._problem_locations:
+            self._problem_locations.add(location)
+            self.problems.append(Fault(location, self._loader.failure_reason(name, number), verify_hint(name, number)))
         return found

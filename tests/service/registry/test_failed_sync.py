@@ -1,11 +1,14 @@
 """What a sync cannot read or encode is a problem of its version or of the store, and ends nothing else."""
 
+import itertools
 import os
 
 import pytest
 
 from model_store.registry.store import open_store
+from model_store.storage.artifact_cache import cache_file
 from model_store.storage.base import put_object
+from model_store.storage.local import LocalStorage
 from service.registry.registry import ModelRegistry
 from service.registry.snapshot import Snapshot
 from service.telemetry.metrics import Metrics
@@ -89,9 +92,55 @@ def test_a_store_that_is_costly_to_list_is_listed_less_often(registry, monkeypat
     monkeypatch.setattr(registry._barrier, "claim_sync", synced.append)
     registry._sync_if_due(1.0)
     assert synced == [0.0, 60.0]
-    registry._listing_seconds = 0.001
+    registry._sync_seconds = 0.001
     registry._sync_if_due(1.0)
     assert synced == [0.0, 60.0, 1.0]
-    registry._listing_seconds = 3.0
+    registry._sync_seconds = 3.0
     registry._sync_if_due(0)  # never, but on request
     assert synced[-1] == 0
+
+
+def test_few_broken_versions_of_a_model_are_tried_and_others_are_followed(tmp_path, store, clock, monkeypatch):
+    """A folder of 3,000 empty files took 27 s of processor time in each sync, and no model was followed meanwhile."""
+    folder = store.root / "broken"
+    folder.mkdir()
+    for number in range(1, 31):
+        (folder / f"{number}.npz").touch()
+    registry = make_registry(store, tmp_path, clock)
+    opened = []
+    monkeypatch.setattr(
+        "service.registry.loader.cache_file", lambda path, cache: opened.append(path.stem) or cache_file(path, cache)
+    )
+    patterns = []
+    monkeypatch.setattr(
+        store.storage, "keys", lambda *keys, **_: patterns.extend(keys) or LocalStorage.keys(store.storage, *keys, **_)
+    )
+    registry.refresh()
+    assert opened == [*map(str, range(30, 21, -1)), "1", "1", "1"]
+    assert registry.find("price").number == 1
+    assert [pattern for pattern in patterns if "*" in pattern] == ["*/aliases/*/*", "*/*"]
+    found = dict(problems(registry))
+    assert found["broken/"] == "none of its newest 9 versions can be served; older ones are not tried"
+    assert len(found) == 10
+    store.publish("price", price(1))
+    assert registry.refresh()
+    assert registry.find("price").number == 2
+    assert opened[12:] == ["2"]
+
+
+def test_versions_that_cannot_be_loaded_count_for_the_interval_between_syncs(registry, store, monkeypatch, clock):
+    (store.root / "broken").mkdir()
+    (store.root / "broken" / "1.npz").touch()
+    times = itertools.count(step=0.5)
+    monkeypatch.setattr("service.registry.registry.time.thread_time", times.__next__)
+    registry.refresh()
+    assert registry._min_sync_interval() == 0.5 / 0.05  # a sync with a change: its listing
+    registry.refresh()
+    assert registry._min_sync_interval() == 1.5 / 0.05
+
+
+def test_a_costly_sync_is_repeated_after_a_minute_at_most_and_logged_once(registry, caplog):
+    registry._sync_seconds = 10.0
+    assert [registry._min_sync_interval() for _ in range(3)] == [60.0] * 3
+    logged = "a sync with the store takes 10.0 s of processor time, so changes are served after up to 60 s"
+    assert [line for line in caplog.messages if line.startswith("a sync")] == [logged]
