@@ -84,7 +84,8 @@ DEFENCES = {
         "::test_few_broken_versions_of_a_model_are_tried_and_others_are_followed",
     ),
     "failed loads count for the interval between syncs": Defence(
-        "service/registry/registry.py", "if new == old:\n            self._sync_seconds", "if False:\n            self._sync_seconds",
+        "service/registry/registry.py",
+        "if new == old:\n            self._sync_seconds", "if False:\n            self._sync_seconds",
         "tests/service/registry/test_failed_sync.py"
         "::test_versions_that_cannot_be_loaded_count_for_the_interval_between_syncs",
     ),
