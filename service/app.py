@@ -72,7 +72,11 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
         cache_dir,
         metrics,
         row_limits=RowLimits(
-            settings.max_instances, settings.max_output_values, settings.max_operations, settings.max_text_characters
+            settings.max_instances,
+            settings.max_output_values,
+            settings.max_operations,
+            settings.max_text_characters,
+            settings.max_cells,
         ),
         max_extra_versions=settings.max_extra_versions,
         follow=settings.follow,

@@ -130,8 +130,8 @@ class Settings:
     max_body_bytes: int = _setting(
         "SERVE_MAX_BODY_BYTES",
         8 * 2**20,
-        "Largest request body; JSON and CSV may hold at most one value per 16 bytes of this limit, and columns of text "
-        "one character per 4 bytes.",
+        "Largest request body; JSON and CSV may hold at most one value per 16 bytes of this limit, columns of text one "
+        "character per 4 bytes, and the rows of any request one cell per 8 bytes, which counts also if it is left out.",
         minimum=1,
     )
     max_input_bytes: int = _setting(
@@ -282,6 +282,11 @@ class Settings:
     def max_text_characters(self) -> int:
         """The most characters in columns of text of a request: each is hashed."""
         return max(1, self.max_body_bytes // 4)
+
+    @property
+    def max_cells(self) -> int:
+        """The most cells of a request, its rows times the model's columns: as many as FP64 numbers fill a body."""
+        return max(1, self.max_body_bytes // 8)
 
     @property
     def input_limit(self) -> int:

@@ -334,6 +334,26 @@ DEFENCES = {
         "service/validation/row_limits.py", "MAX_BATCH_VALUES // model.signature.width,", "",
         "tests/service/routes/test_row_limits.py::test_the_limit_counts_the_labels_of_categories",
     ),
+    "rows are limited by their cells": Defence(
+        "service/validation/row_limits.py", "self.max_cells // len(model.signature.inputs),", "",
+        "tests/service/routes/test_row_limits.py::test_the_limit_counts_cells_also_those_that_a_request_leaves_out",
+    ),
+    "later values that were filled in are counted without a text": Defence(
+        "model_store/schema/columns/base.py",
+        "if k == InputError.MAX_FAULTS or locations.rows[i] >= self._end:", "if k < 0:",
+        "tests/model_store/schema/test_signature.py"
+        "::test_the_cost_of_filled_and_unknown_values_grows_with_the_columns_alone",
+    ),
+    "a column that no row has is encoded once": Defence(
+        "model_store/schema/signature.py",
+        "block = column.encode(column.missing_values(1), locations, FaultCollector())",
+        "block = column.encode(column.missing_values(count), locations, FaultCollector())",
+        "tests/model_store/schema/test_signature.py::test_a_column_that_no_row_has_is_encoded_once",
+    ),
+    "few unknown categories are compared for the example of an error": Defence(
+        "service/routes/row_repair.py", "most = 1 if is_category and compared == _MAX_COMPARED else None", "most = None",
+        "tests/service/routes/test_error_examples.py::test_few_unknown_categories_are_compared_for_the_example",
+    ),
     "a model whose folder cannot be read hides no other": Defence(
         "model_store/registry/store.py",
         'found = read_all_indexes(self.storage, "*/aliases/*/*", "*/*", unreadable=unreadable)',

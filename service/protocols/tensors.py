@@ -151,7 +151,9 @@ def encode(model: Model, arrays: Mapping[str, Array], max_rows: int) -> EncodedR
     faults.raise_if_any()
     check_row_count("inputs", count, max_rows)
     columns = {
-        column.name: _column_array(column, arrays.get(column.name), count, faults) for column in signature.inputs
+        column.name: _column_array(column, arrays.get(column.name), count, faults)
+        for column in signature.inputs
+        if column.name in arrays or column.fill is None
     }
     faults.raise_if_any()
     warnings: list[Fault] = []

@@ -7,7 +7,7 @@ Any other value is replaced by the value of the model's example.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Any
 
@@ -20,6 +20,7 @@ from service.registry.loaded_version import LoadedVersion
 
 _MAX_ENCODED = 1e6  # standard deviations: beyond it the network may overflow, and no forward pass is run to find out
 _MAX_UNKNOWN_NAMES = 20  # each is compared with all names of the model
+_MAX_COMPARED = 20  # unknown categories that are compared with those of their columns
 _MAX_TEXTS = 10_000  # of a tensor: more are not parsed to find those of one row
 
 
@@ -37,7 +38,14 @@ def repair_row(served: LoadedVersion, example: Any, sent: Any) -> Any:
     known = set(names)
     unknown = islice((key for key in sent if key not in known), _MAX_UNKNOWN_NAMES)
     given = {nearest_name(key, names): sent[key] for key in unknown} | {n: sent[n] for n in names if n in sent}
-    return {each.name: _repair_value(served, each, given.get(each.name), example[each.name]) for each in columns}
+    repaired: dict[str, Any] = {}
+    compared = 0
+    for each in columns:
+        value, is_category = given.get(each.name), each.kind == "category"
+        most = 1 if is_category and compared == _MAX_COMPARED else None
+        repaired[each.name] = _repair_value(served, each, value, example[each.name], most)
+        compared += is_category and repaired[each.name] is not value
+    return repaired
 
 
 def row_from_tensors(served: LoadedVersion, inputs: Any, tail: memoryview, number: int) -> dict[str, Any]:
@@ -76,12 +84,13 @@ def row_from_tensors(served: LoadedVersion, inputs: Any, tail: memoryview, numbe
     return row
 
 
-def _repair_value(served: LoadedVersion, column: Column, value: Any, example: Any) -> Any:
-    """Return the value, or the nearest valid one, or `example`."""
-    return next((each for each in _candidates(column, value) if _is_accepted(served, column, each)), example)
+def _repair_value(served: LoadedVersion, column: Column, value: Any, example: Any, most: int | None = None) -> Any:
+    """Return the value, or the nearest valid one, or `example`. At most `most` values are tried."""
+    candidates = islice(_candidates(column, value), most)
+    return next((each for each in candidates if _is_accepted(served, column, each)), example)
 
 
-def _candidates(column: Column, value: Any) -> list[Any]:
+def _candidates(column: Column, value: Any) -> Iterable[Any]:
     if not column.is_whole_row and isinstance(value, list):
         value = value[0] if len(value) == 1 else None
     return [value] if value is None else column.repairs(value)

@@ -6,14 +6,16 @@ SageMaker calls /ping and /invocations. Vertex AI sets its paths in AIP_HEALTH_R
 
 from __future__ import annotations
 
-from flask import Blueprint
+from flask import Blueprint, request
 from werkzeug.wrappers import Response
 
+from model_store.errors import Fault, InputError
 from service.config import Settings
 from service.http.responses import json_response, json_response_in_pieces
 from service.protocols.native import with_warnings
 from service.registry.registry import ModelRegistry
 from service.routes.predict import Predictor
+from service.validation.predict_request import QUERY_PARAMETERS
 
 
 def create_blueprint(registry: ModelRegistry, predictor: Predictor, settings: Settings) -> Blueprint:
@@ -23,6 +25,7 @@ def create_blueprint(registry: ModelRegistry, predictor: Predictor, settings: Se
         return json_response({}, 200 if registry.is_ready else 503)
 
     def invocations() -> Response:
+        _reject_native_parameters()
         result = predictor(None, None, ignored_key="parameters")
         headers = {"X-Model-Version": str(result.served.number)}
         response = with_warnings({"predictions": result.predictions}, result.locate(result.warnings))
@@ -35,3 +38,11 @@ def create_blueprint(registry: ModelRegistry, predictor: Predictor, settings: Se
     if settings.predict_route:
         blueprint.add_url_rule(settings.predict_route, "predict", invocations, methods=["POST"])
     return blueprint
+
+
+def _reject_native_parameters() -> None:
+    """Raise InputError for query parameters of the native protocol. Others are ignored: platforms may add some."""
+    fix = "leave it out, or use /models/<name>/predict"
+    found = [name for name in QUERY_PARAMETERS if name in request.args]
+    if found:
+        raise InputError([Fault(name, f"{request.path} has no such query parameter", fix) for name in found])

@@ -73,19 +73,20 @@ class RowLimit:
 
 @dataclass(frozen=True)
 class RowLimits:
-    """The limits of a request: rows, values in its response, operations, and characters in columns of text."""
+    """The limits of a request: rows, values in its response, operations, characters in columns of text, and cells."""
 
     max_instances: int
     max_output_values: int
     max_operations: int
     max_text_characters: int
+    max_cells: int
 
     def for_model(self, model: Model) -> RowLimit:
         """Return how many rows a request for `model` may have.
 
         A response repeats the labels for each row, so long ones count as several values. The encoded rows, in which a
         category takes a value for each of its labels, may have as many values as an array of a forward pass, and so may
-        the outputs.
+        the outputs. A cell, the value of a column in a row, counts also if it is left out and filled in.
         """
         output = model.signature.output
         names = output.names if isinstance(output, RegressionOutput) else output.labels
@@ -94,6 +95,7 @@ class RowLimits:
             self.max_instances,
             model.network.row_cost.max_rows(self.max_operations),
             MAX_BATCH_VALUES // model.signature.width,
+            self.max_cells // len(model.signature.inputs),
             max(MAX_BATCH_VALUES, self.max_output_values) // len(names),
         )
         several = isinstance(output, MultiLabelOutput)  # the labels, beside their probabilities

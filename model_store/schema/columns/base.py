@@ -32,6 +32,9 @@ def parse_text_cell(text: str) -> str | None:
     return None if len(text) < 5 and text.lower() in MISSING_CELLS else text
 
 
+_Fix = str | Callable[[], str]
+
+
 class FaultCollector:
     """Counts faults, and keeps those of the first rows, up to `InputError.MAX_FAULTS`.
 
@@ -49,9 +52,9 @@ class FaultCollector:
     _end: float = math.inf  # faults of this row and later ones are only counted
 
     def __init__(self) -> None:
-        self._kept: list[tuple[int, str, str, str | Callable[[], str]]] = []
+        self._kept: list[tuple[int, str, str, _Fix]] = []
 
-    def add(self, location: str, problem: str, fix: str | Callable[[], str]) -> None:
+    def add(self, location: str, problem: str, fix: _Fix) -> None:
         """Add a fault. InputError with all faults so far if there are too many to go on."""
         self.total += 1
         row = _row(location)
@@ -59,6 +62,21 @@ class FaultCollector:
             self._kept.append((row, location, problem, fix))
             if len(self._kept) >= 2 * InputError.MAX_FAULTS:
                 self._drop_later_rows()
+        if self.total >= self.max_counted:
+            self.raise_if_any()
+
+    def add_rows(
+        self, rows: Sequence[int], locations: RowLocations, column: str, describe: Callable[[int], tuple[str, _Fix]]
+    ) -> None:
+        """Add a fault of `column` for each of these rows, ascending. `describe` returns problem and fix of a row.
+
+        A row after the first faults is only counted: formatting a million of them took 5 s.
+        """
+        for k, i in enumerate(rows):
+            if k == InputError.MAX_FAULTS or locations.rows[i] >= self._end:
+                self.total += len(rows) - k
+                break
+            self.add(f"{locations[i]}.{column}", *describe(i))
         if self.total >= self.max_counted:
             self.raise_if_any()
 
@@ -213,14 +231,11 @@ class Column(ABC):
         """Return parsed values as a client sends them."""
         return [None if isinstance(value, float) and math.isnan(value) else value for value in values.tolist()]
 
-    def note_filled(self, rows: Iterable[int], locations: RowLocations, faults: FaultCollector) -> None:
+    def note_filled(self, rows: Sequence[int], locations: RowLocations, faults: FaultCollector) -> None:
         """Report that missing values of these rows were replaced by `fill`."""
         if faults.replaced is not None:
             problem = f"the value is missing; {self.shown_fill()!r} was used"
-            numbers = list(rows)
-            for i in numbers[: InputError.MAX_FAULTS]:  # later rows of a column are never among the first faults
-                faults.replaced.add(f"{locations[i]}.{self.name}", problem, _FILL_FIX)
-            faults.replaced.total += len(numbers[InputError.MAX_FAULTS :])
+            faults.replaced.add_rows(rows, locations, self.name, lambda _: (problem, _FILL_FIX))
 
     # The signature as JSON --------------------------------------------------------------------------------------------
 
@@ -306,7 +321,7 @@ class Column(ABC):
         """Return made-up values for synthetic rows, from nothing but the statistics; the first one is typical."""
 
     @abstractmethod
-    def repairs(self, value: Any) -> list[Any]:
+    def repairs(self, value: Any) -> Iterable[Any]:
         """Return values that may be meant by an invalid one, and the value itself first."""
 
     def bins(self, dtype: Any) -> Bins | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from itertools import repeat
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -98,12 +99,12 @@ class CategoryColumn(Column):
         An integer of 64 bits is read as its digits, true and false as the categories that spell them. A text is read as
         in training: without spaces around it, and as a missing value if it means one.
         """
-        parsed = np.empty(len(values), object)
+        parsed = np.empty(len(values), object)  # of None
         for i, value in enumerate(values):
+            if value is None:
+                continue
             if type(value) is str:
                 parsed[i] = self.parse_cell(value)
-            elif value is None:
-                parsed[i] = None
             elif type(value) is int and -(2**63) <= value < 2**64:
                 parsed[i] = str(value)
             elif type(value) is bool and value in self._category_by_bool:
@@ -123,29 +124,37 @@ class CategoryColumn(Column):
 
     def encode(self, values: Array, locations: RowLocations, faults: FaultCollector) -> Array:
         """Return parsed values as features (n, width)."""
-        encoded = np.zeros((len(values), self.codes if self.encoding == "one_hot" else 1))
-        for i, value in enumerate(values):
-            if value is None and self.fill is not None:
-                self.note_filled((i,), locations, faults)
-                value = self.fill
-            feature = self._feature_by_category.get(value) if value is not None else None
-            if feature is None and value is not None and self.unknown == "bucket":
-                feature = len(self.categories)
-                if faults.replaced is not None:
-                    problem = f"{self._not_known} {describe_value(value)}"
-                    faults.replaced.add(f"{locations[i]}.{self.name}", problem, partial(self._suggest, value))
-            if feature is not None:
-                if self.encoding == "code":
-                    encoded[i, 0] = feature
-                else:
-                    encoded[i, feature] = 1
-            elif value is not _ALREADY_REPORTED:
-                found = "none" if value is None else describe_value(value)
-                known = list_names(self.categories)
-                faults.add(
-                    f"{locations[i]}.{self.name}", f"expected one of {known}; found {found}", partial(self._fix, value)
-                )
+        found = values.tolist()
+        features = np.fromiter(map(self._feature_by_category.get, found, repeat(-1)), np.intp, len(found))
+        others = np.flatnonzero(features < 0)
+        is_missing = np.fromiter((found[i] is None for i in others.tolist()), bool, len(others))
+        missing, unknown = others[is_missing], others[~is_missing]
+        if self.fill is not None and len(missing):
+            self.note_filled(missing.tolist(), locations, faults)
+            features[missing] = self._feature_by_category.get(self.fill, len(self.categories))
+        if self.unknown == "bucket":
+            features[unknown] = len(self.categories)
+            if faults.replaced is not None:
+                faults.replaced.add_rows(unknown.tolist(), locations, self.name, lambda i: self._replaced(found[i]))
+        rejected = [i for i in np.flatnonzero(features < 0).tolist() if found[i] is not _ALREADY_REPORTED]
+        if rejected:
+            known = list_names(self.categories)
+            faults.add_rows(rejected, locations, self.name, lambda i: self._rejected(known, found[i]))
+        if self.encoding == "code":
+            return features.reshape(-1, 1).astype(np.float64)
+        encoded = np.zeros((len(values), self.codes))
+        rows = np.flatnonzero(features >= 0)
+        encoded[rows, features[rows]] = 1
         return encoded
+
+    def _replaced(self, value: Any) -> tuple[str, Callable[[], str]]:
+        """Return problem and fix of a value that counts as unknown."""
+        return f"{self._not_known} {describe_value(value)}", partial(self._suggest, value)
+
+    def _rejected(self, known: str, value: Any) -> tuple[str, Callable[[], str]]:
+        """Return problem and fix of a value that is none of the `known` categories."""
+        found = "none" if value is None else describe_value(value)
+        return f"expected one of {known}; found {found}", partial(self._fix, value)
 
     @property
     def _not_known(self) -> str:
@@ -270,8 +279,9 @@ class CategoryColumn(Column):
         drawn = rng.choice(len(self.categories), count - 1, p=weights / weights.sum())
         return [self.categories[i] for i in (int(weights.argmax()), *drawn)]
 
-    def repairs(self, value: Any) -> list[Any]:
-        return [value, nearest_name(value, self.categories)]
+    def repairs(self, value: Any) -> Iterator[Any]:
+        yield value
+        yield nearest_name(value, self.categories)
 
     def bins(self, dtype: Any) -> Bins | None:
         """Return one bin per category; the less frequent ones share a bin."""

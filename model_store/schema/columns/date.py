@@ -87,9 +87,9 @@ class DateColumn(Column):
         missing = np.isnan(values)
         if missing.any():
             if self.fill is None:
-                for i in np.flatnonzero(missing):
-                    fix = f"send {self.format.noun}; the column is required"
-                    faults.add(f"{locations[int(i)]}.{self.name}", f"expected {self.format.noun}, found none", fix)
+                noun = self.format.noun
+                problem = f"expected {noun}, found none", f"send {noun}; the column is required"
+                faults.add_rows(np.flatnonzero(missing).tolist(), locations, self.name, lambda _: problem)
             else:
                 self.note_filled(np.flatnonzero(missing).tolist(), locations, faults)
                 values = np.where(missing, self.fill, values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import NoneType
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -66,12 +67,13 @@ class NumberColumn(Column):
 
     def parse(self, values: list[Any], locations: RowLocations, faults: FaultCollector) -> Array:
         """Return untrusted values as (n,) float64, NaN for missing ones."""
-        if set(map(type, values)) <= {int, float}:
+        if set(map(type, values)) <= {int, float, NoneType}:
             try:
-                parsed = np.array(values, np.float64)
+                parsed = np.array(values, np.float64)  # None becomes NaN
             except OverflowError:  # an integer beyond float64
                 parsed = np.array([np.inf])
-            if np.isfinite(parsed).all():
+            finite = int(np.isfinite(parsed).sum())
+            if finite == len(values) or finite + values.count(None) == len(values):
                 return parsed
         parsed = np.empty(len(values))
         for i, value in enumerate(values):
@@ -107,8 +109,8 @@ class NumberColumn(Column):
         missing = np.isnan(values)
         if missing.any():
             if self.fill is None:
-                for i in np.flatnonzero(missing):
-                    faults.add(f"{locations[int(i)]}.{self.name}", "expected a number, found none", self._MISSING_FIX)
+                problem = "expected a number, found none", self._MISSING_FIX
+                faults.add_rows(np.flatnonzero(missing).tolist(), locations, self.name, lambda _: problem)
             else:
                 self.note_filled(np.flatnonzero(missing).tolist(), locations, faults)
                 values = np.where(missing, self.fill, values)
@@ -193,7 +195,8 @@ class NumberColumn(Column):
     def from_tensor(self, tensor: Array, datatype: str, location: str, faults: FaultCollector) -> Array | None:
         if self.format is not None and tensor.dtype == object:
             rows = RowLocations("rows", range(tensor.size))
-            return self.parse([self.parse_cell(str(text)) for text in tensor.ravel()], rows, faults)
+            cells = [None if text is None else self.parse_cell(str(text)) for text in tensor.ravel().tolist()]
+            return self.parse(cells, rows, faults)
         numbers = numbers_from_tensor(self, tensor, datatype, location, faults)
         return None if numbers is None else numbers.ravel()
 

@@ -41,13 +41,15 @@ class TextColumn(Column):
 
     def parse(self, values: list[Any], locations: RowLocations, faults: FaultCollector) -> Array:
         """Return untrusted values as (n,) objects, text or None. A number counts as its digits."""
-        parsed = np.empty(len(values), object)
+        parsed = np.empty(len(values), object)  # of None
         for i, value in enumerate(values):
+            if value is None:
+                continue
             if type(value) is str:
                 parsed[i] = self.parse_cell(value)
             elif type(value) is int and -(2**63) <= value < 2**64:
                 parsed[i] = str(value)
-            elif value is not None:
+            else:
                 problem = f"expected text, found {describe_value(value)}"
                 faults.add(f"{locations[i]}.{self.name}", problem, "send the text in quotes")
                 parsed[i] = ""
@@ -55,18 +57,20 @@ class TextColumn(Column):
 
     def encode(self, values: Array, locations: RowLocations, faults: FaultCollector) -> Array:
         """Return parsed values as features (n, width)."""
-        texts = ["" if text is None else text[:MAX_HASHED_CHARACTERS] for text in values]
-        encoded = hashed_counts(texts, self.features)
-        norms = np.sqrt(np.einsum("ij,ij->i", encoded, encoded))  # exact: the counts are integers
-        encoded /= np.where(norms == 0, 1.0, norms)[:, np.newaxis]
-        for i, text in enumerate(values):
-            if text is not None:
-                continue
-            if self.fill is not None:
-                self.note_filled((i,), locations, faults)
-            else:
-                fix = "send a text; the column is required"
-                faults.add(f"{locations[i]}.{self.name}", "expected text, found none", fix)
+        found = values.tolist()
+        missing = [i for i, text in enumerate(found) if text is None]
+        counts = hashed_counts([text[:MAX_HASHED_CHARACTERS] for text in found if text is not None], self.features)
+        norms = np.sqrt(np.einsum("ij,ij->i", counts, counts))  # exact: the counts are integers
+        counts /= np.where(norms == 0, 1.0, norms)[:, np.newaxis]
+        encoded = counts
+        if missing:
+            encoded = np.zeros((len(found), self.features))
+            encoded[[i for i, text in enumerate(found) if text is not None]] = counts
+        if missing and self.fill is not None:
+            self.note_filled(missing, locations, faults)
+        elif missing:
+            fix = "send a text; the column is required"
+            faults.add_rows(missing, locations, self.name, lambda _: ("expected text, found none", fix))
         return encoded
 
     def missing_values(self, count: int) -> Array:

@@ -15,7 +15,9 @@ from service.telemetry.metrics import Metrics
 from service.validation.row_limits import RowLimits
 
 SECOND = 10**9
-LIMITS = RowLimits(max_instances=100, max_output_values=2**20, max_operations=2**35, max_text_characters=2**20)
+LIMITS = RowLimits(
+    max_instances=100, max_output_values=2**20, max_operations=2**35, max_text_characters=2**20, max_cells=2**20
+)
 
 
 class Clock:

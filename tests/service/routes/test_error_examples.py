@@ -9,6 +9,7 @@ import struct
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from werkzeug.serving import make_server
 from model_store.artifact.model import Model
 from model_store.nn import Linear, Sequential
 from model_store.registry.store import Store, open_store
+from model_store.schema.columns import category
 from model_store.schema.signature import ArrayColumn, CategoryColumn, NumberColumn, RegressionOutput, Signature
 from service.routes import row_repair
 from tests.service.conftest import PENGUIN, MakeClient, move, network, price
@@ -306,6 +308,18 @@ def test_lookups_of_unknown_names_are_bounded(client, monkeypatch):
     example_of(client.post(NATIVE, json={"instances": [{f"islan{i}": i for i in range(20_000)}]}))
     example_of(client.post(V2, json={"inputs": [tensor(f"islan{i}", "BYTES", "x") for i in range(20_000)]}))
     assert 0 < len(looked_up) < 100
+
+
+def test_few_unknown_categories_are_compared_for_the_example(monkeypatch):
+    """Comparing those of 1,000 columns, also the known ones, took 0.13 s."""
+    compared = []
+    monkeypatch.setattr(category, "nearest_name", lambda name, _: compared.append(name) or "Biscoe")
+    columns = tuple(CategoryColumn(f"c{i}", ("Biscoe", "Dream")) for i in range(50))
+    model = Model(network(100, 1, 0), Signature((*columns, NumberColumn("mass")), OUTPUT))
+    served, example = SimpleNamespace(model=model), dict.fromkeys(model.signature.names, "Dream")
+    repaired = row_repair.repair_row(served, example, ["Dream"] * 10 + ["Bisco"] * 40 + [3.5])
+    assert compared == ["Bisco"] * 20
+    assert list(repaired.values()) == ["Dream"] * 10 + ["Biscoe"] * 20 + ["Dream"] * 20 + [3.5]
 
 
 def test_deeply_nested_lists_are_flattened_to_a_limit(client, monkeypatch):

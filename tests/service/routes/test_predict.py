@@ -245,7 +245,7 @@ V2_INVALID = [
 @pytest.mark.parametrize("body", V2_INVALID)
 def test_every_error_of_tensors_says_how_to_fix_it(store, body):
     model = store.load("price")[1]
-    served = SimpleNamespace(model=model, max_rows=10, row_limit=RowLimits(10, 10, 10**9, 1).for_model(model))
+    served = SimpleNamespace(model=model, max_rows=10, row_limit=RowLimits(10, 10, 10**9, 1, 2**20).for_model(model))
     with pytest.raises(InputError) as caught:
         tensors.encode(served.model, open_inference.parse_request(body, memoryview(b""), served).arrays, 10)
     assert all(fault.fix for fault in caught.value.faults)

@@ -27,7 +27,11 @@ from tests.service.server.test_fast_path import fast_path_of, take
 
 SETTINGS = Settings()
 LIMITS = RowLimits(
-    SETTINGS.max_instances, SETTINGS.max_output_values, SETTINGS.max_operations, SETTINGS.max_text_characters
+    SETTINGS.max_instances,
+    SETTINGS.max_output_values,
+    SETTINGS.max_operations,
+    SETTINGS.max_text_characters,
+    SETTINGS.max_cells,
 )
 CLASSES = 1000
 
@@ -122,14 +126,27 @@ def test_the_limit_counts_operations() -> None:
     cost = model.network.row_cost
     assert cost.operations > 500 * 500
     limit = cost.pass_operations + 7 * (cost.operations + cost.pass_operations // 10_000)
-    assert RowLimits(10_000, 2**20, limit, 1).for_model(model).max_rows() == 7
-    assert RowLimits(10_000, 2**20, cost.operations // 2, 1).for_model(model).max_rows() == 1
+    assert RowLimits(10_000, 2**20, limit, 1, 2**20).for_model(model).max_rows() == 7
+    assert RowLimits(10_000, 2**20, cost.operations // 2, 1, 2**20).for_model(model).max_rows() == 1
 
 
 def test_the_limit_counts_the_labels_of_categories() -> None:
     column = CategoryColumn("word", tuple(f"w{i}" for i in range(5000)))
     signature = Signature((column,), RegressionOutput(("y",), (0.0,), (1.0,)))
     assert max_rows(Model(network(5000, 1, 0), signature)) == 2**24 // 5000
+
+
+def test_the_limit_counts_cells_also_those_that_a_request_leaves_out() -> None:
+    columns = tuple(NumberColumn(f"x{i}", fill=0.0) for i in range(1000))
+    model = Model(network(1000, 1, 0), Signature(columns, RegressionOutput(("y",), (0.0,), (1.0,))))
+    assert max_rows(model) == SETTINGS.max_cells // 1000 == 2**20 // 1000
+    assert RowLimits(10_000, 2**20, 2**35, 1, 999).for_model(model).max_rows() == 1
+
+
+def test_a_batch_of_models_predict_has_never_too_many_cells_for_a_service() -> None:
+    from model_store.cli.predict.command import _BATCH_CELLS
+
+    assert Settings().max_cells >= _BATCH_CELLS
 
 
 def test_the_row_limit_of_a_model_is_in_its_metadata_its_page_and_the_openapi_document(

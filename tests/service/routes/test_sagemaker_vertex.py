@@ -48,6 +48,16 @@ def test_invocations_use_the_only_model(lone, make_client):
     assert_error(client.post("/predict", json=body), 422, "invalid_request")
 
 
+def test_invocations_reject_parameters_of_the_native_protocol(lone, make_client):
+    client = make_client(lone)
+    for query in ("top_k=2", "receipt=true", "warnings=true"):
+        error = assert_error(
+            client.post(f"/invocations?{query}", json={"instances": [[3, 80]]}), 422, "invalid_request"
+        )
+        assert fault_locations(error) == [query.partition("=")[0]]
+    assert client.post("/invocations?added=by-a-gateway", json={"instances": [[3, 80]]}).status_code == 200
+
+
 def test_invocations_need_a_model_name_if_there_are_several(client):
     error = assert_error(client.post("/invocations", json={"instances": [[3, 80]]}), 422, "invalid_request")
     assert fault_locations(error) == ["model"]

@@ -94,13 +94,13 @@ def test_every_protocol_limits_the_characters_of_texts(
 
 
 def test_one_row_always_fits_and_of_a_long_text_only_what_is_hashed_counts() -> None:
-    limit = RowLimits(100, 100, 10**9, 10).for_model(model())
+    limit = RowLimits(100, 100, 10**9, 10, 2**20).for_model(model())
     limit.check_rows("instances", [["x" * 100, 1]])
     limit.check_rows("instances", [["x" * 10, 1], [None, 1], "no row", [], 5])
     for rows in ([["x" * 10, 1], ["x", 1]], [{"text": "x" * 10}, {"text": 5}]):
         with pytest.raises(TooManyCharactersError, match="send 1 row at a time"):
             limit.check_rows("instances", rows)
-    limit = RowLimits(100, 100, 10**9, 2 * MAX_HASHED_CHARACTERS).for_model(model())
+    limit = RowLimits(100, 100, 10**9, 2 * MAX_HASHED_CHARACTERS, 2**20).for_model(model())
     limit.check_rows("instances", [["x" * 10 * MAX_HASHED_CHARACTERS, 1]] * 2)
 
 
