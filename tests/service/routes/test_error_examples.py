@@ -315,7 +315,7 @@ def test_few_unknown_categories_are_compared_for_the_example(monkeypatch):
     compared = []
     monkeypatch.setattr(category, "nearest_name", lambda name, _: compared.append(name) or "Biscoe")
     columns = tuple(CategoryColumn(f"c{i}", ("Biscoe", "Dream")) for i in range(50))
-    model = Model(network(100, 1, 0), Signature((*columns, NumberColumn("mass")), OUTPUT))
+    model = Model(network(101, 1, 0), Signature((*columns, NumberColumn("mass")), OUTPUT))
     served, example = SimpleNamespace(model=model), dict.fromkeys(model.signature.names, "Dream")
     repaired = row_repair.repair_row(served, example, ["Dream"] * 10 + ["Bisco"] * 40 + [3.5])
     assert compared == ["Bisco"] * 20
