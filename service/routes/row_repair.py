@@ -42,7 +42,7 @@ def repair_row(served: LoadedVersion, example: Any, sent: Any) -> Any:
     compared = 0
     for each in columns:
         value, is_category = given.get(each.name), each.kind == "category"
-        most = 1 if is_category and compared == _MAX_COMPARED else None
+        most = 1 if is_category and compared >= _MAX_COMPARED else None
         repaired[each.name] = _repair_value(served, each, value, example[each.name], most)
         compared += is_category and repaired[each.name] is not value
     return repaired
