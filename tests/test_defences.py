@@ -33,6 +33,28 @@ class Defence:
 KEYS, CHECKS = "service/security/api_keys.py", "tests/service/security/test_api_keys.py"
 ACCESS = "tests/service/security/test_access_control.py"
 DEFENCES = {
+    "one long time does not set the memory of the others": Defence(
+        "training/data/column_splitting.py", "distinct = sorted(set(texts))", "distinct = np.unique(texts).tolist()",
+        "tests/training/data/test_column_splitting.py::test_one_long_cell_does_not_lengthen_the_others",
+    ),
+    "wide labels are rejected by the header": Defence(
+        "training/data/readers.py", "if dtype.itemsize > _MAX_VALUE_BYTES:", "if False:",
+        "tests/training/data/test_readers.py::test_wide_labels_are_rejected_before_they_are_read",
+    ),
+    "parts of a checkpoint agree on the epochs": Defence(
+        "training/engine/checkpoint.py", "if len(set(counts.values())) > 1:", "if False:",
+        "tests/training/engine/test_checkpoint.py::"
+        "test_parts_of_a_checkpoint_that_disagree_on_the_epochs_are_an_error_of_the_checkpoint",
+    ),
+    "targets of labels are allocated if they fit in memory": Defence(
+        "training/data/multi_label.py", "check_memory(rows * labels * _BYTES_PER_VALUE)", "pass",
+        "tests/training/data/test_multi_label.py::"
+        "test_labels_that_do_not_fit_in_memory_are_an_error_before_they_are_allocated",
+    ),
+    "a report cuts a nested job": Defence(
+        "model_store/report/sections.py", "{_format_toml(limit_nesting(value, _MAX_JOB_LEVELS))}",
+        "{_format_toml(value)}", "tests/model_store/report/test_sections.py::test_a_deeply_nested_job_is_cut",
+    ),
     "a header of CSV is compared by hash": Defence(
         "model_store/schema/row_parser.py", "counts, known = Counter(header), {", "counts, known = header, {",
         "tests/model_store/schema/test_row_parser.py::test_the_cost_of_a_header_grows_with_its_length_alone",

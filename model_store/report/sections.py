@@ -18,11 +18,13 @@ from model_store.report.markup import Markup, join, tag, truncate_middle
 from model_store.schema.columns import Column
 from model_store.schema.signature import ClassificationOutput
 from model_store.utils.number_format import format_number, format_percent, format_score
+from model_store.utils.values import limit_nesting
 
 MAX_CLASSES = 30
 MAX_COLUMNS = 60
 _MAX_MISTAKES = 8
 _MAX_JOB_LENGTH = 20_000  # characters
+_MAX_JOB_LEVELS = 20  # of lists and tables in a value
 _JOB_SECTIONS = ("model", "data", "split", "network", "train", "publish")
 
 
@@ -243,7 +245,14 @@ def _format_job(job: Any) -> str:
         return ""
     lines = []
     for name in [key for key in dict.fromkeys((*_JOB_SECTIONS, *sorted(job))) if isinstance(job.get(key), dict)]:
-        lines += [f"[{name}]", *(f"{key} = {_format_toml(value)}" for key, value in sorted(job[name].items())), ""]
+        lines += [
+            f"[{name}]",
+            *(
+                f"{key} = {_format_toml(limit_nesting(value, _MAX_JOB_LEVELS))}"
+                for key, value in sorted(job[name].items())
+            ),
+            "",
+        ]
     return "\n".join(lines).strip()[:_MAX_JOB_LENGTH]
 
 

@@ -100,6 +100,17 @@ def nearest_name(word: Any, known: Sequence[str]) -> str:
     return closest_name(text, known) or text
 
 
+def limit_nesting(value: Any, levels: int) -> Any:
+    """Return JSON data with "..." in place of the lists and objects below so many levels."""
+    if not isinstance(value, (list, dict)):
+        return value
+    if not levels:
+        return "..."
+    if isinstance(value, list):
+        return [limit_nesting(item, levels - 1) for item in value]
+    return {key: limit_nesting(item, levels - 1) for key, item in value.items()}
+
+
 def flatten_lists(value: Any, max_levels: int) -> list[Any]:
     """Flatten nested lists, up to so many levels."""
     leaves = value if isinstance(value, list) else []

@@ -34,6 +34,7 @@ def from_arrays(arrays: Arrays, sha256: str, section: DataSection, known: Sequen
             row, column = invalid[0]
             problem = f"expected 0 or 1, found {targets[row, column]:g}"
             raise DataError(arrays.name, [Fault(f"y, row {row}", problem, "write task = 'regression' for quantities")])
+        targets = targets > 0
     x = arrays.x.astype(np.uint8) if arrays.x.dtype.kind == "b" else arrays.x  # clients send 0 and 1
     return Dataset(arrays.name, sha256, {name: x}, {name: "array"}, target_names, targets, labels, None, notes)
 

@@ -129,12 +129,15 @@ def parse_times(cells: Sequence[str | None], locations: Sequence[str], source: s
     """
     if missing := [location for location, cell in zip(locations, cells, strict=True) if cell is None]:
         raise DataError(source, [missing_time_fault(column, missing[0], len(missing))])
-    distinct, codes = np.unique(np.array([str(cell) for cell in cells]), return_inverse=True)
-    parse = find_time_parser(distinct.tolist())
+    texts = [str(cell) for cell in cells]
+    distinct = sorted(set(texts))  # not an array of texts: each would take the memory of the longest
+    parse = find_time_parser(distinct)
     if parse is None:
-        example = next((i for i, cell in enumerate(cells) if not _is_date(str(cell))), 0)
-        raise DataError(source, [invalid_time_fault(column, locations[example], str(cells[example]))])
-    return np.array([parse(text) for text in distinct.tolist()], np.float64)[codes]
+        others = [i for i, text in enumerate(texts) if not _is_date(text)]
+        example = next((i for i in others if parse_finite_number(texts[i]) is None), next(iter(others), 0))
+        raise DataError(source, [invalid_time_fault(column, locations[example], texts[example])])
+    times = {text: parse(text) for text in distinct}
+    return np.fromiter(map(times.__getitem__, texts), np.float64, len(texts))
 
 
 def find_time_parser(texts: Sequence[str]) -> Callable[[str], float] | None:

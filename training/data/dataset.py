@@ -46,7 +46,7 @@ class Dataset:
 
     `inputs` holds (n,) numbers with NaN for missing, (n,) strings with None for missing, or (n, ...) arrays, as
     `Signature.encode_columns` takes them; `kinds` says which. `targets` is (n,) indices into `labels` for a
-    classification, (n, labels) zeros and ones if a row may have several, (n, outputs) numbers for a regression.
+    classification, (n, labels) booleans if a row may have several, (n, outputs) numbers for a regression.
     `lines` holds the line of the file on which each row begins, or what `row_unit` says. `extra` holds the cells of
     columns that are no inputs, such as that of a split. `formats` says how the cells of columns are written, after
     `decimal_commas` became points.

@@ -1,6 +1,6 @@
 """Multi-label targets: a column for each label that says whether a row has it, or one column of texts with all labels.
 
-Both become (n, labels) numbers, 1 where a row has the label and 0 where it has not.
+Both become (n, labels) booleans, true where a row has the label.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from model_store.errors import Fault
 from model_store.schema.columns.boolean_words import ENGLISH, BooleanWords, find_boolean_words
 from model_store.utils.values import describe_value, list_names, parse_finite_number
+from training.available_memory import check_memory
 from training.data.checks.leakage import find_leakage
 from training.data.readers import Table
 from training.data.type_inference import MAX_CATEGORIES, are_numbers
@@ -27,6 +29,7 @@ _MIN_REPEATS = 3  # of a label, on average
 _MAX_LABEL_LENGTH = 40  # longer ones are sentences
 _MAX_CHECKED_LABELS = 10  # for leakage
 _MAX_LISTED = 5
+_BYTES_PER_VALUE = 13  # of a target, measured: here, as a number that the network learns, in losses and metrics
 
 
 def flag_words(cells: Sequence[str | None]) -> BooleanWords:
@@ -67,9 +70,9 @@ def are_flags(columns: Sequence[Sequence[str | None]]) -> bool:
     return all(flags <= {0.0, 1.0} for flags in found) and {0.0, 1.0} in found
 
 
-def parse_flags(table: Table, names: Sequence[str]) -> NDArray[np.float64]:
-    """Return a column for each label as (n, labels) numbers. DataError lists the cells that say neither yes nor no."""
-    values = np.zeros((len(table), len(names)))
+def parse_flags(table: Table, names: Sequence[str]) -> NDArray[np.bool_]:
+    """Return a column for each label as (n, labels) booleans. DataError lists the cells that say neither yes nor no."""
+    values = _allocate(table.name, len(table), len(names))
     faults: list[Fault] = []
     total = 0
     for i, name in enumerate(names):
@@ -83,7 +86,7 @@ def parse_flags(table: Table, names: Sequence[str]) -> NDArray[np.float64]:
                     fix = "correct the cell, or write task = 'regression' in [data] for quantities"
                     faults.append(Fault(f"{table.row_unit} {table.lines[row]}, column {name}", problem, fix))
             else:
-                values[row, i] = flag
+                values[row, i] = flag == 1
     if faults:
         raise DataError(table.name, faults, total)
     return values
@@ -96,10 +99,10 @@ def split_labels(cell: str | None, separator: str) -> list[str]:
 
 def parse_label_texts(
     table: Table, name: str, separator: str, known: Sequence[str | int] | None = None
-) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-    """Return a column of texts as (n, labels) numbers, and the labels: those that are found, sorted, or the `known`.
+) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
+    """Return a column of texts as (n, labels) booleans, and the labels: those that are found, sorted, or the `known`.
 
-    DataError if there are fewer than two labels, too many, or one that is not known.
+    DataError if there are fewer than two labels, too many, one that is not known, or too little memory.
     """
     rows = [split_labels(cell, separator) for cell in table.columns[name]]
     found = {label for row in rows for label in row}
@@ -120,10 +123,20 @@ def parse_label_texts(
     if problem:
         raise DataError(table.name, [Fault(f"column {name}", problem, fix)])
     index = {label: i for i, label in enumerate(labels)}
-    values = np.zeros((len(rows), len(labels)))
+    values = _allocate(table.name, len(rows), len(labels))
     for row, present in enumerate(rows):
-        values[row, [index[label] for label in present]] = 1.0
+        values[row, [index[label] for label in present]] = True
     return values, labels
+
+
+def _allocate(source: str, rows: int, labels: int) -> NDArray[np.bool_]:
+    """Return (rows, labels) booleans, all false. DataError if training on them takes more memory than there is."""
+    try:
+        check_memory(rows * labels * _BYTES_PER_VALUE)
+    except MemoryError as error:
+        problem = f"{rows} rows of {labels} labels do not fit in memory: {error}"
+        raise DataError(source, [Fault("data.target", problem, "remove rare labels, or use fewer rows")]) from error
+    return np.zeros((rows, labels), bool)
 
 
 def infer_separator(cells: Sequence[str | None]) -> str | None:
@@ -146,7 +159,7 @@ def infer_separator(cells: Sequence[str | None]) -> str | None:
     return None
 
 
-def stratum_of_rows(targets: NDArray[np.float64]) -> NDArray[np.int64]:
+def stratum_of_rows(targets: NDArray[Any]) -> NDArray[np.int64]:
     """Return the class (n,) by which a row is stratified: its rarest label, or that it has none."""
     order = np.argsort(targets.sum(axis=0), kind="stable")
     ranked = targets[:, order] > 0
@@ -154,9 +167,7 @@ def stratum_of_rows(targets: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.unique(found, return_inverse=True)[1].astype(np.int64)
 
 
-def find_label_notes(
-    labels: Sequence[str | int], training: NDArray[np.float64], test: NDArray[np.float64]
-) -> list[str]:
+def find_label_notes(labels: Sequence[str | int], training: NDArray[Any], test: NDArray[Any]) -> list[str]:
     """Return notes on labels that no row, or every row, of a part has, and on labels that exclude each other."""
     notes = []
     counts = training.sum(axis=0)
@@ -180,7 +191,7 @@ def _list_labels(labels: Sequence[str | int], listed: NDArray[np.bool_]) -> str:
 
 
 def find_label_leakage(
-    inputs: Mapping[str, NDArray[np.float64]], labels: Sequence[str | int], targets: NDArray[np.float64]
+    inputs: Mapping[str, NDArray[np.float64]], labels: Sequence[str | int], targets: NDArray[Any]
 ) -> list[str]:
     """Return a warning for each column that almost determines one of the most frequent labels."""
     frequent = np.argsort(-targets.sum(axis=0), kind="stable")[:_MAX_CHECKED_LABELS]

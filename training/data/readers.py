@@ -76,6 +76,9 @@ def read_npz(path: Path) -> Arrays:
     return check_arrays(Arrays(path.name, x, y))
 
 
+_MAX_VALUE_BYTES = 4096  # of a label of 1,024 characters
+
+
 def check_npz_members(path: Path) -> int:
     """Return the bytes that `x` and `y` take. DataError if a file has no such arrays of plain values."""
     faults, needed = [], 0
@@ -92,6 +95,9 @@ def check_npz_members(path: Path) -> int:
                     needed += math.prod(shape) * dtype.itemsize
                     if not dtype.itemsize:
                         faults.append(Fault(key, "expected values, found empty texts", "save labels"))
+                    if dtype.itemsize > _MAX_VALUE_BYTES:
+                        problem = f"expected values of at most {_MAX_VALUE_BYTES} bytes, found {dtype}"
+                        faults.append(Fault(key, problem, "save numbers, or labels of at most 1024 characters"))
                     if dtype.hasobject:
                         fixes = {"x": "save x.astype(float)", "y": "save y.astype(str), or y.astype(float) for numbers"}
                         faults.append(Fault(key, "expected plain values, found Python objects", fixes[key]))

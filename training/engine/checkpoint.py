@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -47,6 +47,14 @@ class Stateful(Protocol):
     def load_state(self, state: Mapping[str, Array]) -> None:
         """Restore what `state()` returned."""
         ...
+
+
+@runtime_checkable
+class CountsEpochs(Protocol):
+    """A part that knows how many epochs are finished."""
+
+    @property
+    def epochs(self) -> int: ...
 
 
 class CheckpointError(FaultListError):
@@ -120,8 +128,17 @@ class Checkpoint:
                 fault = Fault(name, problem, "remove the file to start again")
                 raise CheckpointError(str(self.path), [fault]) from error
         if not names:
+            self._check_epochs()
             self._arrays = {}
         return True
+
+    def _check_epochs(self) -> None:
+        """Raise CheckpointError unless all parts that count epochs have finished the same number."""
+        counts = {name: part.epochs for name, part in self._parts.items() if isinstance(part, CountsEpochs)}
+        if len(set(counts.values())) > 1:
+            found = ", ".join(f"{count} in {name}" for name, count in counts.items())
+            problem = f"expected one number of finished epochs, found {found}"
+            raise CheckpointError(str(self.path), [Fault("", problem, "remove the file to start again")])
 
     def due(self) -> bool:
         """Whether it is time for `save`."""

@@ -93,6 +93,11 @@ class EarlyStopping:
             self._best_arrays = {name: array.copy() for name, array in self.network.arrays().items()}
         return number - self.best.number >= self.early_stopping.patience
 
+    @property
+    def epochs(self) -> int:
+        """The number of finished epochs."""
+        return len(self.history)
+
     def restore_best(self) -> EpochResult:
         """Restore the best weights if early stopping tracked them. Return the epoch of the current weights."""
         arrays = self.network.arrays()

@@ -220,6 +220,11 @@ class TrainingState:
             rng.bit_generator.state = self._before
         return order(rng)
 
+    @property
+    def epochs(self) -> int:
+        """The number of finished epochs."""
+        return len(self.errors)
+
     def end_epoch(self, error: float) -> None:
         self.errors.append(error)
         self.steps, self.total, self._before = 0, 0.0, None

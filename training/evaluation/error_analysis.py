@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -136,15 +137,16 @@ def error_slices(
 
 
 def _category_slices(values: NDArray[Any]) -> list[_Slice]:
-    missing = np.array([value is None for value in values], bool)
-    texts = np.array(["" if value is None else str(value) for value in values])
-    names, counts = np.unique(texts[~missing], return_counts=True)
-    largest = [str(names[i]) for i in np.argsort(-counts, kind="stable")[:_MAX_CATEGORIES]]
-    slices: list[_Slice] = [({"value": name}, (texts == name) & ~missing) for name in largest]
-    if len(names) > len(largest):
-        others = ~missing & ~np.isin(texts, largest)
-        slices.append(({"others": len(names) - len(largest)}, others))
-    return [*slices, ({"missing": True}, missing)]
+    texts = [None if value is None else str(value) for value in values]
+    counts = Counter(text for text in texts if text is not None)
+    largest = sorted(counts, key=lambda text: (-counts[text], text))[:_MAX_CATEGORIES]
+    # Codes, not an array of texts: each would take the memory of the longest.
+    codes: dict[str | None, int] = {None: -1, **{text: code for code, text in enumerate(largest)}}
+    of_row = np.fromiter((codes.get(text, len(largest)) for text in texts), np.int64, len(texts))
+    slices: list[_Slice] = [({"value": text}, of_row == code) for code, text in enumerate(largest)]
+    if len(counts) > len(largest):
+        slices.append(({"others": len(counts) - len(largest)}, of_row == len(largest)))
+    return [*slices, ({"missing": True}, of_row == -1)]
 
 
 def _number_slices(values: NDArray[Any], column: Column) -> list[_Slice]:

@@ -37,7 +37,7 @@ def multi_label_metrics(
     true, predicted = y_true > 0, output.decode(p)["labels"]
     both = _sums(true & predicted, weights)
     positives, flagged = _sums(true, weights), _sums(predicted, weights)
-    losses = np.average(_losses(true, p), axis=0, weights=weights)
+    losses = np.array([np.average(_losses(*pair), weights=weights) for pair in zip(true.T, p.T, strict=True)])
     support = true.sum(axis=0)
     labels: dict[str, dict[str, Any]] = {}
     for i, label in enumerate(output.labels):

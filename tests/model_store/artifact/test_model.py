@@ -45,6 +45,14 @@ def test_check_golden_rejects_other_outputs() -> None:
     dataclasses.replace(it, golden=None).check_golden()
 
 
+def test_check_golden_rejects_rows_of_another_length() -> None:
+    it = model()
+    assert it.golden is not None
+    other = dataclasses.replace(it, golden=Golden([[1, 2, 3], [4]], it.golden.outputs))
+    with pytest.raises(ArtifactError, match=r"golden\.instances: expected rows that fit the signature"):
+        other.check_golden()
+
+
 def test_check_golden_rejects_bits_that_depend_on_the_batch() -> None:
     class BatchDependent(Linear):
         def __call__(self, inputs: Array) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -263,3 +263,15 @@ def test_a_slice_of_one_other_category_is_singular() -> None:
     found["slices"][1] = {"others": 1, "rows": 20, "error": {"value": 1.5, "low": 1.3, "high": 1.7}}
     section = error_slices(model, TrainingRecord.parse(model.training))
     assert "size 1 other, 20 rows" in str(section)
+
+
+@pytest.mark.parametrize("wrap", [lambda value: {"a": value}, lambda value: [value]])
+def test_a_deeply_nested_job_is_cut(wrap: Callable[[Any], Any]) -> None:
+    found = record(("no", "yes"))
+    value: Any = "innermost"
+    for _ in range(900):
+        value = wrap(value)
+    found["job"]["data"] = {"path": value}
+    page = Page(render(classifier(("no", "yes"), found), "chess/3", None))
+    assert '"..."' in page.words
+    assert "innermost" not in page.words

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from model_store.errors import InputError
 from model_store.schema.signature import NumberColumn, RegressionOutput, Signature
@@ -94,3 +96,24 @@ def test_normal_scores_make_a_normal_distribution() -> None:
     knots = tuple(math.exp(score) for score in scores)
     t = TargetTransform("quantile", scores, (knots,)).apply(np.exp(np.array([[normal.inv_cdf(0.9)]])))
     assert t[0, 0] == pytest.approx(normal.inv_cdf(0.9), abs=2e-3)
+
+
+@given(st.lists(st.integers(-1000, 1000), min_size=2, max_size=9, unique=True), st.data())
+def test_all_targets_at_once_are_interpolated_as_each_alone(scores: list[int], data: st.DataObject) -> None:
+    scores = sorted(map(float, scores))
+    knots = st.lists(st.floats(-1e6, 1e6), min_size=len(scores), max_size=len(scores)).map(sorted)
+    values = data.draw(st.lists(knots, min_size=1, max_size=3))
+    transform = TargetTransform("quantile", tuple(scores), tuple(map(tuple, values)))
+    t = np.array([[one] * len(values) for one in [*scores, -2e6, 2e6, data.draw(st.floats(-1e6, 1e6))]])
+    found = transform.invert(t)
+    for i, column in enumerate(values):
+        assert found[: len(scores), i].tolist() == column
+        np.testing.assert_allclose(found[:, i], np.interp(t[:, i], scores, column), rtol=1e-9, atol=1e-6)
+    assert np.isnan(transform.invert(t * np.nan)).all()
+
+
+def test_the_knots_are_converted_once() -> None:
+    transform = TargetTransform("quantile", QUANTILE.scores, QUANTILE.values)
+    transform.invert(np.zeros((1, 2)))
+    assert transform._knots is transform._knots
+    assert transform == QUANTILE

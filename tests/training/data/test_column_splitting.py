@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import pairwise
 
 import numpy as np
@@ -185,3 +186,20 @@ def test_a_fold_that_leaves_one_group_has_no_validation_rows() -> None:
             sizes.append(str(error))
     assert 26 in sizes
     assert any("no group can be held out" in str(size) for size in sizes)
+
+
+def test_one_long_cell_does_not_lengthen_the_others() -> None:
+    cells = [str(2000 + i % 20) for i in range(2_000)] + ["2" + " " * 50_000]
+    locations = [f"line {i + 2}" for i in range(len(cells))]
+    tracemalloc.start()
+    try:
+        times = parse_times(cells, locations, "t.csv", "year")
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000  # an array of texts takes 400 MB
+    finally:
+        tracemalloc.stop()
+    assert (times[0], times[-1]) == (2000, 2)
+
+
+def test_a_time_that_is_no_number_is_named_among_numbers() -> None:
+    with pytest.raises(DataError, match=r"line 3, column day: expected times.*found 'soon'"):
+        parse_times(["2000", "soon", "2001"], ["line 2", "line 3", "line 4"], "t.csv", "day")

@@ -211,3 +211,9 @@ def test_few_texts_have_fewer_features(texts: int, features: int) -> None:
     column = COLUMN_KINDS["text"].fit("name", statistics, DataSection())
     assert column is not None
     assert column.width == features
+
+
+def test_a_robust_scale_that_overflows_is_mean_and_deviation() -> None:
+    values = NumberStatistics.from_values(np.array([-1.7e308] * 50 + [1.7e308] * 50))
+    found, standard = (fit_number("a", values, "impute", scaling) for scaling in ("robust", "standard"))
+    assert (found.offset, found.scale) == (standard.offset, standard.scale)

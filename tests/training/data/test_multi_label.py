@@ -162,3 +162,29 @@ def test_labels_of_which_nothing_is_learned_are_noted() -> None:
         "no test row has the label 'b': the metrics do not cover it",
     ]
     assert "exactly one label" in find_label_notes(("a", "b"), np.eye(2), np.eye(2))[0]
+
+
+def test_a_target_of_labels_takes_a_byte(tmp_path: Path) -> None:
+    job = prepared(tmp_path, texts(), {"target": "genres", "label_separator": "|"})
+    assert job.dataset.targets.itemsize == 1
+    job = prepared(tmp_path, flags(["1,0", "0,0", "1,1"] * 20), {"target": ["a", "b"]})
+    assert job.dataset.targets.itemsize == 1
+    arrays = {"x": np.arange(120.0).reshape(60, 2), "y": np.tile([[0, 1], [1, 1], [1, 0]], (20, 1))}
+    np.savez(tmp_path / "a.npz", **arrays)
+    content = {"model": {"name": "m"}, "data": {"path": "a.npz", "task": "multi_label"}}
+    assert prepare(from_dict(content, tmp_path)).dataset.targets.itemsize == 1
+
+
+def test_labels_that_do_not_fit_in_memory_are_an_error_before_they_are_allocated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = []
+
+    def refuse(count: int) -> None:
+        needed.append(count)
+        raise MemoryError("1.0 GiB are needed, 0.5 GiB are available")
+
+    monkeypatch.setattr("training.data.multi_label.check_memory", refuse)
+    with pytest.raises(DataError, match=r"60 rows of 3 labels do not fit in memory: 1\.0 GiB are needed"):
+        prepared(tmp_path, texts(), {"target": "genres", "label_separator": "|"})
+    assert needed == [60 * 3 * 13]

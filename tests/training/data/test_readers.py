@@ -155,3 +155,10 @@ def test_a_damaged_idx_file_is_reported_with_the_reason(tmp_path: Path, content:
     with pytest.raises(DataError) as caught:
         read_idx(tmp_path / "images", tmp_path / "labels")
     assert expected in str(caught.value)
+
+
+def test_wide_labels_are_rejected_before_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.savez(tmp_path / "a.npz", x=np.zeros((3, 2)), y=np.array(["a", "b", "c" * 1025]))
+    monkeypatch.setattr(np, "load", None)
+    with pytest.raises(DataError, match="y: expected values of at most 4096 bytes, found <U1025"):
+        read_npz(tmp_path / "a.npz")

@@ -515,3 +515,14 @@ def test_a_signal_on_a_full_disk_reports_that_nothing_was_saved(tmp_path: Path) 
 
 
 # The command ---------------------------------------------------------------------------------------------------------
+
+
+def test_parts_of_a_checkpoint_that_disagree_on_the_epochs_are_an_error_of_the_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "c.npz"
+    training(Checkpoint(path, IDENTITY, seconds=0))
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    empty = {"early_stopping/history": np.empty((0, 4)), "early_stopping/best": np.array([0, np.inf])}
+    np.savez(path, **{**arrays, **empty})
+    with pytest.raises(CheckpointError, match="expected one number of finished epochs, found 0 in early_stopping, "):
+        training(Checkpoint(path, IDENTITY, resume=True))

@@ -128,3 +128,15 @@ def test_slices_of_many_texts_take_memory_for_a_few() -> None:
 def test_slices_of_overflowing_errors_are_left_out() -> None:
     values = np.arange(100.0)
     assert error_slices({"a": values}, np.full(100, 1e200), "rmse", [column(values)]) is None
+
+
+def test_one_long_category_does_not_lengthen_the_others() -> None:
+    values = np.array(["x", "y"] * 2_000 + ["z" * 50_000], object)
+    tracemalloc.start()
+    try:
+        found = error_slices({"a": values}, np.zeros(len(values)), "error_rate", [column(values)])
+        assert tracemalloc.get_traced_memory()[1] < 8_000_000  # an array of texts takes 800 MB
+    finally:
+        tracemalloc.stop()
+    assert found is not None
+    assert [one["value"] for one in found["columns"][0]["slices"]] == ["x", "y"]

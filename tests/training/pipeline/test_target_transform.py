@@ -75,6 +75,14 @@ def test_a_target_that_cannot_be_transformed_is_a_fault_with_its_line(tmp_path: 
         prepare(job(tmp_path, TABLE, **settings(target="a", columns=["b"], target_transform="log1p")))
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_target_beyond_the_knots_of_a_model_file_is_a_fault_before_training(tmp_path: Path, stream: bool) -> None:
+    table = "a,y\n" + "".join(f"{i},{'1.7e308' if i % 2 else i}\n" for i in range(200))
+    found = settings(target="y", columns=["a"], target_transform="quantile", stream=stream)
+    with pytest.raises(DataError, match=r"column y: expected a target from -1e\+300 to 1e\+300 .*found 1.7e\+308"):
+        prepare(job(tmp_path, table, **found))
+
+
 def test_a_transform_needs_a_regression_and_a_loss_of_transformed_targets(tmp_path: Path) -> None:
     classes = TABLE.replace("count", "kind")
     found = settings(target_transform="log", task="classification", target="kind")

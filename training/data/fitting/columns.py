@@ -26,7 +26,7 @@ def fit_number(name: str, statistics: NumberStatistics, missing: Missing, scalin
     """Fit a numeric column: offset and scale are mean and standard deviation, the fill value is the median.
 
     With the scaling "robust", offset and scale are the median and the range between the quartiles, or if that is 0 half
-    of the whole range: outliers do not compress the other values.
+    of the whole range: outliers do not compress the other values. Mean and deviation replace them if they overflow.
     """
     summary, sample = statistics.summary, statistics.sample
     if summary is None:
@@ -34,8 +34,11 @@ def fit_number(name: str, statistics: NumberStatistics, missing: Missing, scalin
     spread = decile_statistics(sample if len(sample) else np.array([summary.mean]))
     offset, scale = summary.scaling(scaling != "none")
     if scaling == "robust" and not summary.is_constant:
-        low, offset, high = np.quantile(sample, (0.25, 0.5, 0.75)).tolist()
-        scale = high - low or (summary.maximum - summary.minimum) / 2
+        with np.errstate(over="ignore", invalid="ignore"):
+            low, median, high = np.quantile(sample, (0.25, 0.5, 0.75)).tolist()
+        middle_range = high - low or (summary.maximum - summary.minimum) / 2
+        if np.isfinite([median, middle_range]).all():
+            offset, scale = median, middle_range
     fill = spread["deciles"][5] if missing == "impute" else None
     return NumberColumn(name, offset, scale, fill, {**summary.statistics(), "missing": statistics.missing, **spread})
 

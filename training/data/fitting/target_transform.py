@@ -31,17 +31,16 @@ def fit_target_transform(source: str, signature: Signature, targets: NDArray[Any
     output, kind = signature.output, section.target_transform
     if kind is None or not isinstance(output, RegressionOutput):
         return signature
-    transform = fit_quantiles(targets) if kind == "quantile" else TargetTransform(kind)
-    output = replace(output, transform=transform)
-    if fault := find_invalid_target(output, targets):
+    if fault := find_invalid_target(replace(output, transform=TargetTransform(kind)), targets):
         _, target, problem, fix = fault
         raise DataError(source, [Fault(f"column {output.names[target]}", problem, fix)])
+    transform = fit_quantiles(targets) if kind == "quantile" else TargetTransform(kind)
     summaries = [summarize(values) for values in transform.apply(targets).T]
     names = zip(output.names, summaries, strict=True)
     if faults := [constant_target_fault(name, one.minimum) for name, one in names if one.is_constant]:
         raise DataError(source, faults)
     offset, scale = zip(*(one.scaling(section.scale != "none") for one in summaries), strict=True)
-    return replace(signature, output=replace(output, offset=offset, scale=scale))
+    return replace(signature, output=replace(output, transform=transform, offset=offset, scale=scale))
 
 
 def find_skewed(values: NDArray[np.float64]) -> tuple[float, float] | None:
@@ -85,7 +84,7 @@ def find_invalid_target(output: Output, targets: NDArray[Any]) -> tuple[int, int
         return None
     row, target = invalid[0].tolist()
     problem = f"expected a target {transform.domain} for target_transform = '{transform.kind}'"
-    fix = "write 'quantile'"
+    fix = "write 'quantile'" if transform.kind != "quantile" else "correct the value"
     if transform.kind == "log" and (targets >= 0).all():
         fix = "write 'log1p' or 'quantile'"
     return row, target, f"{problem}, found {targets[row, target]:g}", f"{fix}, or remove it"
