@@ -7,10 +7,15 @@ double, the keys of an object are in the order of their UTF-16 code units, and t
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from functools import lru_cache
 from json.encoder import encode_basestring
 from typing import Any
 
+import orjson
+
+_OTHER_EXPONENTS = {"e-6", "+16", "+17", "+18", "+19", "+20"}  # the ends of numbers of which orjson has another form
+_MAX_NAMES = 2**14  # of labels and targets that are remembered
 _MAX_EXACT_INTEGER = 2**53  # JSON parsers of many languages read a larger integer as the nearest double
 
 
@@ -25,9 +30,10 @@ def canonical_json(value: Any) -> str:
     if kind is str:
         return encode_basestring(value)
     if kind is dict:
-        return "{" + ",".join([f"{name}:{canonical_json(value[key])}" for key, name in _names(tuple(value))]) + "}"
+        keys, layout = _layout(tuple(value))
+        return layout % tuple(_texts([value[key] for key in keys]))
     if kind is list:
-        return "[" + ",".join(map(canonical_json, value)) + "]"
+        return "[" + ",".join(_texts(value)) + "]"
     if value is None:
         return "null"
     if kind is bool:
@@ -35,6 +41,18 @@ def canonical_json(value: Any) -> str:
     if kind is int:
         return str(value) if abs(value) <= _MAX_EXACT_INTEGER else _number(float(value))
     raise TypeError(f"expected JSON data, found {kind.__name__}")
+
+
+def _texts(values: list[Any]) -> Iterable[str]:
+    """Return the canonical JSON of each value. Many doubles take a fifth of the time that they take one by one."""
+    if set(map(type, values)) != {float}:
+        return map(canonical_json, values)
+    text = orjson.dumps(values).decode()
+    if "null" in text:
+        return map(_number, values)  # which reports the number that is not finite
+    text = f"{text[1:-1]},".replace(".0,", ",").replace("-0,", "0,")  # 1.0 is 1, -0.0 is 0
+    texts = text.split(",")[:-1]
+    return [_positional(each) if each[-3:] in _OTHER_EXPONENTS else each for each in texts] if "e" in text else texts
 
 
 def _number(value: float) -> str:
@@ -49,18 +67,37 @@ def _number(value: float) -> str:
             raise ValueError(f"expected a finite number, found {text}")
         text = text.removesuffix(".0")
         return "0" if text == "-0" else text
+    return _positional(text)
+
+
+def _positional(text: str) -> str:
+    """Return a number with an exponent as ECMAScript writes it, which has no exponent from 1e-6 to below 1e21."""
+    if text[0] == "-":
+        return f"-{_positional(text[1:])}"
     mantissa, _, power = text.partition("e")
-    sign = "-" if mantissa.startswith("-") else ""
-    digits, exponent = mantissa.lstrip("-").replace(".", ""), int(power)
+    digits, exponent = mantissa[0] + mantissa[2:], int(power)
     if -7 < exponent < 0:
-        return f"{sign}0.{'0' * (-exponent - 1)}{digits}"
+        return f"0.{'0' * (-exponent - 1)}{digits}"
     if 0 < exponent < 21:
-        return f"{sign}{digits.ljust(exponent + 1, '0')}"
-    fraction = f".{digits[1:]}" if len(digits) > 1 else ""
-    return f"{sign}{digits[0]}{fraction}e{exponent:+d}"
+        return digits.ljust(exponent + 1, "0")
+    return f"{mantissa}e{exponent:+d}"
 
 
-@lru_cache(maxsize=8)  # the probabilities of all rows have the same keys
-def _names(keys: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Return an object's keys in canonical order, each with its JSON."""
-    return [(key, encode_basestring(key)) for key in sorted(keys, key=lambda key: key.encode("utf-16-be"))]
+@lru_cache(maxsize=8)  # the probabilities of all rows have the same keys, without top_k
+def _layout(keys: tuple[str, ...]) -> tuple[list[str], str]:
+    """Return an object's keys in canonical order, and its JSON with %s in place of each value."""
+    ordered = sorted(keys, key=_utf16)
+    return ordered, "{" + ",".join(map(_member, ordered)) + "}"
+
+
+# With top_k, each row has the same keys in an order of its own.
+
+
+@lru_cache(maxsize=_MAX_NAMES)
+def _utf16(key: str) -> bytes:
+    return key.encode("utf-16-be")
+
+
+@lru_cache(maxsize=_MAX_NAMES)
+def _member(key: str) -> str:
+    return encode_basestring(key).replace("%", "%%") + ":%s"
