@@ -144,7 +144,8 @@ class Settings:
     max_output_values: int = _setting(
         "SERVE_MAX_OUTPUT_VALUES",
         2**20,
-        "Most values in a response: its rows times the model's outputs, or times `top_k` + 1.",
+        "Most values in a response: its rows times the model's outputs, or times `top_k` + 1; with a receipt, a value "
+        "counts as four.",
         minimum=1,
     )
     max_operations: int = _setting(

@@ -327,6 +327,14 @@ DEFENCES = {
         "service/validation/row_limits.py", "self.output_values // values)", "self.inference_rows)",
         "tests/service/routes/test_row_limits.py::test_every_protocol_has_the_limit_of_the_model",
     ),
+    "rows with a receipt are limited by what it costs": Defence(
+        "service/validation/row_limits.py", "values *= RECEIPT_VALUES", "pass",
+        "tests/service/routes/test_row_limits.py::test_a_receipt_counts_as_values_of_the_response",
+    ),
+    "equal probabilities are not sorted": Defence(
+        "model_store/schema/top_k.py", "before <= missing[:, np.newaxis]", "before > 0",
+        "tests/model_store/schema/test_top_k.py::test_equal_values_are_not_sorted",
+    ),
     "a large response is rendered in blocks of rows": Defence(
         "service/protocols/row_blocks.py", "BLOCK_VALUES = 2**15", "BLOCK_VALUES = 2**40",
         "tests/service/server/event_worker/test_large_responses.py::test_the_largest_response_takes_little_more_than_its_own_memory",

@@ -20,7 +20,7 @@ FIELD_TYPES = {"model": str, "version": int, "digest": str, "input_sha256": str,
 
 
 def make_receipt(
-    name: str, version: int, digest: str, body: bytes, predictions: Iterable[Any], top_k: int | None = None
+    name: str, version: int, digest: str, body: bytes, predictions: PredictionsHash, top_k: int | None = None
 ) -> dict[str, Any]:
     """Return the receipt of a request and its predictions, which may have the `top_k` most probable labels only."""
     receipt = {
@@ -28,17 +28,32 @@ def make_receipt(
         "version": version,
         "digest": digest,
         "input_sha256": hashlib.sha256(body).hexdigest(),
-        "predictions_sha256": hash_predictions(predictions),
+        "predictions_sha256": predictions.hexdigest(),
     }
     return receipt if top_k is None else receipt | {"top_k": top_k}
 
 
+class PredictionsHash:
+    """The SHA-256 of predictions as a canonical JSON array; equal hashes mean equal numbers, to the last bit."""
+
+    def __init__(self) -> None:
+        self._found, self._before = hashlib.sha256(), "["
+
+    def update(self, predictions: Iterable[Any]) -> None:
+        """Add predictions at the end of the array."""
+        for prediction in predictions:
+            self._found.update(f"{self._before}{canonical_json(prediction)}".encode())
+            self._before = ","
+
+    def hexdigest(self) -> str:
+        """Return the hash of the array with all predictions so far."""
+        found = self._found.copy()
+        found.update(b"[]" if self._before == "[" else b"]")
+        return found.hexdigest()
+
+
 def hash_predictions(predictions: Iterable[Any]) -> str:
-    """Return the SHA-256 of predictions as a canonical JSON array; equal hashes mean equal numbers, to the last bit."""
-    found = hashlib.sha256()
-    before = "["
-    for prediction in predictions:
-        found.update(f"{before}{canonical_json(prediction)}".encode())
-        before = ","
-    found.update(b"[]" if before == "[" else b"]")
+    """Return the hash of all predictions."""
+    found = PredictionsHash()
+    found.update(predictions)
     return found.hexdigest()

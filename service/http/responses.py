@@ -51,7 +51,10 @@ def json_bytes(value: Any) -> bytes:
 
 
 def json_pieces(value: Mapping[str, Any], end: bytes = b"\n") -> list[bytes]:
-    """Return an object as pieces of JSON of about `PIECE_BYTES`. Its values may be `ListInBlocks`, at any depth."""
+    """Return an object as pieces of JSON of about `PIECE_BYTES`. Its values may be `ListInBlocks`, at any depth.
+
+    A value that is a function is called after what is before it is rendered.
+    """
     pieces, piece = [], b""
     for part in _json_parts(value):
         piece += part
@@ -68,6 +71,8 @@ def _json_parts(value: Any) -> Iterator[bytes]:
             yield before + orjson.dumps(block)[1:-1]
             before = b","
         yield b"]"
+    elif callable(value):
+        yield from _json_parts(value())
     elif isinstance(value, dict):
         before = b"{"
         for key, item in value.items():

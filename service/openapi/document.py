@@ -52,7 +52,10 @@ _QUERY_PARAMETERS = [
     }
     for name, text in (
         ("warnings", "Add warnings about values outside the range of the training data."),
-        ("receipt", "Add a receipt, with which `models replay` can verify the predictions later."),
+        (
+            "receipt",
+            "Add a receipt, with which `models replay` can verify the predictions later. Fewer rows fit.",
+        ),
     )
 ]
 _TOP_K_PARAMETER = {

@@ -51,7 +51,13 @@ class PredictParser:
         return served, faults
 
     def encode(
-        self, body: dict[str, Any], served: LoadedVersion | None, faults: list[Fault], top_k: int | None = None
+        self,
+        body: dict[str, Any],
+        served: LoadedVersion | None,
+        faults: list[Fault],
+        top_k: int | None = None,
+        *,
+        receipt: bool = False,
     ) -> tuple[LoadedVersion, EncodedRows]:
         """Encode the rows of the body for what `find_version` returned. Raises InputError with the errors of both,
         or RowLimitError.
@@ -63,7 +69,7 @@ class PredictParser:
             else:
                 rows = body.get("instances")
                 if isinstance(rows, list):
-                    served.row_limit.check_rows("instances", rows, top_k)
+                    served.row_limit.check_rows("instances", rows, top_k, receipt=receipt)
                 encoded = served.schema.encode(body)
         except InputError as e:
             faults += e.faults

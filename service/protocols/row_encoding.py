@@ -11,7 +11,9 @@ from service.registry.loaded_version import LoadedVersion
 from service.validation.predict_request import EncodedRows
 
 
-def encode_rows(served: LoadedVersion, rows: Any, location: str, top_k: int | None = None) -> EncodedRows:
+def encode_rows(
+    served: LoadedVersion, rows: Any, location: str, top_k: int | None = None, *, receipt: bool = False
+) -> EncodedRows:
     """Validate and encode untrusted rows. Raises InputError with all errors, or RowLimitError."""
     faults = FaultCollector()
     if not isinstance(rows, list):
@@ -19,6 +21,6 @@ def encode_rows(served: LoadedVersion, rows: Any, location: str, top_k: int | No
     elif not rows:
         faults.add(location, "expected at least one row, found none", "send [row, ...]")
     faults.raise_if_any()
-    served.row_limit.check_rows(location, rows, top_k)
+    served.row_limit.check_rows(location, rows, top_k, receipt=receipt)
     warnings: list[Fault] = []
     return EncodedRows(served.model.encode(rows, location, warnings), warnings)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from flask import Blueprint, g, request
 from werkzeug.wrappers import Response
 
-from model_store.artifact.receipt import make_receipt
+from model_store.artifact.receipt import PredictionsHash, make_receipt
 from model_store.errors import Fault, InputError, did_you_mean
 from model_store.nn import Array
 from model_store.schema.columns import FaultCollector
@@ -29,6 +30,7 @@ from service.registry.loaded_version import LoadedVersion
 from service.registry.registry import ModelRegistry
 from service.telemetry.request_record import RequestRecord
 from service.validation.predict_request import QUERY_PARAMETERS, not_an_object_error
+from service.validation.row_limits import TooManyRowsError
 
 
 @dataclass(frozen=True)
@@ -56,11 +58,18 @@ class Predictor:
         self._registry, self._parser, self._inference, self._settings = registry, parser, inference, settings
 
     def __call__(
-        self, name: str | None, version: str | None, *, top_k: int | None = None, ignored_key: str = ""
+        self,
+        name: str | None,
+        version: str | None,
+        *,
+        top_k: int | None = None,
+        receipt: bool = False,
+        ignored_key: str = "",
     ) -> PredictResult:
         """Predict for the current request. `ignored_key` of the body is ignored.
 
-        `top_k` leaves only the most probable labels of a classifier in the predictions.
+        `top_k` leaves only the most probable labels of a classifier in the predictions. Predictions with a `receipt`
+        may have fewer rows.
         """
         record: RequestRecord = g.request_record
         max_bytes = self._settings.max_body_bytes
@@ -70,7 +79,7 @@ class Predictor:
         if request.mimetype in csv_npy.MEDIA_TYPES:
             _check_top_k(served, top_k)
             sent = read_body(request, max_bytes)
-            max_rows = served.row_limit.max_rows(top_k)
+            max_rows = served.row_limit.max_rows(top_k, receipt=receipt)
             if request.mimetype == csv_npy.CSV:
                 content_type = request.headers["Content-Type"]
                 g.sent_csv = batch = csv_npy.parse_csv_rows(
@@ -78,7 +87,7 @@ class Predictor:
                 )
                 g.sent_rows = batch.rows
                 try:
-                    encoded = encode_rows(served, batch.rows, "rows", top_k)
+                    encoded = encode_rows(served, batch.rows, "rows", top_k, receipt=receipt)
                 except InputError as e:
                     raise batch.with_lines(e) from e
             else:
@@ -96,7 +105,7 @@ class Predictor:
             record.served = found
             if found is not None:
                 _check_top_k(found, top_k)
-            served, encoded = self._parser.encode(body, found, faults, top_k)
+            served, encoded = self._parser.encode(body, found, faults, top_k, receipt=receipt)
         outputs = self._inference(record, served, encoded.inputs)
         predictions = prediction_blocks(served.model.signature, outputs, top_k)
         return PredictResult(served, sent, encoded.inputs, predictions, encoded.warnings, g.get("sent_csv"))
@@ -110,19 +119,33 @@ def create_blueprint(predictor: Predictor) -> Blueprint:
     @blueprint.post("/models/<name>/versions/<version>/predict")
     def predict(name: str | None = None, version: str | None = None) -> Response:
         asked = _query_parameters()
-        result = predictor(name, version, top_k=asked.top_k)
+        try:
+            result = predictor(name, version, top_k=asked.top_k, receipt=asked.receipt)
+        except TooManyRowsError as e:
+            if not asked.receipt:
+                raise
+            raise e.with_receipt() from e
         served = result.served
-        response = predict_response(served, result.predictions, result.locate(result.warnings))
+        predictions, predictions_hash = result.predictions, PredictionsHash()
+        if asked.receipt:  # of the same objects that are rendered: each block is made once
+            predictions = ListInBlocks(partial(_hashed_blocks, predictions, predictions_hash))
+        response = predict_response(served, predictions, result.locate(result.warnings))
         if asked.warnings:
             found = result.locate([*result.warnings, *range_warnings(served.model, result.inputs)])
             response["warnings"] = [warning.as_dict() for warning in found]
         if asked.receipt:
-            response["receipt"] = make_receipt(
-                served.name, served.number, served.digest, result.body, result.predictions, asked.top_k
+            response["receipt"] = partial(  # called when the predictions before it are rendered
+                make_receipt, served.name, served.number, served.digest, result.body, predictions_hash, asked.top_k
             )
         return json_response_in_pieces(response)
 
     return blueprint
+
+
+def _hashed_blocks(predictions: ListInBlocks, found: PredictionsHash) -> Iterator[list[Any]]:
+    for block in predictions.blocks():
+        found.update(block)
+        yield block
 
 
 @dataclass(frozen=True)

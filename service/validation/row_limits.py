@@ -17,6 +17,7 @@ from model_store.nn.cost import MAX_BATCH_VALUES
 from model_store.schema.columns.text import MAX_HASHED_CHARACTERS, TextColumn
 from model_store.schema.signature import MultiLabelOutput, RegressionOutput
 
+RECEIPT_VALUES = 4  # hashing a value and sending it costs about as much as sending so many
 _NAME_CHARACTERS = 32  # of a label or target in a response: a longer one counts as several values
 
 
@@ -32,16 +33,23 @@ class RowLimit:
     text_columns: tuple[tuple[int, str], ...]  # index and name of each
     text_characters: int  # in all text columns of a request
 
-    def max_rows(self, top_k: int | None = None) -> int:
-        """Return the number of rows, at least 1. A response with the `top_k` most probable labels may have more."""
+    def max_rows(self, top_k: int | None = None, *, receipt: bool = False) -> int:
+        """Return the number of rows, at least 1.
+
+        A response with the `top_k` most probable labels may have more, one with a receipt fewer.
+        """
         values = self.row_values
         if top_k is not None:
             values = min(values, self.answer_values + top_k * self.label_values)
+        if receipt:
+            values *= RECEIPT_VALUES
         return max(1, min(self.inference_rows, self.output_values // values))
 
-    def check_rows(self, location: str, rows: Sequence[Any], top_k: int | None = None) -> None:
+    def check_rows(
+        self, location: str, rows: Sequence[Any], top_k: int | None = None, *, receipt: bool = False
+    ) -> None:
         """Raise RowLimitError if untrusted rows, of any form, are too many or have too many characters of text."""
-        check_row_count(location, len(rows), self.max_rows(top_k))
+        check_row_count(location, len(rows), self.max_rows(top_k, receipt=receipt))
         if self.text_columns:
             self._check_texts(location, (self._texts_of_row(row) for row in rows))
 
@@ -125,6 +133,11 @@ class TooManyRowsError(RowLimitError):
     def __init__(self, location: str, max_rows: int, found: int | str) -> None:
         problem = f"expected at most {_rows(max_rows)} in a request for this model, found {found}"
         super().__init__(location, problem, "send them in several requests")
+
+    def with_receipt(self) -> RowLimitError:
+        """Return this error for a request with a receipt."""
+        fix = f"{self.fault.fix}; with receipt=true, a value of the response counts as {RECEIPT_VALUES}"
+        return RowLimitError(self.fault.location, self.fault.problem, fix)
 
 
 class TooManyCharactersError(RowLimitError):

@@ -1,10 +1,13 @@
 """The k largest values of a row, equal ones in their order."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model_store.nn import Array
 from model_store.schema.signature import ClassificationOutput, NumberColumn, Signature
 from model_store.schema.top_k import largest_columns
 
@@ -14,6 +17,23 @@ def test_the_columns_are_those_of_a_stable_sort(rows: int, width: int, k: int, s
     values = np.random.default_rng(seed).integers(0, 4, (rows, width)).astype(np.float32)  # with many ties
     expected = np.argsort(-values, axis=1, kind="stable")[:, :k]
     assert largest_columns(values, k).tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("ties", [0.0, 1.0])
+def test_equal_values_are_not_sorted(ties: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A saturated softmax has one 1 and 999 zeros: all of them were sorted for the two most probable labels."""
+    sorted_values: list[int] = []
+    argsort = np.argsort
+
+    def counted(values: Array, **options: Any) -> Any:
+        sorted_values.append(values.size)
+        return argsort(values, **options)
+
+    monkeypatch.setattr(np, "argsort", counted)
+    values = np.full((10, 1000), ties, np.float32)
+    values[:, 700] = 2
+    assert largest_columns(values, 3).tolist() == [[700, 0, 1]] * 10
+    assert sorted_values == [10 * 3]
 
 
 def test_the_first_column_is_that_of_argmax() -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model_store.utils import canonical_json as canonical_json_module
 from model_store.utils.canonical_json import canonical_json
 
 NODE = shutil.which("node")
@@ -73,7 +74,7 @@ def test_the_examples_of_the_rfc() -> None:
     assert list(json.loads(canonical_json(dict.fromkeys(keys)))) == ordered
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, [-math.inf]])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, [-math.inf], [0.5, math.nan]])
 def test_numbers_that_are_not_finite_are_rejected(value: object) -> None:
     with pytest.raises(ValueError, match="expected a finite number"):
         canonical_json(value)
@@ -105,3 +106,35 @@ def test_numbers_are_those_of_javascript() -> None:
         [str(NODE), "-e", script], input=json.dumps(given), capture_output=True, text=True, check=True
     )
     assert done.stdout == canonical_json(given)
+    floats = [*numbers, 0.0, -0.0]  # written together, not one by one
+    assert canonical_json(floats) == f"[{','.join(map(canonical_json, floats))}]"
+    assert done.stdout.startswith(canonical_json(numbers)[:-1])
+
+
+@pytest.mark.parametrize("exponent", range(-9, 24))
+def test_doubles_are_the_same_together_as_alone(exponent: int) -> None:
+    """orjson writes them together, with other exponents than ECMAScript."""
+    rng = random.Random(exponent)
+    numbers = [sign * rng.choice([1.0, rng.random(), 1.25]) * 10.0**exponent for sign in (1, -1) for _ in range(50)]
+    numbers += [0.0, -0.0, 10.0, -10.0, 1e-10, -1e-10]
+    alone = list(map(canonical_json, numbers))
+    assert canonical_json(numbers) == f"[{','.join(alone)}]"
+    keys = [f"{i}%s" for i in range(len(numbers))]
+    members = sorted(f'"{key}":{text}' for key, text in zip(keys, alone, strict=True))
+    assert sorted(canonical_json(dict(zip(keys, numbers, strict=True)))[1:-1].split(",")) == members
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1))
+def test_any_doubles_are_the_same_together_as_alone(numbers: list[float]) -> None:
+    assert canonical_json(numbers) == f"[{','.join(map(canonical_json, numbers))}]"
+
+
+def test_keys_are_encoded_once_for_any_number_of_orders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With top_k, each row has the same labels in its own order: 10,000 rows of 100 labels encoded 1,000,000 keys."""
+    encoded: list[str] = []
+    encode = canonical_json_module.encode_basestring
+    monkeypatch.setattr(canonical_json_module, "encode_basestring", lambda key: encoded.append(key) or encode(key))
+    keys = [f"label {i} of this test" for i in range(20)]
+    rows = [dict.fromkeys(random.Random(seed).sample(keys, 20), 0.5) for seed in range(50)]
+    assert len({canonical_json(row) for row in rows}) == 1
+    assert sorted(encoded) == sorted(keys)

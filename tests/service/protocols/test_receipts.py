@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from model_store.artifact.model import Model
+from model_store.artifact.receipt import hash_predictions
 from model_store.cli import main
 from model_store.schema.signature import CategoryColumn, NumberColumn, RegressionOutput, Signature
 from tests.service.conftest import assert_error, fault_locations, network
@@ -57,6 +58,28 @@ def test_replay_gives_the_same_bits(client, replay):
     assert again["predictions"] == result["predictions"]
     assert again["same"] is True
     assert "bit for bit" in replay(result["receipt"], BODY).stderr
+
+
+def test_predictions_of_a_receipt_are_made_once(client, replay, monkeypatch):
+    """The same objects are rendered and hashed."""
+    made = []
+    predictions = Signature.predictions
+    monkeypatch.setattr(Signature, "predictions", lambda *a, **k: made.append(1) or predictions(*a, **k))
+    result = client.post("/models/price/predict?receipt=true&warnings=true", data=BODY).json
+    assert len(made) == 1
+    assert list(result) == ["model", "version", "predictions", "warnings", "receipt"]
+    assert result["receipt"]["predictions_sha256"] == hash_predictions(result["predictions"])
+
+
+def test_a_receipt_has_the_hash_that_it_always_had():
+    labels = {"b": 0.5, "a%": 1.0, "\U0001f600": 1.5e-6, "\ufb33": 0.0, "é": 2.5e-7}
+    rows = [{"label": "b", "probabilities": labels}, -0.0, 1e16, {"labels": [], "probabilities": {}}]
+    text = (
+        '[{"label":"b","probabilities":{"a%":1,"b":0.5,"é":2.5e-7,"\U0001f600":0.0000015,"\ufb33":0}},'
+        '0,10000000000000000,{"labels":[],"probabilities":{}}]'
+    )
+    assert hash_predictions(rows) == hashlib.sha256(text.encode()).hexdigest()
+    assert hash_predictions([]) == hashlib.sha256(b"[]").hexdigest()
 
 
 def test_replay_of_the_most_probable_labels(client, replay):
