@@ -162,6 +162,35 @@ DEFENCES = {
         "model_store/tables/json_lines.py", "if cells > max(MIN_SPARSE_CELLS, MAX_SPARSITY * values):", "if False:",
         "tests/training/data/test_odd_files.py::test_json_lines_do_not_leave_out_most_of_their_values",
     ),
+    "repeated texts of a dictionary are counted": Defence(
+        "model_store/tables/arrow_file.py",
+        "if repeated > max(MIN_REPEATED_CHARACTERS, MAX_REPETITION * sum(lengths)):", "if False:",
+        "tests/training/data/test_hostile_tables.py::test_rows_share_the_texts_of_a_dictionary",
+    ),
+    "texts of Parquet are read as dictionaries": Defence(
+        "model_store/tables/arrow_file.py", "read_dictionary=texts", "read_dictionary=[]",
+        "tests/training/data/test_hostile_tables.py::test_rows_share_the_texts_of_a_dictionary",
+    ),
+    "only known types of Arrow are read": Defence(
+        "model_store/tables/arrow_file.py", "used = _is_supported(kind) and not", "used = not",
+        "tests/training/data/test_hostile_tables.py::test_arrow_columns_of_other_types_are_ignored",
+    ),
+    "the batches of an Arrow file are validated": Defence(
+        "model_store/tables/arrow_file.py", "selected.validate(full=True)", "pass",
+        "tests/training/data/test_hostile_tables.py::test_invalid_values_of_an_arrow_file_are_its_error",
+    ),
+    "the cells of a workbook have a limit": Defence(
+        "model_store/tables/spreadsheet.py", "len(value) > MAX_CELL_CHARACTERS:", "False:",
+        "tests/training/data/test_hostile_tables.py::test_a_workbook_has_no_longer_cells_than_excel_allows",
+    ),
+    "blank lines in succession have a limit": Defence(
+        "model_store/tables/text_file.py", "if blank > MAX_BLANK_LINES:", "if False:",
+        "tests/training/data/test_hostile_tables.py::test_a_file_of_blank_lines_is_read_no_further_than_a_limit",
+    ),
+    "a file of many short rows is streamed": Defence(
+        "training/data/streaming/dataset.py", """block.count(b"\\n") * _ROW_BYTES""", "0",
+        "tests/training/data/streaming/test_dataset.py::test_a_file_of_many_short_rows_is_streamed",
+    ),
     "a checkpoint is not decompressed": Defence(
         "training/engine/checkpoint.py", "check_stored(archive, os.fstat(file.fileno()).st_size)", "pass",
         "tests/training/engine/test_checkpoint.py::test_a_checkpoint_takes_no_more_memory_than_its_file",

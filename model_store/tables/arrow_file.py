@@ -1,9 +1,15 @@
-"""Parquet and Arrow files: columns of pyarrow's as texts. pyarrow is installed by the extra `arrow`."""
+"""Parquet and Arrow files: columns of pyarrow's as texts. pyarrow is installed by the extra `arrow`.
+
+A file of 1 kB can hold a dictionary of one text of 1 MB that 30,000 rows refer to. So the values of a dictionary are
+converted once and shared by the rows, the texts of Parquet files are read as dictionaries, and how often a batch
+repeats long texts is bounded, since each repetition takes time. pyarrow trusts the
+offsets and indices of an Arrow file, so each batch is validated before it is converted.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import cached_property
 from typing import Any
@@ -14,6 +20,7 @@ from model_store.tables.table_file import Block, Record, TableFile
 from model_store.utils.extras import install_command
 
 _BATCH_ROWS = 65_536
+MAX_REPETITION, MIN_REPEATED_CHARACTERS = 100, 1 << 28  # for each character of a dictionary, and of any dictionary
 _PANDAS_INDEX = re.compile(r"__index_level_\d+__")  # the name of pandas' row index
 
 
@@ -31,10 +38,14 @@ class ArrowFile(TableFile):
         return self._fields[1]
 
     @cached_property
+    def _schema(self) -> Any:
+        with self._reader() as reader:
+            return reader.schema_arrow if self._is_parquet else reader.schema
+
+    @cached_property
     def _fields(self) -> tuple[list[str], list[str]]:
         """The names of columns of numbers and texts, and of the others."""
-        with self._reader() as reader:
-            schema = reader.schema_arrow if self._is_parquet else reader.schema
+        schema = self._schema
         names: list[str] = []
         unsupported: list[str] = []
         faults, seen = [], set[str]()
@@ -44,8 +55,10 @@ class ArrowFile(TableFile):
             elif name in seen:
                 faults.append(Fault("", f"two columns are named '{name}'", "rename one of them"))
             seen.add(name)
-            ignored = _is_unsupported(kind) or _PANDAS_INDEX.fullmatch(name)
-            (unsupported if ignored else names).append(name)
+            used = _is_supported(kind) and not _PANDAS_INDEX.fullmatch(name)
+            (names if used else unsupported).append(name)
+        if not names and not faults:
+            faults = [Fault("", "expected columns of numbers or texts, found none", "add one")]
         if faults:
             raise InputError(faults)
         return names, unsupported
@@ -61,9 +74,11 @@ class ArrowFile(TableFile):
 
     def batches(self, columns: list[str], rows: int = _BATCH_ROWS) -> Generator[Any]:
         """Yield record batches of pyarrow's with these columns. InputError if the file is damaged."""
-        with self._reader() as reader:
+        with self._reader([name for name in columns if _is_text(self._schema.field(name).type)]) as reader:
             if self._is_parquet:
-                yield from reader.iter_batches(rows, columns=columns, use_threads=False)
+                for batch in reader.iter_batches(rows, columns=columns, use_threads=False):
+                    batch.validate(full=True)
+                    yield batch
                 return
             if hasattr(reader, "num_record_batches"):
                 found = (reader.get_batch(i) for i in range(reader.num_record_batches))
@@ -71,6 +86,7 @@ class ArrowFile(TableFile):
                 found = iter(reader)
             for batch in found:
                 selected = batch.select(columns)
+                selected.validate(full=True)
                 for start in range(0, len(selected), rows):
                     yield selected.slice(start, rows)
 
@@ -78,7 +94,10 @@ class ArrowFile(TableFile):
         at = 1
         with closing(self.batches(self.names)) as batches:
             for batch in batches:
-                columns = {name: to_texts(array) for name, array in zip(self.names, batch.columns, strict=True)}
+                with self._translate_errors():
+                    columns = {
+                        name: to_texts(array, name) for name, array in zip(self.names, batch.columns, strict=True)
+                    }
                 if batch.num_rows:
                     yield Block(list(range(at, at + batch.num_rows)), columns)
                 at += batch.num_rows
@@ -99,43 +118,71 @@ class ArrowFile(TableFile):
         return self.name.lower().endswith(".parquet")
 
     @contextmanager
-    def _reader(self) -> Iterator[Any]:
-        """Open the file. InputError in place of the errors of pyarrow's."""
+    def _reader(self, texts: Sequence[str] = ()) -> Iterator[Any]:
+        """Open the file. The columns `texts` of Parquet are read as dictionaries. InputError if it is damaged."""
         try:
-            import pyarrow as pa  # noqa: PLC0415  # an extra
-            from pyarrow import ipc, parquet  # noqa: PLC0415
+            from pyarrow import ipc, parquet  # noqa: PLC0415  # an extra
         except ImportError as error:
             problem = "reading this file requires pyarrow, which is not installed"
             raise InputError([Fault("", problem, install_command("arrow"))]) from error
+        with self._translate_errors(), self._open() as file:
+            if self._is_parquet:
+                with parquet.ParquetFile(file, read_dictionary=texts) as reader:
+                    yield reader
+                return
+            start = file.read(6)
+            file.seek(0)
+            with (ipc.open_file if start == b"ARROW1" else ipc.open_stream)(file) as reader:
+                yield reader
+
+    @contextmanager
+    def _translate_errors(self) -> Iterator[None]:
+        """Raise InputError in place of the errors of pyarrow's."""
+        import pyarrow as pa  # noqa: PLC0415
+
         kind = "a readable Parquet file" if self._is_parquet else "a readable Arrow file"
         try:
-            with self._open() as file:
-                if self._is_parquet:
-                    with parquet.ParquetFile(file) as reader:
-                        yield reader
-                    return
-                start = file.read(6)
-                file.seek(0)
-                with (ipc.open_file if start == b"ARROW1" else ipc.open_stream)(file) as reader:
-                    yield reader
+            yield
         except (pa.ArrowException, OSError) as error:
             message = (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError([Fault("", f"not {kind}: {message}", "write the file again")]) from error
 
 
-def to_texts(array: Any) -> list[str | None]:
-    """Return a column of pyarrow's as texts, None for null and NaN."""
+def to_texts(array: Any, column: str) -> list[str | None]:
+    """Return a column of pyarrow's as texts, None for null. Rows with the same value of a dictionary share a text.
+
+    InputError that names the `column` if the rows repeat long texts of a dictionary too often.
+    """
     import pyarrow as pa  # noqa: PLC0415
 
+    if pa.types.is_dictionary(array.type):
+        values = [*to_texts(array.dictionary, column), None]
+        codes = array.indices.cast(pa.int64()).fill_null(len(values) - 1).to_pylist()
+        lengths = [len(text or "") for text in values]
+        repeated = sum(map(lengths.__getitem__, codes))
+        if repeated > max(MIN_REPEATED_CHARACTERS, MAX_REPETITION * sum(lengths)):
+            problem = f"expected short texts in a dictionary, found {len(codes)} rows with {repeated} characters"
+            raise InputError([Fault(f"column {column}", problem, "shorten the texts, or leave out the column")])
+        return list(map(values.__getitem__, codes))
     texts: list[str | None] = array.cast(pa.string()).to_pylist()
     return texts
 
 
-def _is_unsupported(kind: Any) -> bool:
-    """Return True for types of pyarrow's that are neither numbers nor strings. A duration would need a unit."""
-    import pyarrow as pa  # noqa: PLC0415
+def _is_supported(kind: Any) -> bool:
+    """Return True for types of pyarrow's that are numbers, strings, dates and times, and dictionaries of them.
 
-    if pa.types.is_dictionary(kind):
+    A duration would need a unit; run-end encoded columns have 2^30 rows in 1 kB.
+    """
+    from pyarrow import types  # noqa: PLC0415
+
+    if types.is_dictionary(kind):
         kind = kind.value_type
-    checks = (pa.types.is_nested, pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
-    return any(check(kind) for check in (*checks, pa.types.is_binary_view, pa.types.is_duration))
+    checks = [types.is_null, types.is_boolean, types.is_integer, types.is_floating, types.is_decimal]
+    checks += [types.is_date, types.is_time, types.is_timestamp]
+    return _is_text(kind) or any(check(kind) for check in checks)
+
+
+def _is_text(kind: Any) -> bool:
+    from pyarrow import types  # noqa: PLC0415
+
+    return any(check(kind) for check in (types.is_string, types.is_large_string, types.is_string_view))

@@ -15,10 +15,12 @@ from typing import Any
 from model_store.errors import Fault, InputError
 from model_store.tables.table_file import Record, TableFile
 from model_store.utils.extras import install_command
+from model_store.utils.values import list_names
 
 MAX_UNPACKED_BYTES = 1 << 30  # a million rows of ten cells take about 0.5 GB
 MAX_ROWS = 1 << 20  # of a sheet, as in Excel; openpyxl adds the rows and cells that a file leaves out
 MAX_CELLS = MAX_UNPACKED_BYTES // 8  # more than such an archive can hold
+MAX_CELL_CHARACTERS = 32_767  # as in Excel; many cells may refer to one shared text
 MAX_PADDING, MIN_PADDED_CELLS = 20, 1 << 20  # cells that rows leave out, for each cell of the sheet, and in any sheet
 _ERRORS = frozenset({"#N/A", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#NULL!"})  # cells without a value
 
@@ -56,7 +58,7 @@ class SpreadsheetFile(TableFile):
                         cell_count += len(row)
                         if number > MAX_ROWS or cell_count > MAX_CELLS:
                             raise InputError([_TOO_MANY_CELLS])
-                        cells = [_to_text(value) for value in row]
+                        cells = [_to_text(value, number) for value in row]
                         if any(cells):
                             width = width or len(cells)
                             padded += max(0, width - len(cells))
@@ -76,7 +78,7 @@ class SpreadsheetFile(TableFile):
         if self.options.sheet is None:
             return workbook.worksheets[0]
         if self.options.sheet not in names:
-            fault = Fault("data.sheet", f"no sheet is named {self.options.sheet!r}", f"one of {', '.join(names)}")
+            fault = Fault("data.sheet", f"no sheet is named {self.options.sheet!r}", f"one of {list_names(names)}")
             raise InputError([fault])
         return workbook.worksheets[names.index(self.options.sheet)]
 
@@ -93,8 +95,11 @@ def _check_size(file: Any) -> None:
         raise InputError([Fault("", problem, "save the sheet as CSV")])
 
 
-def _to_text(value: Any) -> str:
-    """Return a cell as a text: dates in ISO 8601, without a time if it is midnight."""
+def _to_text(value: Any, row: int) -> str:
+    """Return a cell as a text: dates in ISO 8601, without a time if it is midnight. InputError if it is too long."""
+    if isinstance(value, str) and len(value) > MAX_CELL_CHARACTERS:
+        problem = f"expected cells of at most {MAX_CELL_CHARACTERS} characters, found one of {len(value)}"
+        raise InputError([Fault(f"row {row}", problem, "shorten it, or save the sheet as CSV")])
     if value is None or (isinstance(value, str) and value in _ERRORS):
         return ""
     if isinstance(value, bool):

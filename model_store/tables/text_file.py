@@ -24,6 +24,7 @@ Open = Callable[[], BinaryIO]  # opens a file at its start, for reading bytes
 
 FILE_NULL = r"\N"  # a missing value in the files of databases
 MAX_LINE_CHARACTERS = 1 << 26  # of a file: 3 MB of gzip can hold a line of 3 GB
+MAX_BLANK_LINES = 1_000_000  # one after the other: 1.5 kB of bz2 can hold 2 GB of them
 HEAD_BYTES = 1 << 20  # of the decompressed bytes that decide how a file is read
 COMPRESSED_SUFFIXES = (".gz", ".bz2", ".xz")
 _BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
@@ -134,13 +135,17 @@ def open_text(open_file: Open, encoding: str) -> Iterator[TextIO]:
 
 
 def read_lines(text: TextIO) -> Iterator[str]:
-    """Yield the lines of a text. InputError if one is too long to be a row."""
-    number = 0
+    """Yield the lines of a text. InputError if one is too long to be a row, or if too many in succession are blank."""
+    number = blank = 0
     while line := text.readline(MAX_LINE_CHARACTERS):
         number += 1
         if len(line) == MAX_LINE_CHARACTERS and not line.endswith(("\n", "\r")):
             problem = f"expected a line of at most {MAX_LINE_CHARACTERS} characters, found a longer one"
             raise InputError([Fault(f"line {number}", problem, "write each row on a line of its own")])
+        blank = blank + 1 if line[0] in " \r\n" and not line.strip(" \r\n") else 0
+        if blank > MAX_BLANK_LINES:
+            problem = f"expected at most {MAX_BLANK_LINES} blank lines in succession, found more"
+            raise InputError([Fault(f"line {number}", problem, "remove them")])
         yield line
 
 

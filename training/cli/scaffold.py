@@ -74,7 +74,7 @@ def draft_job(path: Path, target: str | None, job: Path, name: str | None = None
     streamed = is_streamed(DataSection(path=path.name), path.parent)
     table, options = _read_table(path, TYPE_INFERENCE_ROWS if streamed else None)
     if target is None:
-        fix = f"add --target COLUMN, one of {', '.join(table.columns)}"
+        fix = f"add --target COLUMN, one of {list_names(list(table.columns))}"
         raise JobError(path.name, [Fault("", "expected the column to predict", fix)])
     targets = _split_target(target, table)
     model = name or _model_name(job.stem)
@@ -97,7 +97,7 @@ def _split_target(target: str, table: Table) -> list[str]:
     faults = []
     for name in names:
         if name not in table.columns:
-            fix = did_you_mean(name, table.columns) or f"the columns are {', '.join(table.columns)}"
+            fix = did_you_mean(name, table.columns) or f"the columns are {list_names(list(table.columns))}"
             faults.append(Fault("--target", f"there is no column '{name}'", fix))
     if faults:
         raise DataError(table.name, faults)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from model_store.errors import Fault, did_you_mean
 from model_store.utils.regular_file import open_regular
+from model_store.utils.values import list_names
 from training.available_memory import check_memory
 from training.errors import DAMAGED_FILE_ERRORS, DataError
 from training.stored_arrays import read_npy_header
@@ -87,7 +88,7 @@ def check_npz_members(path: Path) -> int:
             names = [name.removesuffix(".npy") for name in archive.namelist()]
             for key in ("x", "y"):
                 if key not in names:
-                    problem = f"expected an array '{key}', found {', '.join(names) or 'none'}"
+                    problem = f"expected an array '{key}', found {list_names(names) or 'none'}"
                     faults.append(Fault("", problem, _savez_hint(key)))
                     continue
                 with archive.open(f"{key}.npy") as member:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from model_store.errors import Fault, did_you_mean
 from model_store.schema.columns.date_text import infer_date_format
+from model_store.utils.values import list_names
 from training.config.settings import DataSection
 from training.data import type_inference
 from training.data.dataset import Dataset, encode_labels
@@ -102,13 +103,13 @@ def choose_columns(
     for location, names in listed:
         for name in names:
             if name not in table.columns:
-                fix = did_you_mean(name, table.columns) or f"the columns are {', '.join(table.columns)}"
+                fix = did_you_mean(name, table.columns) or f"the columns are {list_names(list(table.columns))}"
                 faults.append(Fault(location, f"unknown column '{name}'", fix))
     named = [(f"data.kinds.{name}", name) for name in section.kinds]
     named += [("data.optional", name) for name in section.optional_names]
     for location, name in named:
         if name not in inputs:
-            fix = did_you_mean(name, inputs) or f"the inputs are {', '.join(inputs)}"
+            fix = did_you_mean(name, inputs) or f"the inputs are {list_names(inputs)}"
             faults.append(Fault(location, f"unknown input '{name}'", fix))
     if not inputs:
         faults.append(Fault("data.columns", "no input column is left", "add input columns"))

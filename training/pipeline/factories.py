@@ -9,6 +9,7 @@ import numpy as np
 
 from model_store.errors import Fault, did_you_mean
 from model_store.nn import Array, Module
+from model_store.utils.values import list_names
 from training.config.defaults import OPTIMIZER_KEYS, SCHEDULE_KEYS, default_patience
 from training.config.settings import ScheduleSection, TrainSection
 from training.errors import JobError
@@ -70,7 +71,7 @@ def make_class_weights(
     faults = []
     for name in weights:
         if name not in names:
-            fix = did_you_mean(name, names) or f"the classes are {', '.join(names)}"
+            fix = did_you_mean(name, names) or f"the classes are {list_names(names)}"
             faults.append(Fault(f"{location}.{name}", f"unknown class '{name}'", fix))
     if faults:
         raise JobError(source, faults)

@@ -276,7 +276,7 @@ def _kept_columns(table: RowTable, keep: Sequence[str] | None, name: str) -> Seq
 
 def _print_ignored(columns: list[str]) -> None:
     if columns:
-        print_note(f"Ignored columns: {', '.join(columns)}")
+        print_note(f"Ignored columns: {list_names(columns)}")
 
 
 def _predict_batch(predictor: Predictor, batch: RowBatch, name: str) -> list[Any]:

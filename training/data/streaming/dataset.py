@@ -52,7 +52,7 @@ from training.errors import DAMAGED_FILE_ERRORS, DataError
 
 MIN_STREAM_BYTES = 256 << 20  # files of this size or more are streamed
 _COMPRESSION_FACTOR = 5  # about, of tables as text to those in Parquet or Excel
-_CELL_BYTES = 8  # about, of a cell as text
+_CELL_BYTES, _ROW_BYTES = 8, 16  # about, of a cell and a row as text; shorter rows take as much memory
 MAX_SAMPLE_ROWS, MAX_SAMPLE_BYTES = 1_000_000, 64 << 20  # of the rows that deciles and medians are computed from
 
 
@@ -83,7 +83,8 @@ def _expanded_bytes(path: Path) -> int:
         if not is_compressed(name) or name.lower().endswith(COMPRESSED_SUFFIXES):  # an IDX file may be compressed, too
             with open_decompressed(lambda: open_file(path)) as file:
                 blocks = iter(lambda: file.read(1 << 20), b"")
-                return sum(map(len, islice(blocks, MIN_STREAM_BYTES // (1 << 20) + 1)))
+                found = islice(blocks, MIN_STREAM_BYTES // (1 << 20) + 1)
+                return sum(max(len(block), block.count(b"\n") * _ROW_BYTES) for block in found)
     return size * (_COMPRESSION_FACTOR if is_compressed(name) else 1)
 
 

@@ -258,21 +258,18 @@ def _convert_batch(batch: Any, fields: Mapping[str, tuple[str, str]], formats: M
         if COLUMN_KINDS[kind].streams_numbers:
             try:
                 written = formats.get(name)
-                converted[name] = _convert_numbers(array) if written is None else _parse_written(array, written)
+                converted[name] = (
+                    _convert_numbers(array) if written is None else parse_numbers(to_texts(array, column), written)
+                )
             except (pa.ArrowException, ValueError) as error:
                 raise pa.ArrowInvalid(f"column {column}: {first_line(error)}") from error
             continue
         if not pa.types.is_dictionary(array.type):
             array = compute.dictionary_encode(array.cast(pa.string()))
-        values = list(map(parse_file_cell, to_texts(array.dictionary)))
-        codes = array.indices.fill_null(len(values)).to_numpy(zero_copy_only=False)
+        values = list(map(parse_file_cell, to_texts(array.dictionary, column)))
+        codes = array.indices.cast(pa.int64()).fill_null(len(values)).to_numpy(zero_copy_only=False)
         converted[name] = DictionaryColumn(codes, [*values, None])
     return converted
-
-
-def _parse_written(array: Any, written: Any) -> NDArray[np.float64]:
-    """Return a column of pyarrow's as numbers: the texts that the first rows have, parsed as they are `written`."""
-    return parse_numbers(to_texts(array), written)
 
 
 def _convert_numbers(array: Any) -> NDArray[np.float64]:
@@ -281,7 +278,9 @@ def _convert_numbers(array: Any) -> NDArray[np.float64]:
     from pyarrow import compute  # noqa: PLC0415
 
     if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
+        rows = array.indices.dictionary_encode("encode")  # each value of the dictionary is converted once
+        numbers: NDArray[np.float64] = _convert_numbers(array.dictionary.take(rows.dictionary))[rows.indices.to_numpy()]
+        return numbers
     if pa.types.is_decimal(array.type):
         array = array.cast(pa.string())  # a decimal cast to float64 is not always the nearest number
     if array.type in (pa.string(), pa.large_string(), pa.string_view()):

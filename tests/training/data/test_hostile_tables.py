@@ -1,0 +1,131 @@
+"""Small table files that would take much memory or time, and invalid ones: each is an error that says what to do."""
+
+from __future__ import annotations
+
+import bz2
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from training.config.settings import DataSection
+from training.data.streaming.source import DictionaryColumn
+from training.data.streaming.table_reader import open_source
+from training.data.tables import open_job_table, read_table
+from training.errors import DataError
+
+
+def arrow_file(path: Path, columns: dict[str, Any]) -> Path:
+    import pyarrow as pa
+    from pyarrow import ipc, parquet
+
+    table = pa.table(columns)
+    if path.suffix == ".parquet":
+        parquet.write_table(table, path)
+    else:
+        with ipc.new_file(path, table.schema) as writer:
+            writer.write_table(table)
+    return path
+
+
+@pytest.mark.parametrize("name", ["t.arrow", "t.parquet"])
+def test_rows_share_the_texts_of_a_dictionary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A dictionary of one text of 1 MB and 30,000 rows took 1 kB of a file and 30 GB of memory."""
+    import pyarrow as pa
+
+    words = pa.array(["z" * 1000, "a", None] * 100)
+    dictionary = pa.DictionaryArray.from_arrays(
+        pa.array([0, None, *range(1, 127)], pa.int8()), pa.array(map(str, range(127)))
+    )
+    columns = {"x": words if name == "t.parquet" else words.dictionary_encode(), "n": pa.array([1.5] * 300)}
+    path = arrow_file(tmp_path / name, columns)
+    file = open_job_table(path, DataSection(path=name))
+    (block,) = file.blocks()
+    assert block.columns["x"] == ["z" * 1000, "a", None] * 100
+    assert len(set(map(id, block.columns["x"]))) == 3
+    monkeypatch.setattr("model_store.tables.arrow_file.MIN_REPEATED_CHARACTERS", 10_000)
+    monkeypatch.setattr("model_store.tables.arrow_file.MAX_REPETITION", 99)
+    with pytest.raises(
+        DataError, match="column x: expected short texts in a dictionary, found 300 rows with 100100 ch"
+    ):
+        read_table(file)
+    path = arrow_file(tmp_path / name, {"x": dictionary, "y": pa.array(["a", "b"] * 64)})  # as many as int8 has codes
+    assert read_table(open_job_table(path, DataSection(path=name))).columns["x"][:3] == ["0", None, "1"]
+    for kinds, expected in (({}, [0, np.nan, 1]), ({"x": "category"}, ["0", None, "1"])):
+        section = DataSection(path=name, target="y", task="classification", columns=["x"], kinds=kinds)
+        (batch,) = open_source(section, tmp_path).batches()
+        column = batch["x"]
+        if isinstance(column, DictionaryColumn):
+            assert [column.values[code] for code in column.codes[:3]] == expected
+        else:
+            np.testing.assert_array_equal(column[:3], expected)
+
+
+def test_arrow_columns_of_other_types_are_ignored(tmp_path: Path) -> None:
+    """Run-end encoded columns of 2^30 rows took 1 kB of a file and 2.8 GB of memory; intervals were a bug."""
+    import pyarrow as pa
+
+    runs = pa.RunEndEncodedArray.from_arrays(pa.array([2], pa.int32()), pa.array([1.5]))
+    path = arrow_file(
+        tmp_path / "t.arrow", {"runs": runs, "gap": pa.nulls(2, pa.month_day_nano_interval()), "x": [1, 2]}
+    )
+    table = read_table(open_job_table(path, DataSection(path="t.arrow")))
+    assert table.unsupported == ["runs", "gap"]
+    assert table.columns == {"x": ["1", "2"]}
+    arrow_file(path, {"runs": runs})
+    with pytest.raises(DataError, match="expected columns of numbers or texts, found none"):
+        read_table(open_job_table(path, DataSection(path="t.arrow")))
+
+
+def test_invalid_values_of_an_arrow_file_are_its_error(tmp_path: Path) -> None:
+    """pyarrow trusts the bytes, offsets and indices of a file: reading them is undefined, or raises other errors."""
+    import pyarrow as pa
+
+    offsets = pa.py_buffer(np.arange(0, 6, 2, dtype=np.int32).tobytes())
+    outside = pa.py_buffer(np.array([0, -5, 4], np.int32).tobytes())
+    invalid = {
+        "not UTF-8": pa.StringArray.from_buffers(2, offsets, pa.py_buffer(b"\xff\xfe" * 2)),
+        "offset outside": pa.StringArray.from_buffers(2, outside, pa.py_buffer(b"abcd")),
+        "index outside": pa.DictionaryArray.from_arrays(pa.array([0, 9]), pa.array(["a"]), safe=False),
+        "index below 0": pa.DictionaryArray.from_arrays(pa.array([0, -1]), pa.array(["a"]), safe=False),
+        "unknown time zone": pa.array([0, 1], pa.timestamp("s", "Mars/Olympus")),
+    }
+    for array in invalid.values():
+        path = arrow_file(tmp_path / "t.arrow", {"x": array, "y": ["a", "b"]})
+        with pytest.raises(DataError, match="not a readable Arrow file"):
+            read_table(open_job_table(path, DataSection(path="t.arrow")))
+
+
+def test_a_workbook_has_no_longer_cells_than_excel_allows(tmp_path: Path) -> None:
+    """10,000 cells may refer to one shared text of 1 MB: a workbook of 83 kB took 11 s."""
+    openpyxl = pytest.importorskip("openpyxl")
+    path = tmp_path / "t.xlsx"
+    book = openpyxl.Workbook()
+    for row in (["x", "y"], ["z" * 32_767, 1]):
+        book.active.append(row)
+    book.save(path)
+    assert len(read_table(open_job_table(path, DataSection(path=path.name)))) == 1
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content.replace(b"z" * 32_767, b"z" * 32_768))
+    with pytest.raises(DataError, match="row 2: expected cells of at most 32767 characters, found one of 32768"):
+        read_table(open_job_table(path, DataSection(path=path.name)))
+
+
+@pytest.mark.parametrize("name", ["t.csv.bz2", "t.jsonl.bz2"])
+def test_a_file_of_blank_lines_is_read_no_further_than_a_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """1.5 kB of bz2 held 2 GB of empty lines."""
+    monkeypatch.setattr("model_store.tables.text_file.MAX_BLANK_LINES", 100)
+    path = tmp_path / name
+    start, row = ("x,y\n", "1,2\n") if name == "t.csv.bz2" else ('{"x": 1, "y": 2}\n', '{"x": 1, "y": 2}\n')
+    path.write_bytes(bz2.compress((start + ("\n" * 50 + " \r\n" * 50 + row) * 2).encode()))
+    assert len(read_table(open_job_table(path, DataSection(path=name)))) == 2 + (start == row)
+    path.write_bytes(bz2.compress((start + row + "\n" * 1000).encode()))
+    with pytest.raises(DataError, match="line 103: expected at most 100 blank lines in succession, found more"):
+        read_table(open_job_table(path, DataSection(path=name)))
