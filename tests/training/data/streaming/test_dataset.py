@@ -172,7 +172,7 @@ def test_a_small_file_that_expands_to_a_large_one_is_streamed(
 
 
 def test_a_file_of_many_short_rows_is_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`train init` took 1.8 GB for 132 MB of rows of two digits, in 8 kB of bz2."""
+    """`train init` took over 1.1 GB for 132 MB of rows of two digits, in 8 kB of bz2."""
     monkeypatch.setattr(dataset, "MIN_STREAM_BYTES", 2 << 20)
     for row, expected in ((b"0,1\n", True), (b"0.25,0.125,0.375,1\n", False)):
         (tmp_path / "t.csv.gz").write_bytes(gzip.compress(b"a,y\n" + row * (800_000 // len(row))))
