@@ -24,6 +24,7 @@ WORKER_TYPES = ("event", "gthread")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("text", "json")
 FOLLOW_RULES = ("default", "newest")
+_MAX_FRAMING_BYTES = 2**20  # of a request beside its body: the head, and what is read at once of the chunks
 _PREFIX = "SERVE_"
 _ORIGIN = re.compile(r"https?://(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?", re.IGNORECASE)
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
@@ -137,7 +138,8 @@ class Settings:
     max_input_bytes: int = _setting(
         "SERVE_MAX_INPUT_BYTES",
         0,
-        "Most input of a worker that waits for a response; 0 means four of the largest bodies, at least 32 MiB.",
+        "Most input of a worker that waits for a response; 0 means four of the largest bodies, at least 32 MiB. A "
+        "body's size and 1 MiB always fit.",
         minimum=0,
     )
     max_instances: int = _setting("SERVE_MAX_INSTANCES", 10_000, "Maximum rows per request, of any model.", minimum=1)
@@ -291,7 +293,9 @@ class Settings:
 
     @property
     def input_limit(self) -> int:
-        return self.max_input_bytes or max(32 * 2**20, 4 * self.max_body_bytes)
+        """The most input that may wait. The largest body fits, also one byte more: that is 413, not 503."""
+        limit = self.max_input_bytes or max(32 * 2**20, 4 * self.max_body_bytes)
+        return max(limit, self.max_body_bytes + _MAX_FRAMING_BYTES)
 
     def cache_path(self, environ: Mapping[str, str]) -> Path:
         """Return SERVE_CACHE_DIR, or the user's cache directory if it is empty."""

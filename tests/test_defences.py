@@ -83,7 +83,8 @@ DEFENCES = {
         "tests/service/http/test_hostile_headers.py::test_no_value_of_a_header_is_an_error_of_the_service",
     ),
     "keys in a path are not logged": Defence(
-        "service/telemetry/request_record.py", 'return _API_KEY.sub("fp_[key]", text) if "fp_" in text else text',
+        "service/telemetry/request_record.py",
+        'return _API_KEY.sub("fp_[key]", text) if "fp_" in text or "%" in text else text',
         "return text",
         f"{ACCESS}::test_a_key_in_the_path_the_method_or_the_request_id_is_never_logged",
     ),
@@ -576,6 +577,18 @@ DEFENCES = {
     "labels of versions are bounded": Defence(
         "service/telemetry/metrics.py", "full = len(self._version_labels) >= MAX_LABELLED_VERSIONS", "full = False",
         "tests/service/telemetry/test_request_record.py::test_versions_beyond_the_limit_share_a_label",
+    ),
+    "labels of models are bounded": Defence(
+        "service/telemetry/metrics.py", "if len(self._labelled_models) < MAX_LABELLED_VERSIONS:", "if True:",
+        "tests/service/telemetry/test_request_record.py::test_models_beyond_the_limit_share_a_label",
+    ),
+    "the reference page is rendered once": Defence(
+        "service/routes/docs.py", "if not pages or pages[0][0]() is not snapshot:", "if True:",
+        "tests/service/routes/test_wide_models.py::test_the_page_of_a_snapshot_is_rendered_once_for_all_hosts",
+    ),
+    "the largest body fits into the limit of waiting input": Defence(
+        "service/config.py", "self.max_body_bytes + _MAX_FRAMING_BYTES)", "0)",
+        "tests/service/test_config.py::test_the_largest_body_with_its_head_fits_into_the_limit_of_waiting_input",
     ),
     "integers have 64 bits": Defence(
         "model_store/artifact/manifest.py", "if len(digits) > 20 or not -(2**63) <= int(digits) < 2**64:", "if False:",

@@ -157,7 +157,7 @@ def _report_switch(old: Snapshot, new: Snapshot, metrics: Metrics) -> None:
         now, then = entry.default, before.default if before else None
         changed = now is not None and then is not None and then.number != now.number
         if changed:
-            metrics.model_reloads.labels(name).inc()
+            metrics.model_reloads.labels(metrics.model_label(name)).inc()
         if now is not None and (changed or before is None or before.why_default != entry.why_default):
             instead = f" instead of {then.number}" if changed and then else ""
             log.info("%s: now serving version %d%s (%s)", name, now.number, instead, entry.why_default)

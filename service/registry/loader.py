@@ -99,16 +99,17 @@ class Loader:
             attempts = failure.attempts + 1 if failure else 1
             problem = str(e).removeprefix(f"{name}/{number}: ") if known else f"{type(e).__name__}: {e}"
             self._failures[key] = _Failure(problem, attempts, self._clock() + min(2.0**attempts, _MAX_BACKOFF_SECONDS))
-            self._metrics.model_load_failures.labels(name).inc()
+            self._metrics.model_load_failures.labels(self._metrics.model_label(name)).inc()
             trace = None if known else e
             log.error(
                 "%s/%d cannot be served: %s (%s)", name, number, problem, verify_hint(name, number), exc_info=trace
             )
             return None
         self._failures.pop(key, None)
-        self._metrics.model_loads.labels(name).inc()
+        label = self._metrics.model_label(name)
+        self._metrics.model_loads.labels(label).inc()
         for counter in (self._metrics.model_load_failures, self._metrics.model_reloads):
-            counter.labels(name)  # create it with 0: Prometheus sees no increase in a counter that starts at 1
+            counter.labels(label)  # create it with 0: Prometheus sees no increase in a counter that starts at 1
         times = [1000 * (b - a) for a, b in ((started, found), (found, mapped), (mapped, self._clock()))]
         log.info("loaded %s/%d: verified copy in %.0f ms, mapped in %.1f ms, checked in %.1f ms", name, number, *times)
         return served

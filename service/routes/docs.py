@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import math
+import re
+import secrets
 import shlex
 import weakref
 from collections.abc import Mapping
@@ -96,6 +99,10 @@ def create_blueprint(registry: ModelRegistry, settings: Settings) -> Blueprint:
     blueprint = Blueprint("docs", __name__)
     # The document of the last snapshot. The weak reference does not keep a replaced snapshot in memory.
     latest: list[tuple[weakref.ref[Snapshot], Json]] = []
+    # The page of the last snapshot, with a placeholder for the URL of the service, which each client names in Host.
+    pages: list[tuple[weakref.ref[Snapshot], str]] = []
+    placeholder = f"http://{secrets.token_hex(16)}"
+    placed_path = re.compile(rf"{placeholder}(/models/[A-Za-z0-9._-]+/predict)")
 
     @blueprint.get("/openapi.json")
     def openapi() -> Response:
@@ -112,14 +119,23 @@ def create_blueprint(registry: ModelRegistry, settings: Settings) -> Blueprint:
     @blueprint.get("/docs", strict_slashes=True)
     def docs() -> str:
         snapshot = registry.snapshot
+        if not pages or pages[0][0]() is not snapshot:
+            pages[:] = [(weakref.ref(snapshot), render(snapshot))]
+        base = root_url(request)
+        page = placed_path.sub(lambda found: html.escape(shlex.quote(base + found[1])), pages[0][1])
+        return page.replace(placeholder, html.escape(base))
+
+    def render(snapshot: Snapshot) -> str:
         described, only_named = model_metadata.split_described(snapshot)
         curl = 'curl -H "Authorization: Bearer $FORWARD_PASS_KEY"' if settings.keys_file else "curl"
         return render_template(
             "docs.html",
-            models=[_page_model(snapshot.entries[served.name], served, curl) for served in described],
+            models=[
+                _page_model(snapshot.entries[served.name], served, f"{curl} {placeholder}") for served in described
+            ],
             only_named=[{"name": served.name, "version": served.number} for served in only_named],
             problems=snapshot.problems,
-            base=root_url(request),
+            base=placeholder,
             settings=settings,
             endpoints=_ENDPOINTS,
             error_codes=_ERROR_CODES,
@@ -132,6 +148,8 @@ def create_blueprint(registry: ModelRegistry, settings: Settings) -> Blueprint:
 
 def _page_model(entry: ModelEntry, served: LoadedVersion, curl: str) -> dict[str, Any]:
     """Return a model's details with what the page shows: a curl command with its response, fields and metrics.
+
+    `curl` is the command up to the path of the URL.
 
     A model without an example has neither command nor response, and its form is empty.
     """
@@ -146,9 +164,8 @@ def _page_model(entry: ModelEntry, served: LoadedVersion, curl: str) -> dict[str
     if example is None:
         return page
     body = orjson.dumps({"instances": example["instances"]}).decode()
-    url = shlex.quote(root_url(request) + path)
     return page | {
-        "curl": f"{curl} {url} -d {shlex.quote(printable(body))}",
+        "curl": f"{curl}{path} -d {shlex.quote(printable(body))}",
         "request": body,
         "response": _indented_json(
             {"model": details["name"], "version": details["version"], "predictions": example["predictions"]}

@@ -34,6 +34,7 @@ class Metrics:
         """Keep the counts in a new directory below `parent` (default: in memory)."""
         self.counters = counters = MmapCounters(parent=parent)
         self._collectors: list[GaugeCollector] = []
+        self._labelled_models: set[str] = set()
         self._version_labels: dict[tuple[str, int], tuple[str, str]] = {}
         self.requests = counters.counter(
             "forward_pass_requests",
@@ -90,6 +91,12 @@ class Metrics:
             if not full:
                 self._version_labels[name, number] = labels
         return labels
+
+    def model_label(self, name: str) -> str:
+        """Return the label `model` for series of a model: "other" after `MAX_LABELLED_VERSIONS` models."""
+        if len(self._labelled_models) < MAX_LABELLED_VERSIONS:
+            self._labelled_models.add(name)
+        return name if name in self._labelled_models else OTHER
 
     def register_collector(self, collector: GaugeCollector) -> None:
         """Add a function that returns gauges at each scrape."""

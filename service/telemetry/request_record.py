@@ -35,7 +35,11 @@ clock = time.monotonic
 
 _VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._~+/=:@-]{1,128}")
 _TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
-_API_KEY = re.compile(r"fp_[A-Za-z0-9_-]{20,}")  # as `serve keygen` makes them
+# As `serve keygen` makes them. Each character may be escaped in a path, also several times: f, %66, %2566.
+_API_KEY = re.compile(
+    r"(?:f|%(?:25)*66)(?:p|%(?:25)*70)(?:_|%(?:25)*5[Ff])"
+    r"(?:[A-Za-z0-9_-]|%(?:25)*(?:3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa]|2[Dd]|5[Ff])){20,}"
+)
 _NONZERO_BITS = 1 << 64 | 1  # sets the last bit of trace id and span id: neither may be zero
 
 
@@ -109,7 +113,7 @@ class RequestRecord:
 
 def _redact_keys(text: str) -> str:
     """Replace what has the form of an API key, which a client may have put into a URL by mistake."""
-    return _API_KEY.sub("fp_[key]", text) if "fp_" in text else text
+    return _API_KEY.sub("fp_[key]", text) if "fp_" in text or "%" in text else text
 
 
 def _short_target(target: str) -> str:

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from service.config import Settings, SettingsError, available_cpus, unknown_variables
+from service.server.event_loop import LARGE_READ_BYTES
+from service.server.request_reader import MAX_HEAD_BYTES, MAX_TRAILER_BYTES
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "operations.md"
 
@@ -160,3 +162,9 @@ def test_every_setting_is_documented(setting):
     assert setting.metadata["description"] in row
     default = {"workers": "one per CPU", "cache_dir": "user's cache"}.get(setting.name, str(setting.default))
     assert default in row.replace(",", "") or default in row
+
+
+def test_the_largest_body_with_its_head_fits_into_the_limit_of_waiting_input() -> None:
+    """With equal limits, a body of a byte more got 503, which invites the client to send it again."""
+    limit = Settings(max_body_bytes=1000, max_input_bytes=1000).input_limit
+    assert limit == 1000 + 2**20 > 1000 + LARGE_READ_BYTES + 2 * MAX_HEAD_BYTES + MAX_TRAILER_BYTES

@@ -30,6 +30,8 @@ _JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
 _CONNECTIONS = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
 _MAX_WAIT_SECONDS = 30.0  # even if Retry-After says more
 _READ_BYTES = 1 << 20  # at once
+_UNCOUNTED_BYTES = 1 << 20  # the values of shorter JSON are not counted
+_MIN_BYTES_PER_VALUE = 16  # of max_response_bytes
 
 
 class Client:
@@ -37,7 +39,8 @@ class Client:
 
     timeout_seconds: for each attempt, from the connection to the last byte of the response.
     retries: attempts after the first.
-    max_response_bytes: a longer response is an error, so that a wrong server cannot fill the memory.
+    max_response_bytes: a longer response is an error, so that a wrong server cannot fill the memory. So is JSON of
+        more than 1 MiB with more than one value for 16 of these bytes: each takes 56 bytes or more as an object.
     sleep: for tests.
     """
 
@@ -48,7 +51,7 @@ class Client:
         key: str | None = None,
         timeout_seconds: float = 30.0,
         retries: int = 4,
-        max_response_bytes: int = 256 << 20,
+        max_response_bytes: int = 64 << 20,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         kind, host, port, self._base_path = _split_url(url)
@@ -123,6 +126,7 @@ class Client:
         body, response_headers = self._request("POST", path, header + data, headers)
         with self._expect_service(path):
             length = int(response_headers.get(_JSON_LENGTH_HEADER) or len(body))
+            self._check_value_count(path, body[:length], 200)
             lines = json.loads(body[:length]).get("parameters", {}).get("warnings", "").splitlines()
             self.warnings = [Fault(*line.split(": ", 1)) for line in lines]
             found = tensors.decode_response(body, length)
@@ -137,6 +141,13 @@ class Client:
             problem = f"expected {rows} predictions, one for each row; found {len(predictions)}"
             raise ServiceError(f"{self._url}{path}: {problem}", 200)
 
+    def _check_value_count(self, path: str, content: bytes, status: int) -> None:
+        """Raise ServiceError if JSON has too many values; a comma or an opening bracket begins one."""
+        limit = self._max_response_bytes // _MIN_BYTES_PER_VALUE
+        if len(content) > _UNCOUNTED_BYTES and sum(map(content.count, (b",", b"[", b"{"))) > limit:
+            problem = f"expected a response of at most {limit} values, found more"
+            raise ServiceError(f"{self._url}{path}: {problem}; send fewer rows, or pass max_response_bytes", status)
+
     def _input_tensor_name(self, name: str) -> str:
         """Return the name of the tensor that holds a model's whole input."""
         if name not in self._input_tensors:
@@ -149,6 +160,7 @@ class Client:
 
     def _json(self, method: str, path: str, body: bytes | None = None) -> Any:
         response, _ = self._request(method, path, body, {"Content-Type": "application/json"})
+        self._check_value_count(path, response, 200)
         with self._expect_service(path):
             return json.loads(response)
 
@@ -177,6 +189,7 @@ class Client:
                 if response.status == 200:
                     return content, response.headers
                 if response.status != 503 or last:
+                    self._check_value_count(path, content, response.status)
                     raise _response_error(response.status, content, f"{self._url}{path}")
                 wait = _retry_seconds(response.headers.get("Retry-After"), 0.1 * 2.0**attempt)
             self._sleep(min(wait, _MAX_WAIT_SECONDS))
@@ -191,16 +204,19 @@ class Client:
         if self._connection.sock is not None:
             self._connection.sock.settimeout(self._timeout_seconds)  # the last response left less
         self._connection.request(method, self._base_path + path, body, {**headers, **self._auth_headers})
-        response = self._connection.getresponse()
-        blocks, size = [], 0
-        while block := response.read(_READ_BYTES):
-            blocks.append(block)
-            size += len(block)
-            if size > self._max_response_bytes:
-                self._connection.close()
-                problem = f"expected a response of at most {self._max_response_bytes} bytes, found more"
-                fix = "send fewer rows, or pass max_response_bytes"
-                raise ServiceError(f"{self._url}{path}: {problem}; {fix}", response.status)
+        try:
+            response = self._connection.getresponse()
+            blocks, size = [], 0
+            while block := response.read(_READ_BYTES):
+                blocks.append(block)
+                size += len(block)
+                if size > self._max_response_bytes:
+                    self._connection.close()
+                    problem = f"expected a response of at most {self._max_response_bytes} bytes, found more"
+                    fix = "send fewer rows, or pass max_response_bytes"
+                    raise ServiceError(f"{self._url}{path}: {problem}; {fix}", response.status)
+        except ValueError as e:  # a chunk of negative size
+            raise http.client.HTTPException(f"the response is not well-formed HTTP: {e}") from e
         if response.length:
             raise http.client.IncompleteRead(b"", response.length)
         return response, b"".join(blocks)

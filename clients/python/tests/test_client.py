@@ -126,6 +126,31 @@ def test_a_response_that_is_too_long_is_an_error(scripted: Callable[..., str], s
     assert Client(scripted((200, *long[1:])), max_response_bytes=6000).predict("model", [[1]]) == [7.0]
 
 
+@pytest.mark.parametrize("status", [200, 500])
+@pytest.mark.parametrize("value", [b"[]", b"{}", b"1"])
+def test_a_response_of_too_many_values_is_an_error(scripted: Callable[..., str], status: int, value: bytes) -> None:
+    """250 MiB of empty lists took 6.5 GB of memory."""
+    body = b'{"predictions": [' + b",".join([value] * 600_000) + b"]}"
+    with pytest.raises(ServiceError, match="expected a response of at most 262144 values, found more; send fewer"):
+        Client(scripted((status, {}, body)), max_response_bytes=4 << 20).predict("model", [[1]])
+    with pytest.raises(ServiceError, match="at most 262144 values"):
+        Client(scripted((status, {}, body)), max_response_bytes=4 << 20).predict("model", {"x": np.ones(1)})
+
+
+def test_the_largest_response_of_the_service_is_read(scripted: Callable[..., str]) -> None:
+    """SERVE_MAX_OUTPUT_VALUES values, each with all digits of a number and a label of 31 characters."""
+    row = b"{" + b",".join(b'"%s": 0.%017d' % (b"x" * 31, i) for i in range(1024)) + b"}"
+    body = b'{"predictions": [' + b",".join([row] * 1024) + b"]}"
+    assert len(Client(scripted((200, {}, body))).predict("model", [[1]] * 1024)[0]) == 1
+
+
+@pytest.mark.parametrize("chunk", [b"-5", b"-7fffffffffffffff"])
+def test_a_chunk_of_negative_size_is_a_service_error(scripted: Callable[..., str], chunk: bytes) -> None:
+    answer = (200, {"Transfer-Encoding": "chunked", "Content-Length": "0"}, chunk + b"\r\nxxxxxxxx\r\n0\r\n\r\n")
+    with pytest.raises(ServiceError, match="no response: "):
+        Client(scripted(answer), retries=0).predict("model", [[1]])
+
+
 def test_a_response_that_ends_early_is_retried(scripted: Callable[..., str]) -> None:
     short = (200, {"Content-Length": "1000"}, b"{")
     waits: list[float] = []

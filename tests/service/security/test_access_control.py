@@ -164,6 +164,11 @@ def test_a_key_in_the_path_the_method_or_the_request_id_is_never_logged(
         guarded.post(f"/models/{secret}/predict", json=ROWS)
         guarded.post(f"/a/{secret}", json=ROWS, headers=bearer("predict"))
         guarded.open("/healthz", method=secret)
+        for escaped in (f"%66p_{secret[3:]}", f"fp%5f{secret[3:]}", "".join(f"%{ord(c):02X}" for c in secret),
+                        "".join(f"%2525{ord(c):02x}" for c in secret)):  # fmt: skip
+            guarded.application.extensions["recorder"].discard()
+            record = guarded.application.extensions["recorder"].begin("GET", f"/models/{escaped}/predict?x")
+            assert record.target == "/models/fp_[key]/predict"
         response = guarded.get("/healthz", headers={"X-Request-Id": f"id:{secret}"})
     assert len(caplog.records) == 4
     assert secret[3:] not in caplog.text + str([record.msg.as_dict() for record in caplog.records])

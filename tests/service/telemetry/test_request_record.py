@@ -154,3 +154,10 @@ def test_versions_beyond_the_limit_share_a_label(monkeypatch):
         ("price", "2", "1.0"),
         ("price", "3", "1.0"),
     ]
+
+
+def test_models_beyond_the_limit_share_a_label(monkeypatch):
+    """The series of a model's loads stay after the model is gone."""
+    monkeypatch.setattr(metrics_module, "MAX_LABELLED_VERSIONS", 2)
+    metrics = Metrics()
+    assert [metrics.model_label(name) for name in ("a", "b", "c", "a", "d")] == ["a", "b", "other", "a", "other"]

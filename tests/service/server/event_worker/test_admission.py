@@ -67,11 +67,11 @@ def loop(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     for seed in range(3):
         store.publish("price", with_golden(price(seed), [[3, 80]]))
     cache = str(tmp_path / "cache")
-    settings = Settings(
-        store=str(store.root), cache_dir=cache, poll_seconds=0, max_input_bytes=6000, max_extra_versions=1
-    )
+    settings = Settings(store=str(store.root), cache_dir=cache, poll_seconds=0, max_extra_versions=1)
     app = create_app(settings)
-    it = Loop(GunicornApplication(app, settings, [], lambda _: None), app)
+    application = GunicornApplication(app, settings, [], lambda _: None)
+    application.max_input_bytes = 6000
+    it = Loop(application, app)
     it.listener.setsockopt(
         socket.SOL_SOCKET, socket.SO_SNDBUF, 4096
     )  # so that the kernel buffers no large response completely
