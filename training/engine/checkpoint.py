@@ -54,7 +54,7 @@ class CountsEpochs(Protocol):
     """A part that knows how many epochs are finished."""
 
     @property
-    def epochs(self) -> int: ...
+    def finished_epochs(self) -> int: ...
 
 
 class CheckpointError(FaultListError):
@@ -134,7 +134,8 @@ class Checkpoint:
 
     def _check_epochs(self) -> None:
         """Raise CheckpointError unless all parts that count epochs have finished the same number."""
-        counts = {name: part.epochs for name, part in self._parts.items() if isinstance(part, CountsEpochs)}
+        parts = self._parts.items()
+        counts = {name: part.finished_epochs for name, part in parts if isinstance(part, CountsEpochs)}
         if len(set(counts.values())) > 1:
             found = ", ".join(f"{count} in {name}" for name, count in counts.items())
             problem = f"expected one number of finished epochs, found {found}"

@@ -94,7 +94,7 @@ class EarlyStopping:
         return number - self.best.number >= self.early_stopping.patience
 
     @property
-    def epochs(self) -> int:
+    def finished_epochs(self) -> int:
         """The number of finished epochs."""
         return len(self.history)
 

@@ -221,7 +221,7 @@ class TrainingState:
         return order(rng)
 
     @property
-    def epochs(self) -> int:
+    def finished_epochs(self) -> int:
         """The number of finished epochs."""
         return len(self.errors)
 
