@@ -9,6 +9,7 @@ import secrets
 import shlex
 import weakref
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 import orjson
@@ -27,6 +28,7 @@ from service.registry.registry import ModelRegistry
 from service.registry.snapshot import ModelEntry, Snapshot
 
 _SCORES = ("precision", "recall", "f1", "roc_auc", "r2", "d2")  # at most 1: shown with equal decimals
+_MAX_METRICS, _MAX_METRIC_ROWS = 20, 1000  # an artifact may have any, and the table has a cell for each pair
 _ENDPOINTS = (
     ("POST", "/predict", "Predictions of the model named in the body"),
     ("POST", "/models/<name>/predict", "Predictions of this model"),
@@ -198,9 +200,10 @@ def _metrics_table(training: Mapping[str, Any]) -> dict[str, Any] | None:
         summary += f" The baseline always predicts the {constant} of the training rows."
     first = next(iter(table.values()), {})
     columns = [*(key for key in METRIC_TITLES if key in first), *(key for key in first if key not in METRIC_TITLES)]
+    del columns[_MAX_METRICS:]
     lines = [
         (title, [_format_metric(column, row.get(column)) for column in columns])
-        for name, figures in table.items()
+        for name, figures in islice(table.items(), _MAX_METRIC_ROWS)
         for title, row in ((name, figures), ("baseline", beside.get(name)))
         if row is not None
     ]
