@@ -33,6 +33,7 @@ from model_store.storage.base import MAX_SMALL_OBJECT_BYTES, ObjectInfo, check_o
 from model_store.utils.values import NAME_PATTERN
 
 if TYPE_CHECKING:
+    from obstore import GetResult
     from obstore.store import ClientConfig, ObjectStore, RetryConfig
 
 _CHUNK_BYTES = 4 << 20
@@ -81,8 +82,7 @@ class BucketStorage:
                 return data
         with _request():
             result = obstore.get(self._store, key)
-            size = result.meta["size"]
-            data = check_object_size(bytes(result.bytes()) if size <= MAX_SMALL_OBJECT_BYTES else b"", size)
+            data = _read_small(result)
         with self._lock:
             self._cache[key] = (_normalized_etag(result.meta["e_tag"]), data)
         return data
@@ -194,6 +194,16 @@ class BucketStagedObject:
             use_multipart=False,
             attributes={_UPLOAD_ID: self._upload_id},
         )
+
+
+def _read_small(result: GetResult) -> bytes:
+    """Return the object. OSError if it is large, also where the server said otherwise."""
+    size, data = result.meta["size"], bytearray()
+    for chunk in result.stream() if size <= MAX_SMALL_OBJECT_BYTES else ():
+        data += chunk
+        if len(data) > MAX_SMALL_OBJECT_BYTES:
+            break
+    return check_object_size(bytes(data), max(size, len(data)))
 
 
 def _connect(url: str, client: ClientConfig) -> ObjectStore:

@@ -299,6 +299,29 @@ def test_a_method_that_nginx_rejects_gets_a_json_error(edge):
     assert ask(edge, "TRACE", "/predict")[1]["error"]["code"] == "method_not_allowed"
 
 
+@pytest.mark.parametrize(
+    ("start", "status"),
+    [
+        (b"GET /.. HTTP/1.1", 400),
+        (b"GET /%zz HTTP/1.1", 400),
+        (b"GET /x%00 HTTP/1.1", 400),
+        (b"GET /" + b"a" * 20_000 + b" HTTP/1.1", 414),
+        (b"GET /healthz HTTP/3.0", 505),
+        (b"GET /healthz HTTP/1.1\r\nX: " + b"a" * 20_000, 400),
+    ],
+    ids=["..", "%zz", "%00", "long URL", "HTTP/3.0", "long header"],
+)
+def test_a_request_that_nginx_cannot_read_gets_a_json_error(edge, start, status):
+    """A named location cannot be entered before the path is known: these were nginx's own page of a 500."""
+    head, _, body = edge.raw(start + b"\r\nHost: localhost\r\nConnection: close\r\n\r\n").partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert json.loads(body)["error"]["faults"] == []
+
+
+def test_the_location_of_errors_is_not_public(edge):
+    assert ask(edge, "GET", "/-refused")[0] == 404
+
+
 @pytest.mark.parametrize("path", ["/predict", "/v2/models/price/infer", "/v1/models/price:predict"])
 def test_a_stopped_service_is_reported_in_each_protocols_error_format(tmp_path, path):
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import pytest
 from click.testing import CliRunner
@@ -21,6 +22,7 @@ from model_store.cli import main
 from model_store.errors import ArtifactError, ConflictError, NotFoundError, StoreError
 from model_store.registry import promotion, signing
 from model_store.registry.store import Store, open_store
+from model_store.storage import bucket as bucket_module
 from model_store.storage import conformance
 from model_store.storage.base import MAX_SMALL_OBJECT_BYTES, StorageBackend, put_object
 from model_store.storage.bucket import BucketStorage
@@ -378,3 +380,20 @@ def test_a_listing_that_does_not_end_is_an_error(bucket: BucketStorage, monkeypa
     monkeypatch.setattr("model_store.storage.bucket.MAX_LISTED_OBJECTS", 3)
     with pytest.raises(OSError, match="expected at most 3 objects in the store, found more"):
         bucket.keys("*/*")
+
+
+def test_a_small_object_that_is_longer_than_its_stated_size_is_not_read_whole() -> None:
+    """A hostile server stated 50 bytes and sent 2 GB, which a worker read and kept."""
+    sent: list[int] = []
+
+    class Lying:
+        meta: ClassVar = {"size": 50}
+
+        def stream(self) -> Iterator[bytes]:
+            for size in [MAX_SMALL_OBJECT_BYTES] * 5:
+                sent.append(size)
+                yield bytes(size)
+
+    with pytest.raises(OSError, match="expected 1048576 bytes at most, found more"):
+        bucket_module._read_small(cast("Any", Lying()))
+    assert len(sent) == 2
