@@ -86,7 +86,11 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
     )
     if store.storage.fork_safe or not forks:
         registry.refresh()
-    drift = DriftMonitor(metrics.counters)
+
+    def is_pinned(served: LoadedVersion) -> bool:
+        return registry.snapshot.is_pinned(served)
+
+    drift = DriftMonitor(metrics.counters, is_pinned)
     for served in registry.snapshot.default_versions:
         drift.window(served)  # before the first request, which would wait for it
     inference = InferenceRunner(metrics, drift)

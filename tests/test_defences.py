@@ -623,6 +623,14 @@ DEFENCES = {
         "population_stability_index(expected, found)",
         "tests/service/inference/test_drift.py::test_without_drift_the_mean_index_is_near_zero",
     ),
+    "old versions that clients ask for take no memory for drift": Defence(
+        "service/inference/drift.py", "if self._is_monitored(served):", "if True:",
+        "tests/service/inference/test_drift.py::test_requests_for_old_versions_leave_no_cells",
+    ),
+    "the memory of a version's drift is freed with it": Defence(
+        "service/inference/drift.py", "self._counters.drop_internal_gauges(released)", "pass",
+        "tests/service/inference/test_drift.py::test_cells_of_versions_that_are_no_longer_monitored_are_freed",
+    ),
     "means of arrays are compared with a margin for rounding": Defence(
         "model_store/schema/columns/array.py", "dtype, margin)", "dtype, 0.0)",
         "tests/service/inference/test_drift.py::test_arrays_of_a_constant_mean_have_no_drift",

@@ -14,19 +14,20 @@ per category; for arrays, deciles of the mean. A column without such statistics 
 
 Rows are counted as encoded for the network. Each worker samples up to `MAX_SAMPLE_ROWS` rows a second, at most
 `MAX_SAMPLE_BYTES`, and forgets old rows as new ones come, so that its window is about the last `WINDOW_ROWS`. A scrape
-sums the windows of all workers.
+sums the windows of all workers. Only the default and aliased versions have one, which /metrics shows; otherwise
+clients could fill the memory by asking for one old version after the other.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from hashlib import blake2b
 from itertools import accumulate
-from weakref import WeakKeyDictionary
+from weakref import ReferenceType, WeakKeyDictionary, ref
 
 import numpy as np
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -72,8 +73,10 @@ class DriftWindow:
 
     def __init__(self, counters: MmapCounters, served: LoadedVersion) -> None:
         self.columns = list(column_bins(served.model))
-        version = served.name, served.number
-        self.keys = [[json.dumps([*version, bins.name, i]) for i in range(len(bins.expected))] for bins in self.columns]
+        version = _short_key(served)
+        self.keys = [
+            [f"{version}:{column}:{i}" for i in range(len(bins.expected))] for column, bins in enumerate(self.columns)
+        ]
         self._cells = cells = [counters.internal_gauge(key) for keys in self.keys for key in keys]
         self._recent_counts = np.zeros(len(cells))
         self._recent_rows = 0.0
@@ -112,29 +115,56 @@ class DriftWindow:
         return max(1, min(MAX_SAMPLE_ROWS, MAX_SAMPLE_BYTES // self._row_bytes))
 
 
-class DriftMonitor:
-    """The windows of all versions in use, summed over all workers by the counters."""
+def _short_key(served: LoadedVersion) -> str:
+    """Return 16 hexadecimal digits that stand for a version in every worker, however long its names are."""
+    return blake2b(f"{served.name}/{served.number}/{served.digest}".encode(), digest_size=8).hexdigest()
 
-    def __init__(self, counters: MmapCounters) -> None:
-        self._counters = counters
+
+class DriftMonitor:
+    """The windows of the versions for which `is_monitored` is true, summed over all workers by the counters."""
+
+    def __init__(self, counters: MmapCounters, is_monitored: Callable[[LoadedVersion], bool]) -> None:
+        self._counters, self._is_monitored = counters, is_monitored
         self._windows: WeakKeyDictionary[LoadedVersion, DriftWindow] = WeakKeyDictionary()
+        self._keys: list[tuple[ReferenceType[LoadedVersion], set[str]]] = []  # of windows whose cells exist
         self._lock = threading.Lock()  # several threads add and read windows
 
     def add(self, served: LoadedVersion, inputs: Array) -> None:
-        """Add encoded rows (n, features)."""
-        self.window(served).add(inputs)
+        """Add encoded rows (n, features) if the version is monitored."""
+        if self._is_monitored(served):
+            self.window(served).add(inputs)
 
     def window(self, served: LoadedVersion) -> DriftWindow:
         window = self._windows.get(served)
         if window is None:
             with self._lock:
-                window = self._windows.get(served) or DriftWindow(self._counters, served)
-                self._windows[served] = window
+                window = self._windows.get(served)
+                if window is None:
+                    self._release()
+                    window = self._windows[served] = DriftWindow(self._counters, served)
+                    self._keys.append((ref(served), {key for keys in window.keys for key in keys}))
         return window
+
+    def _release(self) -> None:
+        """Free the windows of versions that are no longer monitored, and their cells."""
+        kept, released = [], set[str]()
+        for version, keys in self._keys:
+            served = version()
+            if served is not None and self._is_monitored(served):
+                kept.append((version, keys))
+            else:
+                released |= keys
+                if served is not None:
+                    self._windows.pop(served, None)
+        self._keys = kept
+        released.difference_update(*(keys for _, keys in kept))
+        if released:
+            self._counters.drop_internal_gauges(released)
 
     def flush(self) -> None:
         """Count the rows that this process has sampled, before a scrape."""
         with self._lock:
+            self._release()
             windows = list(self._windows.values())
         for window in windows:
             window.flush()

@@ -64,6 +64,11 @@ class Snapshot:
         """Every default and aliased version; one with several aliases appears several times."""
         return [served for entry in self.entries.values() for served in entry.pinned_versions]
 
+    def is_pinned(self, served: LoadedVersion) -> bool:
+        """Return True if this is the default version of its model or has an alias."""
+        entry = self.entries.get(served.name)
+        return entry is not None and any(each is served for each in entry.pinned_versions)
+
     def to_plan(self) -> bytes:
         """Serialize the snapshot, with each version as number and digest."""
         entries = [

@@ -17,7 +17,7 @@ import mmap
 import os
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import IO
 
@@ -57,22 +57,23 @@ def _padded(length: int) -> int:
 class CounterCell:
     """One number. The threads of a process share it; every process has its own."""
 
-    __slots__ = ("_key", "cells", "file", "index")
+    __slots__ = ("cells", "file", "index", "key")
 
     def __init__(self, file: CellFile, key: str) -> None:
-        self.file, self._key = file, key
+        self.file, self.key = file, key
         self.remap()
 
     def remap(self) -> None:
-        """Find the cell again, after a fork."""
-        self.cells, self.index = self.file.locate(self._key)
+        """Find the cell again, after a fork or when the file is rewritten."""
+        self.cells, self.index = self.file.locate(self.key)
 
     def inc(self, amount: float = 1.0) -> None:
         with self.file.lock:
             self.cells[self.index] += amount
 
     def set(self, value: float) -> None:
-        self.cells[self.index] = value
+        with self.file.lock:
+            self.cells[self.index] = value
 
 
 class CellFile:
@@ -109,6 +110,18 @@ class CellFile:
         for counter in self._counters:
             counter.remap()
 
+    def drop(self, keys: Set[str]) -> None:
+        """Replace the file by one without the cells of these keys. Readers find the old file or the whole new one.
+
+        Handles of dropped cells write to the old file's memory, which nobody reads.
+        """
+        with self.lock:
+            self._counters = [counter for counter in self._counters if counter.key not in keys]
+            self._private = False
+            self._create({each.key: each.cells[each.index] for each in self._counters}, len(self._mapped))
+            for counter in self._counters:
+                counter.remap()
+
     def _open(self) -> None:
         self.lock = threading.Lock()
         self._private = False
@@ -119,15 +132,23 @@ class CellFile:
             self._map(self._path, len(data))
             self._used = used_bytes(data)
         else:
-            self._indices = {}
-            self._used = HEADER_BYTES
-            new = self._path.with_suffix(".new")  # renamed once it has a header, so that no reader finds an empty file
-            self._map(new, INITIAL_BYTES)
-            self._mapped[:4] = struct.pack("=i", self._used)
-            if self._private:
-                new.unlink(missing_ok=True)
-            else:
-                new.replace(self._path)
+            self._create({}, INITIAL_BYTES)
+
+    def _create(self, values: Mapping[str, float], size: int) -> None:
+        """Start a new file of `size` bytes, which is enough for a cell of each value."""
+        self._indices = {}
+        self._used = HEADER_BYTES
+        new = self._path.with_suffix(".new")  # renamed once it is complete, so that no reader finds an empty file
+        self._map(new, size)
+        self._mapped[:4] = struct.pack("=i", self._used)
+        for key, value in values.items():
+            cells, index = self.locate(key)
+            cells[index] = value
+        if self._private:
+            new.unlink(missing_ok=True)
+            self._path.unlink(missing_ok=True)
+        else:
+            new.replace(self._path)
 
     def _map(self, path: Path, size: int) -> None:
         """Map the file, grown to `size` bytes. Earlier mappings share its memory while cells still use them.

@@ -23,7 +23,7 @@ import threading
 import time
 import weakref
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -130,6 +130,13 @@ class MmapCounters:
             if key not in self._internal:
                 self._internal[key] = self._file(_INTERNAL, "cells").counter(key)
             return self._internal[key]
+
+    def drop_internal_gauges(self, keys: Set[str]) -> None:
+        """Free this process's cells of internal gauges."""
+        with self.lock:
+            for key in keys:
+                self._internal.pop(key, None)
+            self._file(_INTERNAL, "cells").drop(keys)
 
     def internal_gauges(self) -> dict[str, float]:
         """Return the sum of each internal gauge over the processes that are alive."""

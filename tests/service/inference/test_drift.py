@@ -124,7 +124,7 @@ def test_sampled_rows_take_little_memory_even_if_they_are_large(make_client, tmp
     store = open_store(tmp_path / "store")
     store.publish("houses", houses(fit_array("image", ArrayStatistics.from_values(images), False)))
     registry = make_client(store).application.extensions["registry"]
-    monitor = drift.DriftMonitor(MmapCounters(tmp_path))
+    monitor = drift.DriftMonitor(MmapCounters(tmp_path), lambda _: True)
     monitor.window(registry.find("houses"))._next_flush = drift.clock() + 60  # no flush meanwhile
     tracemalloc.start()
     try:
@@ -150,10 +150,75 @@ def test_concurrent_threads_share_one_window_of_a_version(monkeypatch: pytest.Mo
         __hash__ = object.__hash__
 
     monkeypatch.setattr(drift, "DriftWindow", Slow)
-    monitor, version = drift.DriftMonitor(MmapCounters()), Version(name="houses", number=1, model=trained())
+    monitor, version = (
+        drift.DriftMonitor(MmapCounters(), lambda _: True),
+        Version(name="houses", number=1, digest="", model=trained()),
+    )
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(monitor.window, [version, version])
     assert first is second
+
+
+def test_requests_for_old_versions_leave_no_cells(make_client: MakeClient, tmp_path) -> None:
+    """Cells stay until the process ends: 12 old versions with long names of columns took 590 MB."""
+    store = open_store(tmp_path / "houses")
+    for _ in range(6):
+        store.publish("houses", trained())
+    client = make_client(store)
+    metrics = client.application.extensions["recorder"].metrics
+    row = {"instances": [[3.0, 80.0, "Bern"]]}
+    assert client.post("/predict", json=row).status_code == 200
+    cells = len(metrics.counters.internal_gauges())
+    assert cells > 0
+    for version in range(1, 6):
+        assert client.post(f"/models/houses/versions/{version}/predict", json=row).status_code == 200
+    figures(client)
+    assert len(metrics.counters.internal_gauges()) == cells
+
+
+def test_cells_of_versions_that_are_no_longer_monitored_are_freed(tmp_path, make_client: MakeClient) -> None:
+    """A service whose default version is replaced every hour would need more and more memory."""
+    store = open_store(tmp_path / "houses")
+    for name in ("a", "b"):
+        store.publish(name, trained())
+    registry = make_client(store).application.extensions["registry"]
+    a, b = registry.find("a"), registry.find("b")
+    counters, monitored = MmapCounters(), {a, b}
+    monitor = drift.DriftMonitor(counters, lambda served: served in monitored)
+    rows = a.model.encode([[3.0, 80.0, "Bern"]] * 5)
+    for served in (a, b):
+        monitor.add(served, rows)
+    keys = {served: {key for keys in monitor.window(served).keys for key in keys} for served in (a, b)}
+    assert counters.internal_gauges().keys() == keys[a] | keys[b]
+    stale = monitor.window(a)
+    monitored.remove(a)
+    monitor.flush()
+    stale.add(rows)
+    stale.flush()  # as a request that is still running may
+    assert counters.internal_gauges().keys() == keys[b]
+    assert sum(counters.internal_gauges().values()) == 3 * 5
+    monitor.window(b)._next_flush = 0.0
+    monitor.add(b, rows)
+    assert sum(counters.internal_gauges().values()) == 3 * 10
+    monitored.add(a)
+    monitor.add(a, rows)
+    assert sum(counters.internal_gauges().values()) == 3 * 15
+
+
+def test_keys_of_cells_are_short_and_differ_by_version() -> None:
+    long = "é" * 1000
+    model = houses(*(NumberColumn(f"{i}{long}", statistics={"deciles": DECILES, "counts": [1] * 11}) for i in range(2)))
+    versions = [(name, number, digest) for name in ("a", "b") for number in (1, 2) for digest in ("d", "e")]
+    keys = [
+        key
+        for name, number, digest in versions
+        for column in drift.DriftWindow(
+            MmapCounters(), SimpleNamespace(name=name, number=number, digest=digest, model=model)
+        ).keys
+        for key in column
+    ]
+    assert max(map(len, keys)) <= 24
+    assert len(set(keys)) == len(keys) == len(versions) * 2 * 12
 
 
 def test_missing_values_of_training_are_expected_in_the_fill_values_bin():

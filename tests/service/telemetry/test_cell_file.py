@@ -72,3 +72,45 @@ def test_new_file_is_never_read_empty(counters):
     while os.waitpid(pid, os.WNOHANG) == (0, 0):
         with suppress(FileNotFoundError):  # it was renamed meanwhile
             counters.exposition()
+
+
+def test_dropped_gauges_are_gone_and_the_others_keep_their_cells(counters, monkeypatch):
+    kept = [counters.internal_gauge(f"kept {i}") for i in range(2)]
+    dropped = {f"dropped {i}" for i in range(2000)}
+    stale = [counters.internal_gauge(key) for key in dropped]
+    kept[1].set(3.0)
+    counters.drop_internal_gauges(dropped)
+    assert counters.internal_gauges() == {"kept 0": 0.0, "kept 1": 3.0}
+    for cell in stale:
+        cell.set(7.0)  # a thread that has the handle still
+    kept[0].set(2.0)
+    counters.internal_gauge("dropped 1").set(1.0)
+    assert counters.internal_gauges() == {"kept 0": 2.0, "kept 1": 3.0, "dropped 1": 1.0}
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.posix_fallocate", full)
+        counters.drop_internal_gauges({"dropped 1"})
+        kept[0].set(4.0)
+    assert counters.internal_gauges() == {}  # this process's are missing at /metrics, as the log says
+    assert not list(counters.directory.glob("*.new"))
+    counters.drop_internal_gauges(set())
+    assert counters.internal_gauges() == {"kept 0": 4.0, "kept 1": 3.0}
+
+
+def test_dropped_gauges_of_one_process_stay_in_another(counters):
+    for key in ("a", "b"):
+        counters.internal_gauge(key).set(1.0)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            counters.drop_internal_gauges({"a"})
+            counters.internal_gauge("b").set(10.0)
+        finally:
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert counters.internal_gauges() == {"a": 1.0, "b": 11.0}
+    counters.merge_dead_processes(pid)
+    assert counters.internal_gauges() == {"a": 1.0, "b": 1.0}
