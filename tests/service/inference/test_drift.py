@@ -172,8 +172,7 @@ def test_requests_for_old_versions_leave_no_cells(make_client: MakeClient, tmp_p
     assert cells > 0
     for version in range(1, 6):
         assert client.post(f"/models/houses/versions/{version}/predict", json=row).status_code == 200
-    figures(client)
-    assert len(metrics.counters.internal_gauges()) == cells
+        assert len(metrics.counters.internal_gauges()) == cells
 
 
 def test_cells_of_versions_that_are_no_longer_monitored_are_freed(tmp_path, make_client: MakeClient) -> None:
