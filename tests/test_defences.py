@@ -55,6 +55,10 @@ DEFENCES = {
         "model_store/report/sections.py", "{_format_toml(limit_nesting(value, _MAX_JOB_LEVELS))}",
         "{_format_toml(value)}", "tests/model_store/report/test_sections.py::test_a_deeply_nested_job_is_cut",
     ),
+    "a text that a request repeats is parsed once": Defence(
+        "model_store/utils/values.py", "if len(text) <= _MAX_REMEMBERED else", "if not text else",
+        "tests/model_store/schema/test_row_parser.py::test_a_text_that_a_request_repeats_is_parsed_once",
+    ),
     "a header of CSV is compared by hash": Defence(
         "model_store/schema/row_parser.py", "counts, known = Counter(header), {", "counts, known = header, {",
         "tests/model_store/schema/test_row_parser.py::test_the_cost_of_a_header_grows_with_its_length_alone",

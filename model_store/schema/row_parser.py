@@ -20,7 +20,7 @@ from model_store.schema.columns.base import Column, parse_text_cell
 from model_store.schema.signature import ClassificationOutput, MultiLabelOutput, Signature
 from model_store.utils.csv_reader import read_csv_lines
 from model_store.utils.duplicate_keys import duplicate_key_faults, has_duplicate_keys
-from model_store.utils.values import describe_value, list_names, nearest_name, parse_finite_number
+from model_store.utils.values import describe_value, list_names, nearest_name, parse_finite_number, parse_once
 
 Header = Literal["present", "absent"]
 _MAX_MISSPELT = 100  # unknown names of a header that are compared with the names that it lacks
@@ -178,7 +178,10 @@ class RowTable:
 
     def _cell_parsers(self) -> list[tuple[int, str, Any]]:
         """Return index, name and parser of each column that is used. Test files usually contain the targets, too."""
-        parsers = {column.name: column.parse_cell for column in self._signature.inputs}
+        parsers = {
+            column.name: parse_once(column.parse_cell) if column.kind in ("number", "date") else column.parse_cell
+            for column in self._signature.inputs
+        }
         left_out = {*_target_names(self._signature), *self.ignored} - parsers.keys()
         plain = {column.name for column in self._signature.inputs if column.kind == "number"} & {*self._plain_numbers}
         return [

@@ -16,7 +16,7 @@ from model_store.schema.columns.date_text import ORDERS, DateFormat, to_iso
 from model_store.schema.columns.number_text import check_missing_words
 from model_store.schema.columns.scaled_numbers import check_scale, finite_number_field, scaled_bins
 from model_store.utils.number_format import format_number
-from model_store.utils.values import describe_value, is_finite_number
+from model_store.utils.values import describe_value, is_finite_number, parse_once
 
 DAY = 86_400.0
 CYCLES = {"day": DAY, "week": 7 * DAY, "year": 365.2425 * DAY}  # seconds
@@ -65,11 +65,11 @@ class DateColumn(Column):
 
     def parse(self, values: list[Any], locations: RowLocations, faults: FaultCollector) -> Array:
         """Return untrusted values as (n,) float64 seconds since 1970, NaN for missing ones."""
-        parsed = np.full(len(values), np.nan)
+        parsed, parse = np.full(len(values), np.nan), parse_once(self.format.parse)
         for i, value in enumerate(values):
             if value is None:
                 continue
-            seconds = self.format.parse(value) if type(value) is str else None
+            seconds = parse(value) if type(value) is str else None
             if seconds is None:
                 fix = "send ISO 8601, such as '2020-03-31' or '2020-03-31T18:00'"
                 if self.format.order != "iso":
@@ -198,7 +198,8 @@ class DateColumn(Column):
             faults.add(location, f"expected BYTES, found {datatype}", "send the dates as strings")
             return None
         rows = RowLocations("rows", range(tensor.size))
-        cells = [None if text is None else self.parse_cell(str(text)) for text in tensor.ravel().tolist()]
+        parse_cell = parse_once(self.parse_cell)
+        cells = [None if text is None else parse_cell(str(text)) for text in tensor.ravel().tolist()]
         return self.parse(cells, rows, faults)
 
     def typical_value(self) -> Any:

@@ -37,6 +37,7 @@ from model_store.utils.values import (
     integral_floats_to_ints,
     is_finite_number,
     parse_finite_number,
+    parse_once,
 )
 
 
@@ -75,9 +76,11 @@ class NumberColumn(Column):
             finite = int(np.isfinite(parsed).sum())
             if finite == len(values) or finite + values.count(None) == len(values):
                 return parsed
-        parsed = np.empty(len(values))
+        parsed, parse = np.full(len(values), np.nan), parse_once(self._parse_formatted)
         for i, value in enumerate(values):
-            parsed[i] = np.nan if value is None else self._parse_value(value, locations[i], faults)
+            if value is not None:
+                number = parse(value) if isinstance(value, str) else None
+                parsed[i] = self._parse_value(value, locations[i], faults) if number is None else number
         return parsed
 
     def _parse_value(self, value: Any, location: str, faults: FaultCollector) -> float:
@@ -85,8 +88,6 @@ class NumberColumn(Column):
         if is_finite_number(value):
             return float(value)
         if isinstance(value, str):
-            if self.format is not None and (number := self._parse_formatted(value)) is not None:
-                return number
             quoted = parse_finite_number(value) is not None
             example = "" if self.format is None else self.format.example
             plain = f"send a number, or a text such as {example!r}" if example else "send a number"
@@ -195,7 +196,8 @@ class NumberColumn(Column):
     def from_tensor(self, tensor: Array, datatype: str, location: str, faults: FaultCollector) -> Array | None:
         if self.format is not None and tensor.dtype == object:
             rows = RowLocations("rows", range(tensor.size))
-            cells = [None if text is None else self.parse_cell(str(text)) for text in tensor.ravel().tolist()]
+            parse_cell = parse_once(self.parse_cell)
+            cells = [None if text is None else parse_cell(str(text)) for text in tensor.ravel().tolist()]
             return self.parse(cells, rows, faults)
         numbers = numbers_from_tensor(self, tensor, datatype, location, faults)
         return None if numbers is None else numbers.ravel()

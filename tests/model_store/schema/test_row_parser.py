@@ -6,12 +6,16 @@ import csv
 import io
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from model_store.errors import InputError
 from model_store.schema import row_parser
+from model_store.schema.columns import Column, DateColumn
+from model_store.schema.columns.base import FaultCollector, RowLocations
+from model_store.schema.columns.number_text import NumberFormat
 from model_store.schema.row_parser import Header, RowTable, read_csv_records
 from model_store.schema.signature import (
     ArrayColumn,
@@ -304,3 +308,17 @@ def test_the_faults_of_a_header_are_counted_and_the_first_are_listed() -> None:
         parse("age,town," + ",".join(f"x{i}" for i in range(1000)) + ",x1,x2\n")
     assert len(e.value.faults) == InputError.MAX_FAULTS
     assert e.value.total == 1004
+
+
+@pytest.mark.parametrize("column", [DateColumn("x"), NumberColumn("x", format=NumberFormat(group=","))], ids=str)
+def test_a_text_that_a_request_repeats_is_parsed_once(column: Column, monkeypatch: pytest.MonkeyPatch) -> None:
+    """80 kB of gzip held a million dates, each of which took 4 to 14 µs."""
+    kind, parsed = type(column.format), []  # type: ignore[attr-defined]
+    of_text = kind.parse
+    monkeypatch.setattr(kind, "parse", lambda self, text: parsed.append(text) or of_text(self, text))
+    texts = ["2,021" if isinstance(column, NumberColumn) else "2021-03-04", "", "long" * 30] * 1000
+    signature = Signature((column,), RegressionOutput(("y",), (0.0,), (1.0,)))
+    column.parse(texts, RowLocations("rows", range(3000)), FaultCollector())
+    column.from_tensor(np.array(texts, object), "BYTES", "x", FaultCollector())
+    parse("".join(f'"{text}"\n' for text in texts), signature, "absent")
+    assert 1 <= len([text for text in parsed if len(text) < 20]) < 20
