@@ -7,7 +7,7 @@ complete before its first byte is sent, so its Content-Length is known, and a fa
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -55,13 +55,20 @@ def json_pieces(value: Mapping[str, Any], end: bytes = b"\n") -> list[bytes]:
 
     A value that is a function is called after what is before it is rendered.
     """
-    pieces, piece = [], b""
-    for part in _json_parts(value):
-        piece += part
-        if len(piece) >= PIECE_BYTES:
-            pieces.append(piece)
-            piece = b""
-    return [*pieces, piece + end]
+    return list(join_pieces(chain(_json_parts(value), [end])))
+
+
+def join_pieces(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield at least one piece, of `PIECE_BYTES` or more but for the last: the server sends each by itself."""
+    waiting: list[bytes] = []
+    size = 0
+    for part in parts:
+        waiting.append(part)
+        size += len(part)
+        if size >= PIECE_BYTES:
+            yield b"".join(waiting)
+            waiting, size = [], 0
+    yield b"".join(waiting)
 
 
 def _json_parts(value: Any) -> Iterator[bytes]:

@@ -19,7 +19,7 @@ from model_store.schema.columns import FaultCollector
 from model_store.utils.values import describe_value, list_names
 from service.http.exceptions import error_at
 from service.http.request_body import parse_json
-from service.http.responses import json_pieces
+from service.http.responses import join_pieces, json_pieces
 from service.protocols import tensors
 from service.protocols.row_blocks import row_blocks
 from service.protocols.tensors import DATATYPES, TensorSpec
@@ -105,7 +105,7 @@ def serialize_response(
     if warnings:
         head["parameters"] = {"warnings": "\n".join(f"{each.location}: {each.problem}" for each in warnings)}
     document = json_pieces(head | {"outputs": outputs}, end=b"")
-    body = [*document, *tail]
+    body = [*document, *join_pieces(tail)] if tail else document
     headers = {
         "Content-Type": "application/octet-stream" if tail else "application/json",
         "X-Model-Version": str(served.number),
@@ -197,6 +197,7 @@ def _requested_outputs(
 ) -> dict[str, bool]:
     """Return the requested outputs in order, and whether to send each as bytes."""
     known = [tensor.name for tensor in declared]
+    known_set, listed = frozenset(known), list_names(known)
     all_binary = _bool_parameter(document, "parameters", "binary_data_output", False, faults)
     requested = document.get("outputs")
     if requested is None or requested == []:
@@ -213,8 +214,8 @@ def _requested_outputs(
                 f"expected each output once, found {describe_value(name)} again",
                 "remove one of them",
             )
-        elif not isinstance(item, dict) or name not in known:
-            problem = f"expected the name of one of {list_names(known)}; found {describe_value(name)}"
+        elif not isinstance(item, dict) or not isinstance(name, str) or name not in known_set:
+            problem = f"expected the name of one of {listed}; found {describe_value(name)}"
             faults.add(f"outputs.{i}.name", problem, partial(_fix_output_name, name, known))
         else:
             expected[name] = _bool_parameter(item, f"outputs.{i}.parameters", "binary_data", all_binary, faults)
