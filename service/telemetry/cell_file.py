@@ -113,7 +113,7 @@ class CellFile:
     def drop(self, keys: Set[str]) -> None:
         """Replace the file by one without the cells of these keys. Readers find the old file or the whole new one.
 
-        Handles of dropped cells write to the old file's memory, which nobody reads.
+        Handles of dropped cells write to the old file's memory, which no process reads.
         """
         with self.lock:
             self._counters = [counter for counter in self._counters if counter.key not in keys]

@@ -18,7 +18,7 @@ from marshmallow import fields
 
 from model_store.errors import Fault, InputError
 from model_store.nn import Array
-from model_store.utils.values import integral_floats_to_ints
+from model_store.utils.values import integral_floats_to_ints, parse_once
 
 MISSING_CELLS = frozenset({"", "na", "n/a", "nan", "null", "?"})
 
@@ -202,18 +202,25 @@ class Column(ABC):
     def encode(self, values: Array, locations: RowLocations, faults: FaultCollector) -> Array:
         """Return parsed values as features (n, width)."""
 
-    @abstractmethod
+    missing_value: ClassVar[float | None] = math.nan  # as `parse` returns it
+
     def missing_values(self, count: int) -> Array:
         """Return so many missing values as `parse` does."""
+        return np.full(count, self.missing_value)
 
-    @abstractmethod
     def count_missing(self, values: Array) -> int:
         """Return how many of the parsed values are missing."""
+        return sum(value is None for value in values) if self.missing_value is None else int(np.isnan(values).sum())
 
     def parse_cell(self, text: str) -> Any:
         """Return the value of a cell of a CSV file. Invalid text stays text, and `parse` rejects it."""
         value = parse_text_cell(text)
         return None if value is None else self._parse_text(value)
+
+    def _parse_cells(self, cells: Sequence[Any]) -> list[Any]:
+        """Return the values of the cells of a tensor, which are read as those of a CSV file; None is missing."""
+        parse_cell = parse_once(self.parse_cell)
+        return [None if cell is None else parse_cell(str(cell)) for cell in cells]
 
     def _parse_text(self, text: str) -> Any:
         return text

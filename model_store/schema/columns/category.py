@@ -51,6 +51,7 @@ class CategoryColumn(Column):
     kind: Literal["category"] = "category"
     encoding: Literal["one_hot", "code"] = "one_hot"
     tensor_datatype = "BYTES"
+    missing_value = None
     newer_attributes = ("encoding",)
 
     @property
@@ -174,12 +175,6 @@ class CategoryColumn(Column):
     def _suggest(self, value: Any) -> str:
         return did_you_mean(value, self.categories) or "send one of the training data's categories"
 
-    def missing_values(self, count: int) -> Array:
-        return np.full(count, None)
-
-    def count_missing(self, values: Array) -> int:
-        return sum(value is None for value in values)
-
     @classmethod
     def json_fields(cls) -> dict[str, fields.Field[Any]]:
         return {
@@ -265,8 +260,7 @@ class CategoryColumn(Column):
         elif tensor.dtype.kind not in "Oui":
             faults.add(location, f"expected BYTES, found {datatype}", "send the categories as strings")
             return None
-        texts = (value if value is None else self.parse_cell(str(value)) for value in values)
-        return np.fromiter(texts, object, tensor.size)
+        return np.fromiter(self._parse_cells(values), object, tensor.size)
 
     def typical_value(self) -> Any:
         return self.categories[0]

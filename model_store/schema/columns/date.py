@@ -97,12 +97,6 @@ class DateColumn(Column):
         waves = [wave for angle in angles for wave in (np.sin(angle), np.cos(angle))]
         return np.column_stack([(values - self.offset) / self.scale, *waves, *([missing] if self.indicator else [])])
 
-    def missing_values(self, count: int) -> Array:
-        return np.full(count, np.nan)
-
-    def count_missing(self, values: Array) -> int:
-        return int(np.isnan(values).sum())
-
     def _parse_text(self, text: str) -> Any:
         seconds = self.format.parse(text)
         return None if seconds is not None and np.isnan(seconds) else text
@@ -198,9 +192,7 @@ class DateColumn(Column):
             faults.add(location, f"expected BYTES, found {datatype}", "send the dates as strings")
             return None
         rows = RowLocations("rows", range(tensor.size))
-        parse_cell = parse_once(self.parse_cell)
-        cells = [None if text is None else parse_cell(str(text)) for text in tensor.ravel().tolist()]
-        return self.parse(cells, rows, faults)
+        return self.parse(self._parse_cells(tensor.ravel().tolist()), rows, faults)
 
     def typical_value(self) -> Any:
         known = self.training_range()

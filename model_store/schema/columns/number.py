@@ -118,12 +118,6 @@ class NumberColumn(Column):
         scaled = ((values - self.offset) / self.scale).reshape(-1, 1)
         return np.column_stack([scaled, missing]) if self.indicator else scaled
 
-    def missing_values(self, count: int) -> Array:
-        return np.full(count, np.nan)
-
-    def count_missing(self, values: Array) -> int:
-        return int(np.isnan(values).sum())
-
     def _parse_text(self, text: str) -> Any:
         value = self._parse_formatted(text)
         if value is None and (self.format is None or (self.format.decimal, self.format.group) == (",", "")):
@@ -196,9 +190,7 @@ class NumberColumn(Column):
     def from_tensor(self, tensor: Array, datatype: str, location: str, faults: FaultCollector) -> Array | None:
         if self.format is not None and tensor.dtype == object:
             rows = RowLocations("rows", range(tensor.size))
-            parse_cell = parse_once(self.parse_cell)
-            cells = [None if text is None else parse_cell(str(text)) for text in tensor.ravel().tolist()]
-            return self.parse(cells, rows, faults)
+            return self.parse(self._parse_cells(tensor.ravel().tolist()), rows, faults)
         numbers = numbers_from_tensor(self, tensor, datatype, location, faults)
         return None if numbers is None else numbers.ravel()
 

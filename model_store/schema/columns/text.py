@@ -34,6 +34,7 @@ class TextColumn(Column):
     statistics: Mapping[str, Any] = field(default_factory=dict)
     kind: Literal["text"] = "text"
     tensor_datatype = "BYTES"
+    missing_value = None
 
     @property
     def width(self) -> int:
@@ -72,12 +73,6 @@ class TextColumn(Column):
             fix = "send a text; the column is required"
             faults.add_rows(missing, locations, self.name, lambda _: ("expected text, found none", fix))
         return encoded
-
-    def missing_values(self, count: int) -> Array:
-        return np.full(count, None)
-
-    def count_missing(self, values: Array) -> int:
-        return sum(value is None for value in values)
 
     @classmethod
     def json_fields(cls) -> dict[str, fields.Field[Any]]:
@@ -122,9 +117,7 @@ class TextColumn(Column):
         if tensor.dtype.kind not in "Oui":
             faults.add(location, f"expected BYTES, found {datatype}", "send the texts as strings")
             return None
-        values = tensor.ravel().tolist()
-        texts = (value if value is None else self.parse_cell(str(value)) for value in values)
-        return np.fromiter(texts, object, tensor.size)
+        return np.fromiter(self._parse_cells(tensor.ravel().tolist()), object, tensor.size)
 
     def typical_value(self) -> Any:
         return "a short text"
