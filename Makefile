@@ -161,7 +161,8 @@ AGREEING := --constraint requirements/base.lock --output-file
 lock: ## lock the newest versions of all dependencies (needs uv; UPGRADE= keeps locked versions)
 	$(COMPILE) $(WHOLE) --output-file requirements/base.lock
 	$(COMPILE) --group build $(AGREEING) requirements/build.lock
-	$(COMPILE) $(WHOLE) --extra otel --extra test --group lint --group build --group servers $(AGREEING) requirements/dev.lock
+	$(COMPILE) $(WHOLE) --extra otel --extra sweep --extra dask --extra mpi --extra test --group lint --group build \
+		--group servers --group engines $(AGREEING) requirements/dev.lock
 	$(COMPILE) --group audit --output-file requirements/audit.lock
 	$(COMPILE) --group docs --output-file requirements/docs.lock
 	$(COMPILE) $(WHOLE) --extra test --extra clients $(AGREEING) requirements/clients.lock

@@ -10,6 +10,9 @@ PACKAGES: dict[str, tuple[str, ...]] = {  # as in pyproject.toml
     "signing": ("cryptography>=45",),
     "buckets": ("obstore>=0.11",),
     "otel": ("opentelemetry-sdk>=1.39", "opentelemetry-exporter-otlp-proto-http>=1.39"),
+    "sweep": ("optuna>=5", "psycopg[binary]>=3.3"),
+    "dask": ("distributed>=2026.8", "pyarrow>=22"),
+    "mpi": ("mpi4py>=4.1",),
 }
 
 
