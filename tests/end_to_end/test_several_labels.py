@@ -35,6 +35,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "flags": {"path": "flags.csv", "target": LABELS},
     "stream": {"path": "flags.csv", "target": LABELS, "stream": True},
     "texts": {"path": "texts.csv", "target": "genres", "label_separator": "|"},
+    "streamed texts": {"path": "texts.csv", "target": "genres", "label_separator": "|", "stream": True},
 }
 
 
@@ -75,7 +76,7 @@ def client(store: Store, folder: Path) -> FlaskClient:
     return create_app(Settings(**settings)).test_client()
 
 
-@pytest.mark.parametrize("version", [1, 2, 3])
+@pytest.mark.parametrize("version", [1, 2, 3, 4])
 def test_a_trained_model_is_much_better_than_the_frequencies(store: Store, version: int) -> None:
     _, model = store.load("films", version)
     metrics, baseline = model.training["metrics"], model.training["baseline"]
@@ -88,8 +89,9 @@ def test_a_trained_model_is_much_better_than_the_frequencies(store: Store, versi
     assert record.calibration["log_loss"] == pytest.approx(metrics["log_loss"], rel=1e-4)  # type: ignore[index]
 
 
-def test_both_forms_of_the_target_give_the_same_network(store: Store) -> None:
-    flags, texts = store.load("films", 1)[1], store.load("films", 3)[1]
+@pytest.mark.parametrize("versions", [(1, 3), (2, 4)])
+def test_both_forms_of_the_target_give_the_same_network(store: Store, versions: tuple[int, int]) -> None:
+    flags, texts = (store.load("films", version)[1] for version in versions)
     for one, other in zip(flags.network.parameters(), texts.network.parameters(), strict=True):
         assert one.tobytes() == other.tobytes()
     assert flags.training["metrics"] == texts.training["metrics"]

@@ -161,7 +161,7 @@ def _render(
 
     A streamed table gets the small network: it has so many rows that few epochs train it.
     """
-    task, separator = _infer_task(table, targets, streamed=streamed)
+    task, separator = _infer_task(table, targets)
     with suppress(DataError):  # of a target that is missing in every row
         table = drop_rows_without_target(table, targets, DataSection(label_separator=separator), notes=[])
     cells = [cell for cell in table.columns[targets[0]] if cell is not None]
@@ -206,12 +206,12 @@ def _render(
     return JobDraft(text, summary, {name: reason for name, reason in exclusions.items() if reason and used})
 
 
-def _infer_task(table: Table, targets: list[str], *, streamed: bool) -> tuple[str, str | None]:
+def _infer_task(table: Table, targets: list[str]) -> tuple[str, str | None]:
     """Return the task, and what separates the labels of a text of several. Quantities may have some invalid cells."""
     if len(targets) > 1:
         return "multi_label" if are_flags([table.columns[name] for name in targets]) else "regression", None
     cells = table.columns[targets[0]]
-    if not streamed and (separator := infer_separator(cells)) is not None:
+    if (separator := infer_separator(cells)) is not None:
         return "multi_label", separator
     try:
         return type_inference.infer_task(table, targets), None

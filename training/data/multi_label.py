@@ -6,7 +6,7 @@ Both become (n, labels) booleans, true where a row has the label.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from training.data.readers import Table
 from training.data.type_inference import MAX_CATEGORIES, are_numbers
 from training.errors import MAX_SHOWN_FAULTS, DataError
 
+MAX_LABELS = MAX_CATEGORIES  # of a column of texts
 SEPARATORS = ("|", ";", ",", "/")  # that `train init` looks for
 _MAX_SUGGESTED_LABELS = 100
 _MIN_SEPARATED_SHARE = 0.1  # of the texts have a separator
@@ -107,26 +108,40 @@ def parse_label_texts(
     rows = [split_labels(cell, separator) for cell in table.columns[name]]
     found = {label for row in rows for label in row}
     labels = tuple(sorted(found)) if known is None else tuple(map(str, known))
-    problem = fix = ""
-    if known is None and labels and not any(len(row) > 1 for row in rows):
-        problem = f"expected labels separated by {separator!r}, found no cell with two of them"
-        fix = "correct data.label_separator, or remove it if a row has one label"
-    elif len(labels) < 2:
-        problem = f"expected two labels or more separated by {separator!r}, found {list_names(labels) or 'none'}"
-        fix = "choose another data.label_separator or target"
-    elif len(labels) > MAX_CATEGORIES:
-        problem = f"expected at most {MAX_CATEGORIES} labels separated by {separator!r}, found {len(labels)}"
-        fix = "remove rare labels from the column, or choose another target"
+    if known is None:
+        check_label_texts(table.name, name, separator, found, are_several=any(len(row) > 1 for row in rows))
     elif unknown := sorted(found - set(labels)):
         problem = f"no training row has the label {list_names(list(map(repr, unknown)), _MAX_LISTED)}"
         fix = "remove it from the rows, or train on rows with it"
-    if problem:
         raise DataError(table.name, [Fault(f"column {name}", problem, fix)])
     index = {label: i for i, label in enumerate(labels)}
     values = _allocate(table.name, len(rows), len(labels))
     for row, present in enumerate(rows):
         values[row, [index[label] for label in present]] = True
     return values, labels
+
+
+def check_label_texts(
+    source: str, name: str, separator: str, labels: Collection[str], *, are_several: bool
+) -> None:
+    """Raise DataError if a column of texts has these labels, fewer than two or too many, or no row has several."""
+    if labels and not are_several:
+        problem = f"expected labels separated by {separator!r}, found no cell with two of them"
+        fix = "correct data.label_separator, or remove it if a row has one label"
+    elif len(labels) < 2:
+        problem = f"expected two labels or more separated by {separator!r}, found {list_names(list(labels)) or 'none'}"
+        fix = "choose another data.label_separator or target"
+    elif len(labels) > MAX_LABELS:
+        problem = f"expected at most {MAX_LABELS} labels separated by {separator!r}, found more"
+        fix = "remove rare labels from the column, or choose another target"
+    else:
+        return
+    raise DataError(source, [Fault(f"column {name}", problem, fix)])
+
+
+def missing_label_note(name: str, rows: int) -> str:
+    """Return the note on rows whose cell has no text of labels."""
+    return f"{'1 row has' if rows == 1 else f'{rows} rows have'} no label: the cell of {name} is empty"
 
 
 def _allocate(source: str, rows: int, labels: int) -> NDArray[np.bool_]:

@@ -17,7 +17,7 @@ from training.config.settings import DataSection
 from training.data import type_inference
 from training.data.dataset import Dataset, encode_labels
 from training.data.fitting.kinds import COLUMN_KINDS, infer_kind
-from training.data.multi_label import are_flags, parse_flags, parse_label_texts
+from training.data.multi_label import are_flags, missing_label_note, parse_flags, parse_label_texts
 from training.data.readers import Table
 from training.data.type_inference import identifier_reason
 from training.errors import DataError
@@ -140,8 +140,7 @@ def drop_rows_without_target(table: Table, target_names: list[str], section: Dat
     """
     if section.label_separator is not None and section.missing != "refuse":
         if empty := table.columns[target_names[0]].count(None):
-            rows = "1 row has" if empty == 1 else f"{empty} rows have"
-            notes.append(f"{rows} no label: the cell of {target_names[0]} is empty")
+            notes.append(missing_label_note(target_names[0], empty))
         return table
     cells = list(zip(*(table.columns[target] for target in target_names), strict=True))
     kept = [row for row, values in enumerate(cells) if None not in values]

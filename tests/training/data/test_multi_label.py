@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -59,6 +60,34 @@ def test_a_text_of_labels_is_split_at_the_separator(tmp_path: Path) -> None:
     assert job.signature.output.public_details()["threshold"] == 0.3
 
 
+def test_streamed_texts_of_labels_are_those_in_memory(tmp_path: Path) -> None:
+    data = {"target": "genres", "label_separator": "|"}
+    one = {"train": {"epochs": 1}}  # no ensemble
+    memory, stream = (prepared(tmp_path, texts(), data | {"stream": stream}, **one) for stream in (False, True))
+    assert memory.signature.output == stream.signature.output
+    assert memory.dataset.labels == stream.dataset.labels
+    note = "10 rows have no label: the cell of genres is empty"
+    assert note in memory.notes
+    assert note in stream.notes
+    rows = np.array(stream.dataset.lines) - 1  # of those held out: from 1
+    assert stream.dataset.targets.tolist() == memory.dataset.targets[rows].tolist()
+    assert stream.sizes == memory.sizes
+
+
+def test_labels_that_only_late_rows_have_are_found_in_a_stream(tmp_path: Path) -> None:
+    late = texts() + "1,documentary|drama\n" * 2
+    with patch("training.data.streaming.table_reader.TYPE_INFERENCE_ROWS", 20):
+        job = prepared(tmp_path, late, {"target": "genres", "label_separator": "|", "stream": True})
+    assert job.dataset.labels == ("action", "comedy", "documentary", "drama")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_too_many_labels_are_a_fault(tmp_path: Path, stream: bool) -> None:
+    many = "x,y\n" + "".join(f"{i},a{i}|b{i}\n" for i in range(501))
+    with pytest.raises(DataError, match="at most 1000 labels separated by '|', found more"):
+        prepared(tmp_path, many, {"target": "y", "label_separator": "|", "stream": stream})
+
+
 @pytest.mark.parametrize(
     ("text", "data", "message"),
     [
@@ -69,7 +98,11 @@ def test_a_text_of_labels_is_split_at_the_separator(tmp_path: Path) -> None:
         (texts(), {"target": "genres", "task": "multi_label"}, "label_separator = '|'"),
         (texts(), {"target": "genres", "task": "regression", "label_separator": "|"}, "only for several labels"),
         (texts(), {"target": ["x", "genres"], "label_separator": "|"}, "only for a single target column"),
-        (texts(), {"target": "genres", "label_separator": "|", "stream": True}, "cannot be streamed"),
+        (
+            texts(), {"target": "genres", "label_separator": "|", "missing": "refuse", "stream": True},
+            "column genres: missing values: row 3",
+        ),
+        (texts(), {"target": "genres", "label_separator": "+", "stream": True}, "found no cell with two of them"),
         (texts(), {"target": "genres", "task": "classification", "label_threshold": 0.4}, "only for several labels"),
     ],
 )  # fmt: skip

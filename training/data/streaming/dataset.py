@@ -32,6 +32,7 @@ from training.data.fitting.statistics import StreamedColumn
 from training.data.readers import open_file
 from training.data.splitting import Fold, Split
 from training.data.streaming.held_out import AssignedRows, RowNumbers
+from training.data.streaming.label_texts import LabelTexts, find_label_texts
 from training.data.streaming.record_file import RecordFile
 from training.data.streaming.row_draw import MAX_HELD_OUT_ROWS, RowDraw
 from training.data.streaming.running_statistics import RunningStatistics
@@ -160,8 +161,10 @@ class StreamedDataset:
     def class_counts(self) -> NDArray[np.int64]:
         """The number of training rows of each class, or with each label."""
         if self.held_out.task == "multi_label":
-            summaries = [self.statistics.summaries[name] for name in self.source.target_names]
-            return np.array([round(one.mean * one.count) for one in summaries])
+            counts = np.zeros(len(self.held_out.labels), np.int64)
+            for records in self.records.blocks():
+                counts += np.count_nonzero(self.targets(records), axis=0)
+            return counts
         counts = np.zeros(len(self.held_out.labels), np.int64)
         if self.label_of_code is not None:
             found = self.statistics.counts[self.source.target_names[0]]
@@ -178,8 +181,10 @@ class StreamedDataset:
         if WEIGHT_FIELD not in self.source.extra:
             if labels:
                 return np.array([self.class_counts.argmax()])
+            if self.held_out.task == "multi_label":
+                return self.class_counts[None, :] / len(self.records)
             return np.array([[self.statistics.summaries[name].mean for name in self.source.target_names]])
-        counts, sums, total = np.zeros(labels), np.zeros(len(self.source.target_names)), 0.0
+        counts, sums, total = np.zeros(labels), np.zeros(()), 0.0
         for records in self.records.blocks():
             targets, weights = self.targets(records), records[WEIGHT_FIELD]
             if labels:
@@ -207,12 +212,13 @@ def read_stream(
 
     DataError if its files change meanwhile.
     """
+    texts = None if source.label_separator is None else find_label_texts(source, source.label_separator)
     statistics, drawn = RunningStatistics(), RowDraw(source, shares, rng, fold, ensemble)
     training: RecordFile | None = None
     rows = dropped = 0
     for batch in source.batches():
         cells = batch.pop(SPLIT_FIELD, None)
-        records, kept = _make_records(batch, source, section, statistics, rows)
+        records, kept = _make_records(batch, source, section, statistics, rows, texts)
         numbers = rows + 1 + np.flatnonzero(kept)
         rows, dropped = rows + len(records), dropped + len(records) - len(numbers)
         records = records.compress(kept)
@@ -238,7 +244,7 @@ def read_stream(
     statistics.update(left_over)
     training.append(left_over)
     if source.task == "multi_label":
-        labels = source.target_names
+        labels = source.target_names if texts is None else texts.labels
     if ensemble is not None:
         held_out = [*_sample_folds(training, ensemble, source.name), held_out[1]]
     elif drawn.evaluates_training:
@@ -269,11 +275,22 @@ def _sample_folds(training: RecordFile, count: int, source: str) -> list[tuple[N
 
 
 def _make_records(
-    batch: Batch, source: DataSource, section: DataSection, statistics: RunningStatistics, rows_before: int
+    batch: Batch,
+    source: DataSource,
+    section: DataSection,
+    statistics: RunningStatistics,
+    rows_before: int,
+    texts: LabelTexts | None,
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Return a batch as records, and a mask of those with a target. DataError names the row, after `rows_before`."""
     fields: dict[str, NDArray[Any]] = {}
     kept = has_target(batch, source)
+    if texts is not None:
+        (target,) = source.target_names
+        column = as_texts(batch[target])
+        if section.missing == "refuse":
+            kept = np.array([value is not None for value in column.values])[column.codes]
+        batch = batch | {target: texts.flags(column)}
     for name, column in batch.items():
         if isinstance(column, DictionaryColumn):
             fields[name] = statistics.encode(name, column, kept, source.name)

@@ -145,7 +145,7 @@ def _split_cells(source: DataSource) -> Iterator[tuple[DictionaryColumn, NDArray
         kept = has_target(batch, source)
         cells, target = as_texts(batch[SPLIT_FIELD]), batch[source.target_names[0]]
         classes = np.zeros(len(kept), np.int64)
-        if isinstance(target, DictionaryColumn):
+        if isinstance(target, DictionaryColumn) and source.label_separator is None:
             classes = codes.encode(target.values)[target.codes].astype(np.int64)
         yield DictionaryColumn(np.where(kept, cells.codes, -1), cells.values), classes, rows
         rows += len(kept)

@@ -42,7 +42,8 @@ class DataSource:
 
     `rows` is an upper bound of the number of rows. `keep_labels` leaves labels as they are, integers or strings.
     `formats` is how the texts of columns are written, without columns of plain values. `extra` holds the columns of
-    `EXTRA_FIELDS` that are read besides inputs and targets.
+    `EXTRA_FIELDS` that are read besides inputs and targets. The target is a column of texts of several labels if there
+    is a `label_separator`.
     """
 
     name: str
@@ -56,6 +57,7 @@ class DataSource:
     formats: dict[str, Any] = field(default_factory=dict)
     decimal_commas: Sequence[str] = ()
     extra: dict[str, str] = field(default_factory=dict)
+    label_separator: str | None = None
 
     def batches(self) -> Iterator[Batch]:
         raise NotImplementedError
@@ -67,7 +69,8 @@ class DataSource:
         return {name: (name, kind) for name, kind in kinds.items()} | extra
 
     def target_kinds(self) -> dict[str, str]:
-        return dict.fromkeys(self.target_names, "category" if self.task == "classification" else "number")
+        are_texts = self.task == "classification" or self.label_separator is not None
+        return dict.fromkeys(self.target_names, "category" if are_texts else "number")
 
 
 def as_texts(column: NDArray[Any] | DictionaryColumn) -> DictionaryColumn:
@@ -78,11 +81,13 @@ def as_texts(column: NDArray[Any] | DictionaryColumn) -> DictionaryColumn:
 
 
 def has_target(batch: Batch, source: DataSource) -> NDArray[np.bool_]:
-    """Return a mask of the rows of a batch whose targets are known."""
+    """Return a mask of the rows of a batch whose targets are known. A row without a text of labels has none of them."""
     masks = []
     for name in source.target_names:
         column = batch[name]
-        if isinstance(column, DictionaryColumn):
+        if isinstance(column, DictionaryColumn) and source.label_separator is not None:
+            masks.append(np.ones(len(column.codes), bool))
+        elif isinstance(column, DictionaryColumn):
             masks.append(np.array([value is not None for value in column.values])[column.codes])
         else:
             masks.append(~np.isnan(column))

@@ -85,12 +85,8 @@ def _choose_source_fields(
     task = table_dataset.choose_task(first, target_names, section, notes)
     if task == "classification":
         table_dataset.check_classes(first, target_names[0])
-    if section.label_separator is not None:
-        problem = "texts of several labels cannot be streamed"
-        fix = "write stream = false in [data], or a column for each label into the table"
-        raise DataError(first.name, [Fault("data.label_separator", problem, fix)])
     formats = table_dataset.find_formats(first, kinds, target_names, task)
-    if task == "multi_label":
+    if task == "multi_label" and section.label_separator is None:
         parse_flags(table_dataset.drop_rows_without_target(first, target_names, section, []), target_names)
         formats |= {name: FlagFormat(flag_words(first.columns[name])) for name in target_names}
     for name in names:
@@ -101,6 +97,7 @@ def _choose_source_fields(
         "target_names": tuple(target_names), "task": task, "notes": notes, "formats": formats,
         "decimal_commas": first.decimal_commas,
         "extra": {_FIELD_OF_KEY[key]: column for key, column in extra.items()},
+        "label_separator": section.label_separator,
     }  # fmt: skip
 
 
