@@ -51,13 +51,15 @@ def key_value_table(pairs: Iterable[tuple[str, Any]], title: str | None = None) 
 
 
 def format_value(value: Any) -> str:
-    """Return a value of a manifest for a cell: short numbers, lists cut after 12 items."""
+    """Return a value of a manifest for a cell: short numbers, lists cut after 12 items, objects as in a job file."""
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "-"}[value]
     if isinstance(value, float):
         return format_float(value)
     if isinstance(value, (list, tuple)):
         return ", ".join(map(format_value, value[:12])) + (f", ... ({len(value)})" if len(value) > 12 else "")
+    if isinstance(value, Mapping):
+        return f"{{ {', '.join(f'{key} = {format_value(inner)}' for key, inner in value.items())} }}"
     return str(value)
 
 
@@ -278,7 +280,8 @@ def _flatten(
     for key, value in section.items():
         name = f"{location}{key}"
         if not isinstance(value, Mapping):
-            if not (isinstance(value, list) and any(isinstance(part, (list, dict)) for part in value)):
+            nested = isinstance(value, list) and any(isinstance(part, (list, dict)) for part in value)
+            if not nested or name == "network.layers":
                 scalars.append((name, value))
         elif value and all(map(_is_row, value.values())) and _have_same_keys(value):
             groups.append((name, value))

@@ -6,7 +6,7 @@ from model_store.tables.arrow_file import ArrowFile
 from model_store.tables.json_lines import JsonLinesFile
 from model_store.tables.options import TableOptions
 from model_store.tables.spreadsheet import SpreadsheetFile
-from model_store.tables.table_file import DelimitedFile, TableFile
+from model_store.tables.table_file import DelimitedFile, LongRows, TableFile
 from model_store.tables.text_file import COMPRESSED_SUFFIXES, Open
 
 _TEXT_FORMATS: dict[str, type[TableFile]] = {
@@ -45,7 +45,14 @@ def is_compressed(name: str) -> bool:
     return name.lower().endswith((*COMPRESSED_SUFFIXES, ".parquet", ".arrow", ".feather", ".xlsx"))
 
 
-def open_table(name: str, open_file: Open, options: TableOptions, *, drop_row_names: bool = True) -> TableFile:
-    """Return the table in a file, in the format of its name, else delimited text."""
+def open_table(
+    name: str,
+    open_file: Open,
+    options: TableOptions,
+    *,
+    drop_row_names: bool = True,
+    long_rows: LongRows | None = None,
+) -> TableFile:
+    """Return the table in a file, in the format of its name, else delimited text. The keys are those of `TableFile`."""
     kind = next((kind for suffix, kind in _FORMATS.items() if name.lower().endswith(suffix)), DelimitedFile)
-    return kind(name, open_file, options, drop_row_names=drop_row_names)
+    return kind(name, open_file, options, drop_row_names=drop_row_names, long_rows=long_rows)

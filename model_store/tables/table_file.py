@@ -14,16 +14,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, islice
 from operator import itemgetter
+from typing import Literal
 
 from model_store.errors import Fault, InputError
 from model_store.tables import text_file
 from model_store.tables.dialect import SEPARATORS, Dialect, detect, rows_that_fit
 from model_store.tables.header import Header, read_header
 from model_store.tables.options import TableOptions
+from model_store.tables.ragged_rows import RaggedRows
 from model_store.tables.text_file import Open
 
 _HEADER_ROWS, _HEADER_CHARACTERS = 1000, 8 << 20  # that say what a column without a name is
 Record = tuple[int, list[str]]
+LongRows = Literal["refuse", "drop"]
 
 
 @dataclass(frozen=True)
@@ -38,13 +41,23 @@ class TableFile(ABC):
     """A table in a file that is opened for each reading. `row_unit` is what its rows are numbered by.
 
     drop_row_names: leave out a first column without a name that holds the names or numbers of the rows.
+    long_rows: "drop" leaves out the rows with more cells than the header; None, too, rejects them.
     """
 
     row_unit = "line"
 
-    def __init__(self, name: str, open_file: Open, options: TableOptions, *, drop_row_names: bool = True) -> None:
+    def __init__(
+        self,
+        name: str,
+        open_file: Open,
+        options: TableOptions,
+        *,
+        drop_row_names: bool = True,
+        long_rows: LongRows | None = None,
+    ) -> None:
         self.name, self._open, self.options = name, open_file, options
-        self._drop_row_names = drop_row_names
+        self._drop_row_names, self._long_rows = drop_row_names, long_rows
+        self.ragged = RaggedRows(self.row_unit)  # those of the last reading
 
     @abstractmethod
     def records(self) -> Generator[Record]:
@@ -101,15 +114,19 @@ class TableFile(ABC):
         return {}
 
     def named_records(self) -> Generator[Record]:
-        """Yield the names of the columns, then rows with a cell for each. InputError if a row is longer or shorter."""
-        header = self.header
+        """Yield the names of the columns, then rows with a cell for each. InputError if a row is longer."""
+        header, self.ragged = self.header, RaggedRows(self.row_unit)
         with closing(self.records()) as records:
             line, _ = next(records)
             yield line, header.names
             for line, cells in records:
                 row = _fit(cells, header.width)
-                if len(row) != header.width:
+                if len(row) > header.width:
                     raise InputError([self._length_fault(line, len(cells))])
+                if len(row) < header.width:
+                    row = self.ragged.pad(row, header.width, line)
+                else:
+                    self.ragged.count(header.width)
                 yield line, [row[i] for i in header.indices]
 
     def row_blocks(self, size: int) -> Generator[tuple[list[int], list[list[str]]]]:
@@ -119,9 +136,13 @@ class TableFile(ABC):
                 yield [number for number, _ in found], [row for _, row in found]
 
     def blocks(self) -> Generator[Block]:
-        """Yield all rows. InputError if rows have more or fewer cells than the header: it lists all of them."""
+        """Yield all rows; those with fewer cells than the header are filled up with empty ones.
+
+        InputError if rows have more cells, unless they are left out: it lists all of them.
+        """
         header, size = self._beginning
         width, is_header = header.width, True
+        self.ragged = RaggedRows(self.row_unit)
         with closing(self.row_blocks(size)) as found:
             for numbers, rows in found:
                 if is_header:
@@ -129,22 +150,38 @@ class TableFile(ABC):
                     is_header = False
                 if any(len(row) != width for row in rows):
                     rows = [_fit(row, width) for row in rows]
-                    if any(len(row) != width for row in rows):
+                    if self._long_rows != "drop" and any(len(row) > width for row in rows):
                         raise self._length_error(numbers, rows, found)
+                    numbers, rows = self._fit_rows(numbers, rows)
+                else:
+                    self.ragged.count(width * len(rows))
                 if rows:
                     cells = list(chain.from_iterable(rows))
                     named = {name: cells[i::width] for name, i in zip(header.names, header.indices, strict=True)}
                     yield Block(numbers, named)  # type: ignore[arg-type]  # None only in other formats
 
+    def _fit_rows(self, numbers: list[int], rows: list[list[str]]) -> tuple[list[int], list[list[str]]]:
+        """Return the rows that are not too long, with a cell for each column."""
+        width, kept, fitted = self.header.width, [], []
+        for number, row in zip(numbers, rows, strict=True):
+            if len(row) > width:
+                self.ragged.leave_out(number)
+                continue
+            if len(row) == width:
+                self.ragged.count(width)
+            kept.append(number)
+            fitted.append(row if len(row) == width else self.ragged.pad(row, width, number))
+        return kept, fitted
+
     def _length_error(
         self, numbers: list[int], rows: list[list[str]], rest: Iterator[tuple[list[int], list[list[str]]]]
     ) -> InputError:
-        """Return the faults of all rows that are shorter or longer than the header."""
+        """Return the faults of all rows that are longer than the header."""
         width, total = self.header.width, 0
         faults: list[Fault] = []
         for block in chain([(numbers, rows)], rest):
             for line, row in zip(*block, strict=True):
-                if len(_fit(row, width)) != width:
+                if len(_fit(row, width)) > width:
                     total += 1
                     if len(faults) < InputError.MAX_FAULTS:
                         faults.append(self._length_fault(line, len(row)))
@@ -152,7 +189,8 @@ class TableFile(ABC):
 
     def _length_fault(self, line: int, found: int) -> Fault:
         width = self.header.width
-        fix = "put quotation marks around cells that contain a comma" if found > width else ""
+        fix = "put quotation marks around cells that contain a comma"
+        fix += "" if self._long_rows is None else ", or write long_rows = 'drop' in [data] to leave such rows out"
         cells = "1 cell" if width == 1 else f"{width} cells"
         return Fault(f"{self.row_unit} {line}", f"expected {cells}, as in the header, found {found}", fix)
 

@@ -128,10 +128,11 @@ def _find_error(table: Table, draft: JobDraft, folder: Path, *, streamed: bool) 
 def _read_table(path: Path, rows: int | None) -> tuple[Table, dict[str, str]]:
     """Return the table, or its first rows, and the keys of `[data]` that say how it is written.
 
-    A text that is not UTF-8 is read as the encodings of Western Windows and Unix.
+    A text that is not UTF-8 is read as the encodings of Western Windows and Unix. Rows with too many cells are left
+    out here, and training reports them.
     """
     for encoding in (None, "cp1252", "latin-1"):
-        file = open_job_table(path, DataSection(path=path.name, encoding=encoding))
+        file = open_job_table(path, DataSection(path=path.name, encoding=encoding, long_rows="drop"))
         try:
             return read_table(file, rows, may_be_empty=True), file.detected
         except DataError as error:

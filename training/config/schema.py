@@ -114,6 +114,7 @@ class DataSchema(SectionSchema):
     columns = _column_names("a list of column names", single=False)
     kinds = KindsField()
     missing = ChoiceField(("impute", "refuse"))
+    long_rows = ChoiceField(("refuse", "drop"))
     indicators = CheckedField("true or false", lambda value: isinstance(value, bool))
     optional = CheckedField("'all', or a list of column names", lambda value: value == "all" or _are_names(value))
     unknown = ChoiceField(("refuse", "bucket"))  # type: ignore[assignment]  # marshmallow removes fields from the class
@@ -152,7 +153,8 @@ class DataSchema(SectionSchema):
                 raise validation_error(problem, "write separator = ';', or remove one of them", key="decimal")
             return
         faults = {key: Fault("", "only tables have named columns", "remove it") for key in _COLUMN_KEYS if key in data}
-        faults |= {key: Fault("", "only tables are read so", "remove it") for key in OPTION_RULES if key in data}
+        keys = (*OPTION_RULES, "long_rows")
+        faults |= {key: Fault("", "only tables are read so", "remove it") for key in keys if key in data}
         if faults:
             raise ValidationError({key: [fault] for key, fault in faults.items()})
 

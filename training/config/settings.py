@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from model_store.tables.options import TableOptions
+from model_store.tables.table_file import LongRows
 from training.config.defaults import OPTIMIZER_DEFAULTS
 
 
@@ -33,6 +34,7 @@ class DataSection(TableOptions):
     columns: list[str] | None = None
     kinds: dict[str, str] = field(default_factory=dict)
     missing: str = "impute"
+    long_rows: LongRows = "refuse"
     indicators: bool = False
     optional: str | list[str] | None = None
     unknown: str = "bucket"

@@ -121,9 +121,7 @@ def parse_label_texts(
     return values, labels
 
 
-def check_label_texts(
-    source: str, name: str, separator: str, labels: Collection[str], *, are_several: bool
-) -> None:
+def check_label_texts(source: str, name: str, separator: str, labels: Collection[str], *, are_several: bool) -> None:
     """Raise DataError if a column of texts has these labels, fewer than two or too many, or no row has several."""
     if labels and not are_several:
         problem = f"expected labels separated by {separator!r}, found no cell with two of them"

@@ -25,7 +25,7 @@ _MAX_REMEMBERED_TEXTS = 1 << 16  # of a column
 
 def open_job_table(path: Path, section: DataSection) -> TableFile:
     """Open the table file of a job, which is read as the job states."""
-    return open_table(path.name, partial(open_file, path), section)
+    return open_table(path.name, partial(open_file, path), section, long_rows=section.long_rows)
 
 
 def read_table(file: TableFile, rows: int | None = None, *, may_be_empty: bool = False) -> Table:
@@ -44,6 +44,7 @@ def read_table(file: TableFile, rows: int | None = None, *, may_be_empty: bool =
             lines = lines[:rows]
             columns = {name: cells[:rows] for name, cells in columns.items()}
         notes, unsupported, commas = file.notes, file.unsupported, file.decimal_commas
+        notes += file.ragged.notes() if rows is None else []
     if not lines and not may_be_empty:
         empty = "the file has a header and no rows" if file.row_unit == "line" else "the file has no rows"
         raise DataError(file.name, [Fault("", empty, "add rows of data")])

@@ -178,6 +178,8 @@ def _open_rows(
             records, "", signature, header, ignore_unknown=True, row_unit=file.row_unit, null=FILE_NULL,
             plain_numbers=file.decimal_commas,
         )  # fmt: skip
+    for note in file.ragged.notes():
+        print_note(f"{name}: {note}")
 
 
 @contextmanager

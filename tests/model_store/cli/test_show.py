@@ -187,6 +187,16 @@ def test_show_prints_a_table_of_the_linear_model_and_each_note_on_its_own_line(m
     assert re.search(r"ensemble\.out_of_fold\.targets +mae +r2 +rmse\nprice +1\.5", models("show", "go").stdout)
 
 
+def test_show_prints_the_layers_of_the_job(models, store: Store, model) -> None:
+    layers = [{"embedding": 8}, {"periodic": 16, "sigma": 0.1}, "feature_scale", 64, "relu"]
+    metrics = {"mistakes": [{"actual": "a", "predicted": "b", "count": 3}]}
+    store.publish("go", replace(model, training={"job": {"network": {"layers": layers}}, "metrics": metrics}))
+    shown = models("show", "go").stdout
+    line = "network.layers { embedding = 8 }, { periodic = 16, sigma = 0.1 }, feature_scale, 64, relu"
+    assert line in re.sub(r"\s+", " ", shown)
+    assert "predicted" not in shown
+
+
 def test_a_model_alone_is_compared_with_its_newest_version_or_else_the_two_newest(models, store: Store, model) -> None:
     def compared(*arguments: str) -> list[str]:
         found = read_json(models("compare", *arguments, "--json"))

@@ -258,6 +258,12 @@ def test_rows_without_a_target_do_not_count_for_the_kinds_of_columns(train: Trai
         ),
         (
             "x,y",
+            [f"{i % 3},{i + 0.5}{',9' * (i % 30 == 7)}" for i in range(80)],
+            "line 9: expected 2 cells, as in the header, found 3 (put quotation marks around cells that contain a "
+            "comma, or write long_rows = 'drop' in [data] to leave such rows out)",
+        ),
+        (
+            "x,y",
             [f"{i % 3},{i + 0.5 if i % 20 else f'bad {i}'}" for i in range(80)],
             "line 2, column y: expected a finite number, found 'bad 0'; 4 cells are like this, also 'bad 20' in",
         ),

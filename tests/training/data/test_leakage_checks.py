@@ -30,7 +30,7 @@ WORDS = np.array(["no", "yes", "perhaps"], object)
 def test_a_column_that_determines_the_class_is_reported_with_a_fix(name: str, values: np.ndarray) -> None:
     (warning,) = find_leakage({"noise": NOISE, name: values}, CLASSES, True)
     assert warning.startswith(
-        f"column {name} is suspiciously predictive: it alone predicts 100.0% of the training rows"
+        f"column {name} is suspiciously predictive: it alone predicts 100.0 % of the training rows"
     )
     assert "data.columns" in warning
 
@@ -44,7 +44,7 @@ def test_a_column_that_determines_the_quantity_is_reported(values: np.ndarray) -
 def test_several_columns_that_determine_the_target_are_one_warning() -> None:
     columns = {"noise": NOISE, "number": CLASSES * 10.0 + NOISE, "text": WORDS[CLASSES]}
     (warning,) = find_leakage(columns, CLASSES, True)
-    each = "predicts 100.0% of the training rows"
+    each = "predicts 100.0 % of the training rows"
     assert warning.startswith(f"suspiciously predictive columns, each alone: number {each}, text {each}. If their")
 
 
@@ -94,7 +94,7 @@ def test_the_examples_have_no_leakage_warning(examples: Path) -> None:
 def test_a_tenth_of_the_error_of_the_most_frequent_class_is_leakage() -> None:
     hint = np.where(RNG.random(400) < 0.03, NOISE, CLASSES * 10.0 + NOISE / 10)  # 3 % of the rows are wrong
     (warning,) = find_leakage({"hint": hint}, CLASSES, True)
-    assert "100.0%" not in warning
+    assert "100.0 %" not in warning
     assert find_leakage({"hint": np.where(RNG.random(400) < 0.3, NOISE, CLASSES * 10.0 + NOISE)}, CLASSES, True) == []
 
 

@@ -84,7 +84,7 @@ def test_labels_that_only_late_rows_have_are_found_in_a_stream(tmp_path: Path) -
 @pytest.mark.parametrize("stream", [False, True])
 def test_too_many_labels_are_a_fault(tmp_path: Path, stream: bool) -> None:
     many = "x,y\n" + "".join(f"{i},a{i}|b{i}\n" for i in range(501))
-    with pytest.raises(DataError, match="at most 1000 labels separated by '|', found more"):
+    with pytest.raises(DataError, match=r"at most 1000 labels separated by '\|', found more"):
         prepared(tmp_path, many, {"target": "y", "label_separator": "|", "stream": stream})
 
 

@@ -74,7 +74,7 @@ def test_all_spellings_of_missing_are_recognized(tmp_path: Path, cell: str) -> N
         ("", "the file is empty"),
         ("a,b\n", "a header and no rows"),
         ("a,b\n1,2\n1,2,3\n4,5\n6\n", "line 3: expected 2 cells, as in the header, found 3"),
-        ("a,b\n1,2\n1,2,3\n4,5\n6\n", "line 5: expected 2 cells, as in the header, found 1"),
+        ("a,b\n1,2\n1,2,3\n4,5\n6\n", "or write long_rows = 'drop' in [data] to leave such rows out"),
         (",,\n1,2,3\n", "line 1: no column has a name (add a header)"),
         (b"PK\x03\x04a,b\n", "expected text, found a ZIP archive"),
         (gzip.compress(b"a,b\n1,2\n", mtime=0)[:-9], "cannot be read: Compressed file ended"),
@@ -88,10 +88,30 @@ def test_an_unreadable_table_is_reported_with_location_and_reason(
     assert expected in message(table(tmp_path, content))
 
 
-def test_the_first_rows_of_wrong_length_are_listed_and_all_are_counted(tmp_path: Path) -> None:
-    text = message(table(tmp_path, "a,b\n" + "1\n" * 50))
+def test_the_first_rows_with_too_many_cells_are_listed_and_all_are_counted(tmp_path: Path) -> None:
+    text = message(table(tmp_path, "a,b\n" + "1,2,3\n" * 50))
     assert "50 faults" in text
     assert "and 30 more" in text
+
+
+def test_the_cells_that_a_short_row_lacks_are_missing(tmp_path: Path) -> None:
+    found = read(table(tmp_path, "a,b,c\n1,2,3\n4\n5,6\n7,8,9\n"))
+    assert found.columns == {"a": ["1", "4", "5", "7"], "b": ["2", None, "6", "8"], "c": ["3", None, None, "9"]}
+    note = "2 rows have fewer cells than the header, and the cells at their end count as missing: lines 3, 4"
+    assert found.notes == [note]
+
+
+def test_long_rows_are_left_out_if_the_job_says_so(tmp_path: Path) -> None:
+    path = table(tmp_path, "a,b\n1,2\n3,4,5\n6,7\n8,9,,\n" + "1,2,3\n" * 6)
+    found = read_table(open_job_table(path, DataSection(path=path.name, long_rows="drop")))
+    assert found.lines == [2, 4, 5]
+    assert found.columns["b"] == ["2", "7", "9"]
+    assert found.notes == ["left out 7 rows with more cells than the header: lines 3, 6, 7, 8, 9 and 2 more"]
+
+
+def test_rows_that_lack_most_cells_of_a_wide_header_are_rejected(tmp_path: Path) -> None:
+    header = ",".join(f"c{i}" for i in range(5000))
+    assert "found few in most" in message(table(tmp_path, f"{header}\n" + "1\n" * 1000))
 
 
 def test_a_missing_file_is_a_data_error_that_suggests_similar_names(tmp_path: Path) -> None:

@@ -169,5 +169,5 @@ def _sortable(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def _percent(share: float) -> str:
-    """Return a percentage that is rounded down: 100.0% only if it is."""
-    return f"{math.floor(share * 1000) / 10:.1f}%"
+    """Return a percentage that is rounded down: 100.0 % only if it is."""
+    return f"{math.floor(share * 1000) / 10:.1f} %"

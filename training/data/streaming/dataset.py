@@ -229,6 +229,7 @@ def read_stream(
         statistics.update(training_records)
         training = training or RecordFile(records.dtype, source.name)
         training.append(training_records)
+    source.notes += source.last_notes()
     source.fingerprint.check_unchanged()
     statistics.raise_if_invalid(source)
     if training is None or not rows:
@@ -287,10 +288,10 @@ def _make_records(
     kept = has_target(batch, source)
     if texts is not None:
         (target,) = source.target_names
-        column = as_texts(batch[target])
+        cells = as_texts(batch[target])
         if section.missing == "refuse":
-            kept = np.array([value is not None for value in column.values])[column.codes]
-        batch = batch | {target: texts.flags(column)}
+            kept = np.array([value is not None for value in cells.values])[cells.codes]
+        batch = batch | {target: texts.flags(cells)}
     for name, column in batch.items():
         if isinstance(column, DictionaryColumn):
             fields[name] = statistics.encode(name, column, kept, source.name)

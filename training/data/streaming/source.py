@@ -62,6 +62,10 @@ class DataSource:
     def batches(self) -> Iterator[Batch]:
         raise NotImplementedError
 
+    def last_notes(self) -> list[str]:
+        """Return what is only known after a reading to the end."""
+        return []
+
     def fields(self) -> dict[str, tuple[str, str]]:
         """Return the column and the kind of each field of a batch."""
         kinds = {**self.kinds, **self.target_kinds()}

@@ -122,6 +122,9 @@ class TextSource(DataSource):
             if group.rows:
                 yield group.build()
 
+    def last_notes(self) -> list[str]:
+        return self.file.ragged.notes()
+
     def _locate_faults(self, numeric: Mapping[str, str]) -> DataError:
         """Return a fault for each column with cells that are not numbers: read the file again."""
         invalid = {name: InvalidCells() for name in numeric}

@@ -18,7 +18,7 @@ from training.pipeline.job import from_dict, prepare
 @pytest.mark.parametrize(
     ("content", "sections", "expected"),
     [
-        ("size,kind\n1,a\n2,b\n3\n" + "4,a\n" * 30, {}, "line 4: expected 2 cells, as in the header, found 1"),
+        ("size,kind\n1,a\n2,b\n3,a,b\n" + "4,a\n" * 30, {}, "line 4: expected 2 cells, as in the header, found 3"),
         (
             "size,kind\n" + "1,a\n2,b\n" * 6000 + "x,a\n" * 3 + "inf,a\n",
             {},
@@ -135,3 +135,18 @@ def test_without_an_extra_the_error_says_how_to_install_it(
     monkeypatch.setitem(__import__("sys").modules, package, None)
     with pytest.raises(DataError, match=rf"requires {package}, which is not installed \(pip install '{package}>="):
         prepare(job(tmp_path / f"t.{suffix}"))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_ragged_rows_are_read_and_noted_in_memory_and_streamed(tmp_path: Path, stream: bool) -> None:
+    rows = "".join(f"{i % 7},{'ab'[i % 2]},{'uv'[i % 3 % 2]}\n" for i in range(90)) + "3\n5,a\n" + "1,b,u,v\n" * 7
+    (tmp_path / "t.csv").write_text("size,kind,shape\n" + rows)
+    data = {"path": "t.csv", "target": "kind", "stream": stream, "long_rows": "drop"}
+    content = {"model": {"name": "m"}, "data": data, "train": {"epochs": 1}, "network": {"layers": [4, "tanh"]}}
+    prepared = prepare(from_dict(content, tmp_path))
+    short = "2 rows have fewer cells than the header, and the cells at their end count as missing: lines 92, 93"
+    assert [note for note in prepared.notes if "fewer cells" in note] == [short]
+    left_out = "left out 7 rows with more cells than the header: lines 94, 95, 96, 97, 98 and 2 more"
+    assert [note for note in prepared.notes if "left out" in note] == [left_out]
+    assert sum(prepared.sizes.values()) == 91  # the short row without a target is ignored
+    assert prepared.signature.inputs[1].fill == "u"  # of the row that ends after two cells
