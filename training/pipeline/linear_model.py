@@ -6,13 +6,15 @@ A regression is fitted exactly, by ridge regression. Any other network is traine
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.nn import Linear, Sequential
+from model_store.nn import Embedding, Linear, Sequential
+from training.config.layer_spec import LayerSpec
 from training.config.settings import EarlyStoppingSection
 from training.engine.early_stopping import EarlyStopping
 from training.engine.loop import DivergedError, Samples, train
@@ -21,7 +23,7 @@ from training.pipeline.prepared_job import PreparedJob
 
 MAX_ROWS = 20_000  # that the linear model is fitted on, a random sample of more
 MAX_FEATURES = 4096
-_MAX_RIDGE_FEATURES = 1024  # the eigenvectors take a third of a second
+_MAX_RIDGE_FEATURES = 1024  # the eigenvectors take a third of a second; more one-hot features stay an embedding
 _MAX_VALUES = 1 << 22  # of all rows together: 34 MB in float64
 _RIDGES = (0.0, 1e-3, 1e-2, 0.1, 1.0)  # relative to the number of rows
 _STEPS, _BATCH, _LEARNING_RATE = 1000, 256, 0.01
@@ -30,35 +32,41 @@ _STEPS, _BATCH, _LEARNING_RATE = 1000, 256, 0.01
 def fit_linear_model(prepared: PreparedJob, rng: np.random.Generator) -> Sequential | None:
     """Return a network without hidden layers for the features of a job, fitted on its training rows.
 
-    An embedding of categories stays, since it is linear in their one-hot codes. The validation rows choose the strength
-    of the ridge, or the epoch. None with more than `MAX_FEATURES` features, or if the training diverges.
+    The numbers of categories, which an embedding takes, become one-hot features; if these are too many, they keep an
+    embedding. The validation rows choose the strength of the ridge, or the epoch. None with more than `MAX_FEATURES`
+    features, or if the training diverges.
     """
-    width = prepared.signature.width
-    if width > MAX_FEATURES:
-        return None
-    x, y = _training_rows(prepared, min(MAX_ROWS, _MAX_VALUES // width), rng)
-    embeddings = [layer for layer in prepared.network_spec.layers if isinstance(layer, dict) and "embedding" in layer]
-    mean, deviation = np.zeros(width), np.ones(width)
-    weights = y[:, -1].astype(np.float64) if prepared.network_spec.weighted else None
-    if weights is not None and not weights.any():
-        return None
-    if not embeddings:
-        mean = x.mean(axis=0, dtype=np.float64) if weights is None else np.average(x, axis=0, weights=weights)
-        deviation = x.std(axis=0, dtype=np.float64)
-        deviation[deviation == 0] = 1.0
+    width, layers = prepared.signature.width, list(prepared.network_spec.layers)
+    codes = prepared.network_spec.features.codes if any(_is_embedding(layer) for layer in layers) else {}
     spec = replace(
         prepared.network_spec,
-        layers=embeddings,
+        layers=[],
         input_shape=(width,),
         class_weights=None,
         label_smoothing=None,
         clip_outputs=False,
     )
-    network = spec.build(rng)
+    if width - len(codes) + sum(codes.values()) > _MAX_RIDGE_FEATURES:
+        spec, codes = replace(spec, layers=[layer for layer in layers if _is_embedding(layer)]), {}
+    width += sum(codes.values()) - len(codes)
+    if width > MAX_FEATURES:
+        return None
+    x, y = _training_rows(prepared, min(MAX_ROWS, _MAX_VALUES // width), rng)
     x_validation, y_validation = _validation_rows(prepared, _MAX_VALUES // width)
+    weights = y[:, -1].astype(np.float64) if spec.weighted else None
+    if weights is not None and not weights.any():
+        return None
+    x, x_validation = (_to_one_hot(rows, codes) for rows in (x, x_validation))
+    network = replace(spec, input_shape=(width,)).build(rng)
+    embeds = isinstance(network.modules[0], Embedding)
+    mean, deviation = np.zeros(width), np.ones(width)
+    if not embeds:
+        mean = x.mean(axis=0, dtype=np.float64) if weights is None else np.average(x, axis=0, weights=weights)
+        deviation = x.std(axis=0, dtype=np.float64)
+        deviation[deviation == 0] = 1.0
     x, x_validation = (((rows - mean) / deviation).astype(network.dtype) for rows in (x, x_validation))
     linear: Any = network.modules[0]
-    if not embeddings and spec.loss == "mse" and len(network.modules) == 1 and width <= _MAX_RIDGE_FEATURES:
+    if not embeds and spec.loss == "mse" and len(network.modules) == 1 and width <= _MAX_RIDGE_FEATURES:
         linear.weights, linear.bias = _ridge(x, y, x_validation, y_validation, weighted=spec.weighted)
     else:
         loss = spec.criterion()
@@ -70,7 +78,33 @@ def fit_linear_model(prepared: PreparedJob, rng: np.random.Generator) -> Sequent
         except DivergedError:
             return None
         stopping.restore_best()
-    return network if embeddings else _unscale(network, mean, deviation)
+    return network if embeds else _with_codes(_unscale(network, mean, deviation), codes)
+
+
+def _is_embedding(layer: LayerSpec) -> bool:
+    return isinstance(layer, dict) and "embedding" in layer
+
+
+def _to_one_hot(x: NDArray[Any], codes: Mapping[int, int]) -> NDArray[Any]:
+    """Return rows in which one-hot features, after all others, replace the numbers of categories at `codes`."""
+    tables = [(x[:, position, None] == np.arange(count)).astype(x.dtype) for position, count in codes.items()]
+    return np.concatenate([np.delete(x, list(codes), axis=1), *tables], axis=1)
+
+
+def _with_codes(network: Sequential, codes: Mapping[int, int]) -> Sequential:
+    """Return the network for rows before `_to_one_hot`: the weights of one-hot features become an embedding."""
+    if not codes:
+        return network
+    first: Any = network.modules[0]
+    others, outputs = first.input_size - sum(codes.values()), first.output_size
+    embedding = Embedding(
+        others + len(codes), list(codes), list(codes.values()), outputs,
+        dtype=network.dtype, arrays={"weights": np.ascontiguousarray(first.weights[:, others:].T)},
+    )  # fmt: skip
+    weights = np.concatenate([first.weights[:, :others], *[np.eye(outputs, dtype=network.dtype)] * len(codes)], axis=1)
+    arrays = {"weights": weights, "bias": first.bias}
+    linear = Linear(weights.shape[1], outputs, dtype=network.dtype, arrays=arrays)
+    return Sequential([embedding, linear, *network.modules[1:]])
 
 
 def _training_rows(prepared: PreparedJob, count: int, rng: np.random.Generator) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -17,6 +17,8 @@ from model_store.nn.config_fields import INDEX_LIST, POSITIVE_INT
 from model_store.nn.module import Shape
 from model_store.nn.parametrized import ArrayAttribute, ParametrizedModule
 
+_MIN_WAVE_BY_WAVE_ROWS = 16
+
 
 class _PositionalLayer(ParametrizedModule):
     """The base of both: `positions` are the features that it embeds; it passes on the others.
@@ -37,7 +39,7 @@ class _PositionalLayer(ParametrizedModule):
             raise ValueError(f"{type(self).__name__}.positions: expected {expected}, found {list(self.positions)[:10]}")
         self.chosen = np.array(self.positions)
 
-    def _is_other(self) -> Array:
+    def is_other(self) -> Array:
         """Return True for each feature that the layer passes on, (input_size,)."""
         is_other = np.ones(self.input_size, bool)
         is_other[self.chosen] = False
@@ -128,17 +130,26 @@ class Embedding(_PositionalLayer):
 
     def __call__(self, inputs: Array) -> Array:
         embedded = self._weights[self.table_rows(inputs)].reshape(len(inputs), -1)
-        return np.concatenate([inputs[:, self._is_other()], embedded], axis=1)
+        return np.concatenate([inputs[:, self.is_other()], embedded], axis=1)
 
     def forward(self, inputs: Array) -> Array:
         self.inputs = inputs
         return self(inputs)
 
+    def sum_by_table_row(self, table_rows: Array, embedded: Array) -> Array:
+        """Return the sums of the values (batch, len(positions) · size) by table row, shaped like `weights`.
+
+        `np.add.at` of single values is 20 to 40 times as fast as of rows, and adds them in the same order.
+        """
+        sums = np.zeros((self.size, len(self._weights)), embedded.dtype)
+        for total, values in zip(sums, np.ascontiguousarray(embedded.reshape(-1, self.size).T), strict=True):
+            np.add.at(total, table_rows.reshape(-1), values)
+        return sums.T
+
     def backward(self, output_grad: Array) -> Array:
-        embedded = output_grad[:, self.others_size :].reshape(len(output_grad), len(self.positions), self.size)
-        np.add.at(self.weights_grad, self.table_rows(self.inputs), embedded)
+        self.weights_grad += self.sum_by_table_row(self.table_rows(self.inputs), output_grad[:, self.others_size :])
         input_grad = np.zeros_like(self.inputs)
-        input_grad[:, self._is_other()] = output_grad[:, : self.others_size]
+        input_grad[:, self.is_other()] = output_grad[:, : self.others_size]
         return input_grad
 
 
@@ -227,14 +238,25 @@ class PeriodicEmbedding(_PositionalLayer):
     def _join(self, inputs: Array, embedded: Array, numbers: Array) -> Array:
         """Return Y of the embeddings (n, batch, size - 1) and the numbers (n, batch)."""
         joined = np.concatenate([embedded, numbers[:, :, None]], axis=2).transpose(1, 0, 2)
-        return np.concatenate([inputs[:, self._is_other()], joined.reshape(len(inputs), -1)], axis=1)
+        return np.concatenate([inputs[:, self.is_other()], joined.reshape(len(inputs), -1)], axis=1)
 
     def __call__(self, inputs: Array) -> Array:
-        """Compute Y with sums over the waves that do not depend on the other rows, as a product of a BLAS would."""
+        """Compute Y with sums over the waves that do not depend on the other rows, as a product of a BLAS would.
+
+        Both ways add the waves in the same order. One row takes 24 µs the first way, 80 the second; 448 rows of 33
+        numbers take 24 ms the first way, 2 ms the second. With one wave output NumPy sums the first way in pairs.
+        """
         numbers = inputs[:, self.chosen].T
-        cosines = np.cos(self._angles(numbers))
-        embedded = (cosines[..., None] * self._weights[:, None]).sum(axis=2) + self._bias[:, None, :]
-        return self._join(inputs, embedded, numbers)
+        if len(inputs) < _MIN_WAVE_BY_WAVE_ROWS or self.size == 2:
+            cosines = np.cos(self._angles(numbers))
+            embedded = (cosines[..., None] * self._weights[:, None]).sum(axis=2) + self._bias[:, None, :]
+            return self._join(inputs, embedded, numbers)
+        numbers, scaled = np.ascontiguousarray(numbers), self._frequencies * self.dtype.type(2 * np.pi)
+        sums: Array = np.zeros((len(numbers), self.size - 1, len(inputs)), self.dtype)
+        for wave in range(self.waves):
+            cosines = np.cos(numbers * scaled[:, wave, None] + self._phases[:, wave, None])
+            sums += cosines[:, None, :] * self._weights[:, wave, :, None]
+        return self._join(inputs, (sums + self._bias[:, :, None]).transpose(0, 2, 1), numbers)
 
     def forward(self, inputs: Array) -> Array:
         self.inputs, self.numbers = inputs, inputs[:, self.chosen].T
@@ -253,6 +275,6 @@ class PeriodicEmbedding(_PositionalLayer):
         two_pi = self.dtype.type(2 * np.pi)
         self.frequencies_grad += two_pi * (da * self.numbers[:, :, None]).sum(axis=1)
         input_grad = np.zeros_like(self.inputs)
-        input_grad[:, self._is_other()] = output_grad[:, : self.others_size]
+        input_grad[:, self.is_other()] = output_grad[:, : self.others_size]
         input_grad[:, self.chosen] = (two_pi * (da * self._frequencies[:, None, :]).sum(axis=2) + dz[:, :, -1]).T
         return input_grad

@@ -75,6 +75,23 @@ def test_an_embedding_passes_on_the_other_features_and_sums_gradients_by_categor
     assert layer.weights_grad.tolist() == [[1 + 11, 2 + 12], [6, 7], [13, 14], [0, 0], [3 + 8, 4 + 9]]
 
 
+@pytest.mark.parametrize("rows", [1, 5, 40])
+def test_sums_by_table_row_equal_those_of_whole_rows(rows: int) -> None:
+    layer = Embedding(9, [0, 3, 5], [4, 90, 2], 8, rng=RNG(0))
+    table_rows = layer.table_rows(RNG(1).integers(0, 90, (rows, 9)).astype(np.float32))
+    values, expected = RNG(2).standard_normal((rows, 24)).astype(np.float32), np.zeros((96, 8), np.float32)
+    np.add.at(expected, table_rows, values.reshape(rows, 3, 8))
+    assert (layer.sum_by_table_row(table_rows, values) == expected).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("waves", "size"), [(16, 4), (7, 3), (9, 2)])
+def test_waves_of_many_rows_have_the_bits_of_single_rows(waves: int, size: int, dtype: Any) -> None:
+    layer = PeriodicEmbedding(6, [0, 1, 4], waves, size, sigma=1, dtype=dtype, rng=RNG(0))
+    x = RNG(1).standard_normal((70, 6)).astype(dtype)
+    assert (layer(x) == np.concatenate([layer(row[None]) for row in x])).all()
+
+
 def test_an_embedding_reads_a_number_outside_as_the_nearest_category() -> None:
     layer = Embedding(1, [0], [3], 2, rng=RNG(0))
     assert layer(np.float32([[-5], [99], [1.2]])).tolist() == layer(np.float32([[0], [2], [1]])).tolist()

@@ -159,7 +159,17 @@ TABULAR: dict[str, Callable[[np.random.Generator], list[Module]]] = {
     "parametric mish": lambda _: [ParametricActivation(4, "mish", dtype=np.float64)],
     "clip": lambda _: [Clip(4, dtype=np.float64)],
     "embedding": lambda rng: [Embedding(4, [1], [3], 2, dtype=np.float64, rng=rng)],
+    "embedding of all": lambda rng: [Embedding(4, [0, 1, 2, 3], [3, 2, 1, 2], 3, dtype=np.float64, rng=rng)],
     "periodic": lambda rng: [PeriodicEmbedding(4, [0, 2], 3, 2, dtype=np.float64, rng=rng)],
+    "periodic of all": lambda rng: [PeriodicEmbedding(4, [0, 1, 2, 3], 5, 4, dtype=np.float64, rng=rng)],
+    "embedding, periodic": lambda rng: [
+        Embedding(4, [1, 2], [3, 30], 4, dtype=np.float64, rng=rng),
+        PeriodicEmbedding(10, [0, 1], 3, 4, dtype=np.float64, rng=rng),
+    ],
+    "norm before an embedding": lambda rng: [
+        LayerNorm(4, dtype=np.float64),  # whose gradient is computed in place
+        Embedding(4, [1], [3], 2, dtype=np.float64, rng=rng),
+    ],
 }
 
 
@@ -171,7 +181,7 @@ def test_a_compiled_step_with_layers_for_tables_has_the_gradients_of_forward_and
     def made() -> Sequential:
         rng = np.random.default_rng(0)
         layers = TABULAR[name](rng)
-        width = (layers[0].output_shape((4,)) or ())[0]
+        width = (Sequential(layers).output_shape((4,)) or ())[0]
         before: list[Module] = [Linear(4, 4, dtype=np.float64, rng=rng), Tanh()] if hidden else []
         net = Sequential([*before, *layers, Linear(width, 2, dtype=np.float64, rng=rng)])
         for array in net.parameters():

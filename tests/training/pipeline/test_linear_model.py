@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from model_store.nn import Embedding, Linear
 from training.pipeline.job import from_dict, prepare, train_and_evaluate
 from training.pipeline.linear_model import fit_linear_model
 
@@ -40,6 +41,37 @@ def test_a_linear_target_is_fitted_exactly(tmp_path: Path, scale: str) -> None:
     network = fit_linear_model(prepared, RNG(0))
     assert network is not None
     assert len(network.modules) == 1
+
+
+@pytest.mark.parametrize("limit", [1024, 20])
+def test_categories_that_an_embedding_takes_are_fitted_as_one_hot_features(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    monkeypatch.setattr("training.pipeline.linear_model._MAX_RIDGE_FEATURES", limit)
+    towns, streets, x = RNG(0).integers(0, 12, 800), RNG(1).integers(0, 11, 800), RNG(2).normal(0, 1, 800)
+    y = 5 * RNG(3).normal(0, 1, 12)[towns] + 2 * (streets % 3) + x + RNG(4).normal(0, 0.1, 800)
+    lines = [f"town {t},{n},street {s},{target}" for t, n, s, target in zip(towns, x, streets, y, strict=True)]
+    (tmp_path / "t.csv").write_text("\n".join(["town,x,street,y", *lines]))
+    job = {
+        "model": {"name": "t"},
+        "data": {"path": "t.csv", "target": "y"},
+        "network": {"layers": [{"embedding": 3}, 4, "relu"]},
+        "train": {"epochs": 1},
+    }
+    prepared = prepare(from_dict(job, tmp_path))
+    network = fit_linear_model(prepared, RNG(0))
+    assert network is not None
+    assert [type(module) for module in network.modules] == [Embedding, Linear]
+    errors = network(np.asarray(prepared.x_validation)) - prepared.encode_learned(prepared.split.validation)
+    deviation = prepared.dataset.targets.std()
+    assert np.sqrt((errors**2).mean()) * deviation < (0.15 if limit == 1024 else 1.0)  # exactly, or by gradient descent
+
+
+def test_an_embedding_that_finds_no_categories_leaves_the_fit_exact(tmp_path: Path) -> None:
+    job = write_table(tmp_path, 500, classes=False)
+    job["network"]["layers"] = [{"embedding": 8}, 4, "relu"]
+    found = train_and_evaluate(prepare(from_dict(job, tmp_path))).model.training["linear"]["targets"]["y"]
+    assert found["rmse"] == pytest.approx(1.0, abs=0.15)
 
 
 def test_a_linear_classifier_is_trained_without_hidden_layers(tmp_path: Path) -> None:

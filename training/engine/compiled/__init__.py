@@ -5,7 +5,7 @@ step finds both once; the training loop only makes the calls. They compute what 
 compute; a module that has no compiler is compiled generically, to calls of these two.
 """
 
-from training.engine.compiled import activations, conv, linear, normalization, sequential
+from training.engine.compiled import activations, conv, embeddings, linear, normalization, sequential
 from training.engine.compiled.compilers import COMPILERS, CompiledModule, compile_module
 from training.engine.compiled.losses import LOSS_COMPILERS
 from training.engine.compiled.step import CompiledStep
@@ -18,6 +18,7 @@ __all__ = [
     "activations",
     "compile_module",
     "conv",
+    "embeddings",
     "linear",
     "normalization",
     "sequential",
