@@ -31,9 +31,9 @@ from service.inference.runner import InferenceRunner
 from service.protocols.native import PredictParser
 from service.registry.loaded_version import LoadedVersion
 from service.registry.registry import ModelRegistry
+from service.registry.shared_names import SharedNames
 from service.registry.signature_policy import read_trusted_keys, signature_check
 from service.registry.switch_barrier import SwitchBarrier
-from service.registry.unloaded_models import UnloadedModels
 from service.routes import (
     docs,
     error_handlers,
@@ -80,7 +80,8 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
         ),
         max_extra_versions=settings.max_extra_versions,
         follow=settings.follow,
-        unloaded_models=UnloadedModels(metrics.counters.directory / "unloaded") if settings.admin else None,
+        unloaded_models=SharedNames(metrics.counters.directory / "unloaded") if settings.admin else None,
+        checked_digests=SharedNames(metrics.counters.directory / "checked"),
         check_signature=signature_check(settings.trusted_keys, store),
         barrier=SwitchBarrier(shared=forks),
     )

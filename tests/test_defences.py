@@ -102,7 +102,7 @@ DEFENCES = {
     ),
     "a store is listed for a share of the time": Defence(
         "service/registry/registry.py",
-        "max(seconds, self._min_sync_interval()) if seconds else 0", "seconds",
+        "max(seconds, self._sync_interval.min_seconds()) if seconds else 0", "seconds",
         "tests/service/registry/test_failed_sync.py::test_a_store_that_is_costly_to_list_is_listed_less_often",
     ),
     "few broken versions of a model are tried": Defence(
@@ -112,7 +112,7 @@ DEFENCES = {
     ),
     "failed loads count for the interval between syncs": Defence(
         "service/registry/registry.py",
-        "if new == old:\n            self._sync_seconds", "if False:\n            self._sync_seconds",
+        "if new == old:\n            self._sync_interval", "if False:\n            self._sync_interval",
         "tests/service/registry/test_failed_sync.py"
         "::test_versions_that_cannot_be_loaded_count_for_the_interval_between_syncs",
     ),
@@ -470,11 +470,31 @@ DEFENCES = {
         "tests/service/server/event_worker/test_event_worker.py::test_a_flood_of_health_checks_does_not_delay_other_requests",
     ),
     "a load does not block the event loop": Defence(
-        "service/registry/registry.py", "if not load or self._on_event_loop_thread():", "if not load:",
+        "service/registry/on_demand.py", "if not may_wait:", "if False:",
         "tests/service/server/event_worker/test_background_loading.py::test_loading_a_version_does_not_delay_other_requests",
     ),
+    "loads for requests take a share of a processor": Defence(
+        "service/registry/on_demand.py", "return 0 if left > 0 else", "return 0 if True else",
+        "tests/service/registry/test_on_demand.py"
+        "::test_versions_asked_for_in_turn_are_loaded_for_a_share_of_the_time",
+    ),
+    "no request waits for a load beyond the budget": Defence(
+        "service/registry/on_demand.py", "self._check_budget(*key)\n        if not may_wait:", "if not may_wait:",
+        "tests/service/registry/test_on_demand.py::test_the_event_loop_queues_no_request_beyond_the_budget",
+    ),
+    "evicted versions keep their copies": Defence(
+        "service/registry/version_cache.py", "self._evicted[evicted] = oldest.digest", "pass",
+        "tests/service/registry/test_registry.py"
+        "::test_evicted_version_is_loaded_again_from_its_copy_unverified_and_unchecked",
+    ),
+    "copies of evicted versions take a bounded room": Defence(
+        "model_store/storage/artifact_cache.py", "+ (size := unused[digest].stat().st_size) <= MAX_SPARE_BYTES",
+        "+ (size := 0) <= MAX_SPARE_BYTES",
+        "tests/model_store/storage/test_artifact_cache.py"
+        "::test_remove_unused_copies_spares_the_first_ones_within_a_limit",
+    ),
     "a version that cannot be loaded is not retried at once": Defence(
-        "service/registry/registry.py", "if self._loader.in_backoff(*key):", "if False:",
+        "service/registry/on_demand.py", "if self._loader.in_backoff(*key):", "if False:",
         "tests/service/server/event_worker/test_background_loading.py::test_a_version_that_cannot_be_loaded_is_503_and_is_not_retried_at_once",
     ),
     "requests that wait for a load do not count toward the input limit": Defence(

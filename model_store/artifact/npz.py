@@ -225,16 +225,35 @@ def read_digest(path: str | os.PathLike[str]) -> str:
     return _read_frame(path).digest
 
 
+def read_claimed_digest(path: str | os.PathLike[str]) -> str:
+    """Return the digest that a file claims: the hash of its manifest, which is neither parsed nor checked.
+
+    It says which verified copy to use, or which digest the verified content must have.
+    """
+    with _as_artifact_error(os.fspath(path)), open_artifact(path, _MIN_FILE_BYTES, MAX_FILE_BYTES) as file:
+        return hashlib.sha256(_manifest_bytes(file)).hexdigest()
+
+
+def read_claimed_digest_from_stream(stream: ByteReader, location: str) -> str:
+    """Return what `read_claimed_digest` does, from the first bytes of a remote file."""
+    with _as_artifact_error(location):
+        return hashlib.sha256(_manifest_bytes(_read_head(stream))).hexdigest()
+
+
 def read_manifest_from_stream(stream: ByteReader, location: str) -> tuple[dict[str, Any], str]:
     """Return manifest and digest from the first bytes of a remote file. The rest of the file is not checked."""
+    with _as_artifact_error(location):
+        text = _manifest_bytes(_read_head(stream))
+        return manifests.from_bytes(text), hashlib.sha256(text).hexdigest()
+
+
+def _read_head(stream: ByteReader) -> bytes:
+    """Return the first bytes of a remote file, up to the end of the manifest at least."""
     head = bytes(stream.read(_SIZE_OFFSET + 4))
     if len(head) < _SIZE_OFFSET + 4:
-        raise ArtifactError(f"{location}: expected an artifact, found {len(head)} bytes")
+        raise ArtifactError(f"expected an artifact, found {len(head)} bytes")
     size = int.from_bytes(head[_SIZE_OFFSET:], "little")
-    head += bytes(stream.read(min(size, manifests.MAX_BYTES + _MANIFEST_NPY_HEADER_BYTES) + 2 * ALIGNMENT))
-    with _as_artifact_error(location):
-        text = _manifest_bytes(head)
-        return manifests.from_bytes(text), hashlib.sha256(text).hexdigest()
+    return head + bytes(stream.read(min(size, manifests.MAX_BYTES + _MANIFEST_NPY_HEADER_BYTES) + 2 * ALIGNMENT))
 
 
 def _arrays_and_manifest(model: Model) -> tuple[dict[str, Array], dict[str, Any]]:

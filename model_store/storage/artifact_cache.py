@@ -17,7 +17,7 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -29,6 +29,7 @@ from model_store.utils.regular_file import open_regular
 
 _CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _LOCK = ".lock"
+MAX_SPARE_BYTES = 256 << 20  # of copies that no process uses
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 Fetch = Callable[[BinaryIO], None]
@@ -83,7 +84,7 @@ def cache_file(path: Path, cache_dir: Path) -> Path:
             while data := source.read(min(remaining, 1 << 20)):
                 remaining -= target.write(data)
 
-    return cache_artifact(str(path), npz.read_digest(path), fetch, cache_dir)
+    return cache_artifact(str(path), npz.read_claimed_digest(path), fetch, cache_dir)
 
 
 def cache_artifact(location: str, digest: str, fetch: Fetch, cache_dir: Path, *, refresh: bool = False) -> Path:
@@ -103,12 +104,20 @@ def cache_artifact(location: str, digest: str, fetch: Fetch, cache_dir: Path, *,
     return copy
 
 
-def remove_unused_copies(cache_dir: Path, used_digests: Collection[str]) -> bool:
-    """Remove every copy whose digest is not in `used_digests` and that no process uses. Return False if one uses it."""
+def remove_unused_copies(cache_dir: Path, used_digests: Collection[str], spare_digests: Iterable[str] = ()) -> bool:
+    """Remove every copy whose digest is not in `used_digests` and that no process uses. Return False if one uses it.
+
+    `spare_digests`: copies to keep although nothing uses them, the most valuable first, up to `MAX_SPARE_BYTES`.
+    """
     try:
-        copies = [path for path in cache_dir.glob("*.npz") if _DIGEST.fullmatch(path.stem)]
-        unused = [copy for copy in copies if copy.stem not in used_digests]
-        removed = [remove_unless_in_use(copy) for copy in unused]
+        copies = {path.stem: path for path in cache_dir.glob("*.npz") if _DIGEST.fullmatch(path.stem)}
+        unused = {digest: copy for digest, copy in copies.items() if digest not in used_digests}
+        spare_bytes = 0
+        for digest in spare_digests:
+            if digest in unused and spare_bytes + (size := unused[digest].stat().st_size) <= MAX_SPARE_BYTES:
+                spare_bytes += size
+                del unused[digest]
+        removed = [remove_unless_in_use(copy) for copy in unused.values()]
         return all(removed)
     except OSError as e:
         raise StoreError(f"{cache_dir}: cannot remove copies: {e.strerror or e}") from e

@@ -102,7 +102,7 @@ class BucketStorage:
                 shutil.copyfileobj(source, target, _CHUNK_BYTES)
 
             location = f"{self.location}/{key}"
-            _, digest = npz.read_manifest_from_stream(source, location)
+            digest = npz.read_claimed_digest_from_stream(source, location)
             if source.size > npz.MAX_FILE_BYTES:  # writers to the bucket must not fill the cache's disk
                 raise ArtifactError(f"{location}: expected an artifact, found {source.size} bytes")
             return artifact_cache.cache_artifact(location, digest, fetch, self.cache_dir, refresh=refresh)

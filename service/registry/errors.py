@@ -22,10 +22,10 @@ class UnknownModelError(NotFoundError):
 
 
 class UnavailableError(Exception):
-    """The model is known, but no version of it can be served now."""
+    """The model is known, but no version of it can be served now. `retry_after`: seconds that a client should wait."""
 
-    def __init__(self, code: str, message: str, fault: Fault) -> None:
-        self.code, self.fault = code, fault
+    def __init__(self, code: str, message: str, fault: Fault, retry_after: int = 5) -> None:
+        self.code, self.fault, self.retry_after = code, fault, retry_after
         super().__init__(message)
 
 
@@ -48,6 +48,13 @@ def unloaded_error(name: str) -> UnavailableError:
 def load_error(name: str, number: int, problem: str) -> UnavailableError:
     fault = Fault(f"{name}/{number}", problem, "request another version")
     return UnavailableError("model_unavailable", f"{fault.location} cannot be loaded", fault)
+
+
+def budget_error(name: str, number: int, seconds: int) -> UnavailableError:
+    problem = f"is not in memory, and no version is loaded for a request now; try again in {seconds} s"
+    fix = "give it an alias, or raise SERVE_MAX_EXTRA_VERSIONS, so that it stays in memory"
+    fault = Fault(f"{name}/{number}", problem, fix)
+    return UnavailableError("loading", f"{fault.location} {problem}", fault, seconds)
 
 
 def no_version_error(name: str, problems: Iterable[Fault]) -> UnavailableError:

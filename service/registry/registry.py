@@ -3,7 +3,7 @@
 What is served is one immutable `Snapshot`, replaced as a whole, so a request sees one state from start to end.
 `refresh()` reads the store once (`store_sync`); a change becomes the next generation, to which all workers switch at
 the same instant (`generations`). Versions that are neither a default nor have an alias are loaded at their first
-request; the least recently used of them are evicted (`version_cache`).
+request (`on_demand`); the least recently used of them are evicted (`version_cache`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from service.registry.active_locks import ActiveLocks
 from service.registry.errors import (
     UnknownModelError,
     WouldBlock,
-    load_error,
     no_model_error,
     no_version_error,
     unloaded_error,
@@ -34,12 +33,13 @@ from service.registry.errors import (
 from service.registry.generations import Generations
 from service.registry.loaded_version import LoadedVersion
 from service.registry.loader import Loader
-from service.registry.periodic import start_periodic
+from service.registry.on_demand import LoadBudget, OnDemandVersions
+from service.registry.periodic import SyncInterval, start_periodic
+from service.registry.shared_names import NameSet, SharedNames
 from service.registry.signature_policy import SignatureCheck
 from service.registry.snapshot import ModelEntry, Snapshot
 from service.registry.store_sync import SyncedStore, failed_sync, sync_with_store
 from service.registry.switch_barrier import SwitchBarrier
-from service.registry.unloaded_models import UnloadedModels
 from service.registry.version_cache import VersionCache
 from service.telemetry.metrics import Metrics
 from service.validation.row_limits import RowLimits
@@ -48,8 +48,6 @@ log = logging.getLogger("service.registry.registry")
 
 _MODEL_PATH = re.compile(r"/(?:v1/|v2/)?models/([A-Za-z0-9._-]+)(?:/(?:versions|labels)/([A-Za-z0-9._-]+))?")
 _PROPOSAL_POLL_SECONDS = 0.1  # between two checks for a proposal of another worker
-_SYNC_SHARE = 0.05  # of a processor: listing a store with 20,000 foreign folders takes 0.6 s
-_MAX_SYNC_INTERVAL_SECONDS = 60.0  # however long a sync takes
 _LOAD_ATTEMPTS = 100  # 20 ms each, while the other workers load it too
 
 
@@ -63,21 +61,27 @@ class ModelRegistry:
         row_limits: RowLimits,
         max_extra_versions: int,
         follow: str = "default",
-        unloaded_models: UnloadedModels | None = None,
+        unloaded_models: SharedNames | None = None,
+        checked_digests: NameSet | None = None,
         check_signature: SignatureCheck | None = None,
         barrier: SwitchBarrier | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Switch versions together with every process that shares `barrier`; without one, alone.
 
-        `follow`: the SERVE_FOLLOW setting, what requests without a version get.
+        `follow`: the SERVE_FOLLOW setting, what requests without a version get. `checked_digests`: the digests whose
+        golden predictions this machine has reproduced.
         """
-        self.unloaded_models: UnloadedModels | frozenset[str] = (
-            frozenset() if unloaded_models is None else unloaded_models
-        )
+        self.unloaded_models: SharedNames | frozenset[str] = frozenset() if unloaded_models is None else unloaded_models
         self._store, self._cache_dir, self._follow = store, cache_dir, follow
         self._loader = Loader(
-            store, cache_dir, metrics, row_limits=row_limits, check_signature=check_signature, clock=clock
+            store,
+            cache_dir,
+            metrics,
+            row_limits=row_limits,
+            checked_digests=checked_digests,
+            check_signature=check_signature,
+            clock=clock,
         )
         self._barrier = barrier or SwitchBarrier()
         self._active_locks = ActiveLocks(cache_dir, self._barrier)
@@ -85,11 +89,12 @@ class ModelRegistry:
         self._has_replaced_copies = False
         self._version_cache = VersionCache(max_extra_versions)
         self._generations = Generations(self._loader, self._version_cache, self._barrier, metrics)
-        self._load_lock = threading.Lock()  # one at a time, so that concurrent requests load a version once
+        self._on_demand = OnDemandVersions(
+            self._loader, self._version_cache, LoadBudget(clock), self._delete_unused_copies
+        )
         self.event_loop_thread: int | None = None  # serves all connections, so it must not wait for a load
         self._syncing_pid: int | None = None  # the process whose threads sync
-        self._sync_seconds = 0.0  # of processor time, for the last sync
-        self._is_sync_costly = False  # whether the log says that syncs are rare because of it
+        self._sync_interval = SyncInterval()
         self._idle_until = 0.0  # of `time.monotonic`, without other processes
         self._unreachable = False  # whether this process could not read the store when it tried to join
 
@@ -181,7 +186,7 @@ class ModelRegistry:
         started = time.thread_time()
         new = sync_with_store(self._read_state, self._loader, self._version_cache, old, self._follow)
         if new == old:
-            self._sync_seconds = time.thread_time() - started
+            self._sync_interval.seconds = time.thread_time() - started
         return new
 
     def _read_state(self) -> Mapping[str, Mapping[str, Any]]:
@@ -189,7 +194,7 @@ class ModelRegistry:
         try:
             return self._store.state()
         finally:
-            self._sync_seconds = time.thread_time() - started
+            self._sync_interval.seconds = time.thread_time() - started
 
     def _report_failure(self, old: Snapshot, error: Exception) -> Snapshot:
         """Return what to serve after a sync that failed unexpectedly. Log a failure once, not at each sync."""
@@ -286,8 +291,8 @@ class ModelRegistry:
         if entry.default is None:
             raise no_version_error(name, self.snapshot.problems)
 
-    def _unloaded_models(self) -> UnloadedModels:
-        assert isinstance(self.unloaded_models, UnloadedModels)  # noqa: S101 - only called with SERVE_ADMIN, which sets it
+    def _unloaded_models(self) -> SharedNames:
+        assert isinstance(self.unloaded_models, SharedNames)  # noqa: S101 - only called with SERVE_ADMIN, which sets it
         return self.unloaded_models
 
     def start_sync(self, poll_seconds: float) -> None:
@@ -312,32 +317,22 @@ class ModelRegistry:
             self.join()
 
     def _sync_if_due(self, seconds: float) -> None:
-        """Sync if no process has for `seconds`, or longer if that would take more than `_SYNC_SHARE`."""
+        """Sync if no process has for `seconds`, or longer if that would take too much processor time."""
         barrier = self._barrier
         if self._generations.incomplete is not None:
             return
         if barrier.shared and not barrier.has_no_pending_proposal:
             return  # during a switch a sync would do nothing
-        seconds = max(seconds, self._min_sync_interval()) if seconds else 0  # 0: only on request
+        seconds = max(seconds, self._sync_interval.min_seconds()) if seconds else 0  # 0: only on request
         if not barrier.shared:
             if time.monotonic() >= self._idle_until:
                 self.refresh()
-                self._idle_until = time.monotonic() + self._min_sync_interval()
+                self._idle_until = time.monotonic() + self._sync_interval.min_seconds()
         elif barrier.claim_sync(seconds):
             try:
                 self.refresh()
             finally:
                 barrier.end_sync()
-
-    def _min_sync_interval(self) -> float:
-        """Return the seconds between syncs that take `_SYNC_SHARE` of a processor, at most a minute."""
-        needed = self._sync_seconds / _SYNC_SHARE
-        is_costly = needed > _MAX_SYNC_INTERVAL_SECONDS
-        if is_costly and not self._is_sync_costly:
-            message = "a sync with the store takes %.1f s of processor time, so changes are served after up to %.0f s"
-            log.warning(message, self._sync_seconds, _MAX_SYNC_INTERVAL_SECONDS)
-        self._is_sync_costly = is_costly
-        return min(needed, _MAX_SYNC_INTERVAL_SECONDS)
 
     def apply_proposal(self) -> None:
         """Load the proposed generation and mark it ready; drop the generations before the active one."""
@@ -371,20 +366,8 @@ class ModelRegistry:
         for served in entry.pinned_versions:
             if served.number == number:
                 return served
-        key = (entry.name, number)
-        if (cached := self._version_cache.get(key)) is not None:
-            return cached
-        if self._loader.in_backoff(*key):
-            raise load_error(*key, self._loader.failure_reason(*key))
-        if not load or self._on_event_loop_thread():
-            raise WouldBlock(number)
-        with self._load_lock:
-            found = self._version_cache.get(key) or self._loader.load(*key)
-            if found is None:
-                raise load_error(*key, self._loader.failure_reason(*key))
-            self._version_cache.put(key, found)
-            self._delete_unused_copies()
-        return found
+        may_wait = not self._on_event_loop_thread()
+        return self._on_demand.find(entry.name, number, load=load, may_wait=may_wait)
 
     def _delete_replaced_copies(self) -> None:
         """Delete the replaced versions' cached copies once the generation that this process proposed is active."""
@@ -393,12 +376,16 @@ class ModelRegistry:
             self._delete_unused_copies()
 
     def _delete_unused_copies(self) -> None:
-        """Delete cached copies of versions that are not in memory. Processes that have one mapped keep it."""
+        """Delete cached copies of versions that are not in memory, but for some that were evicted last.
+
+        Processes that have one mapped keep it.
+        """
         in_use = {served.digest for served in self._generations.pinned_versions()}
         in_use |= {served.digest for served in self._version_cache.versions()}
+        evicted = self._version_cache.evicted_digests()
         try:
             # A copy that another worker still maps is removed by a later sync.
-            self._has_replaced_copies = not remove_unused_copies(self._cache_dir, in_use)
+            self._has_replaced_copies = not remove_unused_copies(self._cache_dir, in_use, evicted)
         except StoreError as e:
             log.warning("%s", e)
 

@@ -26,7 +26,7 @@ from service.protocols import tensors
 from service.registry.errors import UnavailableError, UnknownModelError, WouldBlock
 from service.registry.loaded_version import LoadedVersion
 from service.registry.registry import ModelRegistry
-from service.registry.unloaded_models import UnloadedModels
+from service.registry.shared_names import SharedNames
 from service.routes.row_repair import repair_row, row_from_tensors
 
 _MAX_BODY_BYTES = 4096  # larger bodies, such as images, are left out
@@ -41,7 +41,7 @@ def error_example(registry: ModelRegistry, faults: list[Fault]) -> dict[str, Any
     base, curl = root_url(request), "curl -s"
     if current_app.extensions["keys"]:
         curl += ' -H "Authorization: Bearer $FORWARD_PASS_KEY"'
-    if request.path.startswith(REPOSITORY_PATH) and isinstance(registry.unloaded_models, UnloadedModels):
+    if request.path.startswith(REPOSITORY_PATH) and isinstance(registry.unloaded_models, SharedNames):
         named = (request.view_args or {}).get("name", "")
         path = request.path if not named or named in registry.snapshot.entries else f"{REPOSITORY_PATH}index"
         url = shlex.quote(base + quote(path))

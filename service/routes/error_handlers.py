@@ -98,7 +98,7 @@ def _not_found(error: UnknownModelError) -> Response:
 
 def _unavailable(error: UnavailableError) -> Response:
     """Return 503: the model exists but cannot predict now."""
-    return error_response(ApiError(503, error.code, str(error), [error.fault], {"Retry-After": "5"}))
+    return error_response(ApiError(503, error.code, str(error), [error.fault], {"Retry-After": str(error.retry_after)}))
 
 
 def _metrics_unavailable(error: CountsUnavailableError) -> Response:

@@ -142,7 +142,7 @@ def test_an_original_that_changes_during_the_copy_is_rejected(
         npz.write(path, make_model(seed=5))
         return found
 
-    monkeypatch.setattr(npz, "read_digest", changing)
+    monkeypatch.setattr(npz, "read_claimed_digest", changing)
     with pytest.raises(ArtifactError, match="found it changed during the copy"):
         artifact_cache.cache_file(written, cache_dir)
     assert copies(cache_dir) == []
@@ -168,6 +168,18 @@ def test_remove_unused_copies_keeps_what_the_caller_uses(written: Path, cache_di
     assert artifact_cache.remove_unused_copies(cache_dir, {kept})
     assert copies(cache_dir) == [copy]
     assert artifact_cache.remove_unused_copies(cache_dir / "nowhere", set())
+
+
+def test_remove_unused_copies_spares_the_first_ones_within_a_limit(
+    written: Path, cache_dir: Path, make_model, monkeypatch
+) -> None:
+    made = [artifact_cache.cache_file(written, cache_dir)]
+    for seed in (5, 6):
+        npz.write(other := written.with_name(f"{seed}.npz"), make_model(seed=seed))
+        made.append(artifact_cache.cache_file(other, cache_dir))
+    monkeypatch.setattr(artifact_cache, "MAX_SPARE_BYTES", made[0].stat().st_size + made[2].stat().st_size)
+    assert artifact_cache.remove_unused_copies(cache_dir, set(), ["0" * 64, made[2].stem, made[0].stem, made[1].stem])
+    assert set(copies(cache_dir)) == {made[0], made[2]}
 
 
 def test_remove_unused_copies_removes_nothing_but_copies(cache_dir: Path) -> None:

@@ -56,7 +56,7 @@ def test_truncation_by_another_process_is_an_error(operation: str, moment: str, 
     command = [sys.executable, "-c", READER, path, operation, function, call]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     assert found.returncode == 0, (found.returncode, found.stderr)
-    if function == "_verify_array_data":
+    if function == "_verify_array_data" or (operation, function) == ("copy to the cache", "_verify_zip_structure"):
         assert found.stdout == "read\n"  # from the verified copy
     else:
         assert str(path) in found.stdout

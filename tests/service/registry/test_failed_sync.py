@@ -92,10 +92,10 @@ def test_a_store_that_is_costly_to_list_is_listed_less_often(registry, monkeypat
     monkeypatch.setattr(registry._barrier, "claim_sync", synced.append)
     registry._sync_if_due(1.0)
     assert synced == [0.0, 60.0]
-    registry._sync_seconds = 0.001
+    registry._sync_interval.seconds = 0.001
     registry._sync_if_due(1.0)
     assert synced == [0.0, 60.0, 1.0]
-    registry._sync_seconds = 3.0
+    registry._sync_interval.seconds = 3.0
     registry._sync_if_due(0)  # never, but on request
     assert synced[-1] == 0
 
@@ -134,13 +134,13 @@ def test_versions_that_cannot_be_loaded_count_for_the_interval_between_syncs(reg
     times = itertools.count(step=0.5)
     monkeypatch.setattr("service.registry.registry.time.thread_time", times.__next__)
     registry.refresh()
-    assert registry._min_sync_interval() == 0.5 / 0.05  # a sync with a change: its listing
+    assert registry._sync_interval.min_seconds() == 0.5 / 0.05  # a sync with a change: its listing
     registry.refresh()
-    assert registry._min_sync_interval() == 1.5 / 0.05
+    assert registry._sync_interval.min_seconds() == 1.5 / 0.05
 
 
 def test_a_costly_sync_is_repeated_after_a_minute_at_most_and_logged_once(registry, caplog):
-    registry._sync_seconds = 10.0
-    assert [registry._min_sync_interval() for _ in range(3)] == [60.0] * 3
+    registry._sync_interval.seconds = 10.0
+    assert [registry._sync_interval.min_seconds() for _ in range(3)] == [60.0] * 3
     logged = "a sync with the store takes 10.0 s of processor time, so changes are served after up to 60 s"
     assert [line for line in caplog.messages if line.startswith("a sync")] == [logged]

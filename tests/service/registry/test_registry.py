@@ -7,16 +7,17 @@ from datetime import UTC, datetime
 
 import pytest
 
-from model_store.artifact import npz
+from model_store.artifact import manifest, npz
 from model_store.artifact.model import Golden, Model
 from model_store.errors import StoreError
 from model_store.registry.publication import Publication
 from model_store.registry.store import open_store
+from model_store.storage import artifact_cache
 from model_store.storage.base import put_object
 from service.registry.errors import UnavailableError, UnknownModelError
 from service.registry.registry import ModelRegistry
 from service.telemetry.metrics import Metrics
-from tests.service.conftest import assert_error, break_version, move, penguins, price
+from tests.service.conftest import assert_error, break_version, move, penguins, price, with_golden
 from tests.service.registry.conftest import LIMITS
 
 ROW = {"instances": [[3.0, 80.0]]}
@@ -269,16 +270,36 @@ def test_other_versions_are_loaded_on_request_and_the_most_recent_are_kept(regis
     assert registry.find("price", 2).number == 2
 
 
-def test_cache_holds_only_versions_in_memory(registry, store, tmp_path):
+@pytest.mark.parametrize("spare_bytes", [0, 10**6])
+def test_cache_holds_versions_in_memory_and_some_evicted_ones(registry, store, tmp_path, monkeypatch, spare_bytes):
+    """Replaced versions leave at once; those that requests have asked for may be asked for again."""
+    monkeypatch.setattr(artifact_cache, "MAX_SPARE_BYTES", spare_bytes)
     for seed in range(1, 6):
         store.publish("price", price(seed))
         registry.refresh()
     for number in (1, 2, 3, 4):
         registry.find("price", number)
+    assert len(registry._version_cache.versions()) == 2
     held = {path.stem for path in (tmp_path / "cache").glob("*.npz")}
-    expected = {npz.read_digest(store.path("price", number)) for number in (3, 4, 6)}
+    kept = (1, 2, 3, 4, 6) if spare_bytes else (3, 4, 6)
+    expected = {npz.read_digest(store.path("price", number)) for number in kept}
     expected |= {npz.read_digest(store.path(name, 1)) for name in ("image", "penguins")}
     assert held == expected
+
+
+def test_evicted_version_is_loaded_again_from_its_copy_unverified_and_unchecked(registry, store, monkeypatch):
+    """Versions beyond the cache, asked for in turn, took 35 MB of disk and a whole verification each time."""
+    for seed in range(1, 6):
+        store.publish("price", with_golden(price(seed), [[3, 80]]))
+    registry.refresh()
+    digests = [registry.find("price", number).digest for number in (1, 2, 3, 4)]
+    work = []
+    for place, name in ((artifact_cache, "_fetch_and_verify"), (Model, "check_golden"), (manifest, "from_bytes")):
+        real = getattr(place, name)
+        record = lambda *args, real=real, name=name: work.append(name) or real(*args)  # noqa: E731
+        monkeypatch.setattr(place, name, record)
+    assert [registry.find("price", number).digest for number in (1, 2, 3, 4)] == digests
+    assert work == ["from_bytes"] * 4
 
 
 def test_copy_trimmed_by_another_worker_is_made_again(registry, store, monkeypatch):
