@@ -369,6 +369,15 @@ DEFENCES = {
         "model_store/schema/top_k.py", "before <= missing[:, np.newaxis]", "before > 0",
         "tests/model_store/schema/test_top_k.py::test_equal_values_are_not_sorted",
     ),
+    "only range warnings that are sent are formatted": Defence(
+        "service/inference/range_warnings.py", "is_first)[: InputError.MAX_FAULTS - len(found)].tolist():",
+        "is_first).tolist():",
+        "tests/service/inference/test_range_warnings.py::test_as_many_values_are_formatted_as_a_response_has",
+    ),
+    "small outputs of the V2 protocol are rendered together": Defence(
+        "service/protocols/open_inference.py", "if waiting and values + array.size > BLOCK_VALUES:", "if waiting:",
+        "tests/service/routes/test_wide_models.py::test_a_response_of_many_targets_is_rendered_in_few_parts",
+    ),
     "a large response is rendered in blocks of rows": Defence(
         "service/protocols/row_blocks.py", "BLOCK_VALUES = 2**15", "BLOCK_VALUES = 2**40",
         "tests/service/server/event_worker/test_large_responses.py::test_the_largest_response_takes_little_more_than_its_own_memory",

@@ -177,13 +177,12 @@ class Signature:
                 {"label": label, "probabilities": dict(zip(names, row, strict=True))}
                 for label, row in zip(found["label"].tolist(), found["probabilities"].tolist(), strict=True)
             ]
-        if len(found) == 1:
-            return [value for values in found.values() for value in values.tolist()]
-        rows = zip(*(values.tolist() for values in found.values()), strict=True)
-        return [dict(zip(found, row, strict=True)) for row in rows]
+        targets = self.output.names
+        rows = found["values"].tolist()
+        return [dict(zip(targets, row, strict=True)) for row in rows] if len(targets) > 1 else [row[0] for row in rows]
 
     def decode_arrays(self, outputs: Array) -> dict[str, Array]:
-        """Return predictions as arrays: `label` (n,) and `probabilities` (n, labels), or (n,) by target name.
+        """Return predictions as arrays: `label` (n,) and `probabilities` (n, labels), or `values` (n, targets).
 
         See `MultiLabelOutput.decode` for rows with several labels.
         """
@@ -205,7 +204,7 @@ class Signature:
         if self.output.transform is not None:
             values = self.output.transform.invert(values)
         self._check_finite(values)
-        return dict(zip(self.output.names, values.T, strict=True))
+        return {"values": values}
 
     def config(self) -> dict[str, Any]:
         """Return the signature as JSON data."""

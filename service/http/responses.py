@@ -38,12 +38,19 @@ def uses_plain_error_body(path: str) -> bool:
 
 @dataclass(frozen=True)
 class ListInBlocks:
-    """A JSON list of at least one item. `blocks` makes its items again each time, as lists that are not empty."""
+    """A JSON list of at least one item. `blocks` makes its items again each time, as lists that are not empty.
 
-    blocks: Callable[[], Iterator[list[Any]]]
+    A block that is an object is one item, whose values may be `ListInBlocks`.
+    """
 
-    def __iter__(self) -> Iterator[Any]:
-        return chain.from_iterable(self.blocks())
+    blocks: Callable[[], Iterator[list[Any] | dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class ObjectInBlocks:
+    """A JSON object of at least one key. `blocks` makes its items, as objects that are not empty."""
+
+    blocks: Callable[[], Iterator[dict[str, Any]]]
 
 
 def json_bytes(value: Any) -> bytes:
@@ -75,9 +82,16 @@ def _json_parts(value: Any) -> Iterator[bytes]:
     if isinstance(value, ListInBlocks):
         before = b"["
         for block in value.blocks():
-            yield before + orjson.dumps(block)[1:-1]
+            yield before
+            yield from [orjson.dumps(block)[1:-1]] if isinstance(block, list) else _json_parts(block)
             before = b","
         yield b"]"
+    elif isinstance(value, ObjectInBlocks):
+        before = b"{"
+        for items in value.blocks():
+            yield before + orjson.dumps(items)[1:-1]
+            before = b","
+        yield b"}"
     elif callable(value):
         yield from _json_parts(value())
     elif isinstance(value, dict):

@@ -6,13 +6,13 @@ JSON by itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from model_store.nn import Array
 from model_store.schema.signature import Signature
-from service.http.responses import ListInBlocks
+from service.http.responses import ListInBlocks, ObjectInBlocks
 
 BLOCK_VALUES = 2**15  # of an array in a block
 
@@ -20,6 +20,19 @@ BLOCK_VALUES = 2**15  # of an array in a block
 def row_blocks(arrays: Mapping[str, Array], convert: Callable[[dict[str, Array]], list[Any]]) -> ListInBlocks:
     """Return the list that `convert` makes of the rows of `arrays`, which have equally many, in blocks."""
     return ListInBlocks(partial(_blocks, arrays, convert))
+
+
+def column_blocks(names: Sequence[str], values: Array) -> ListInBlocks | ObjectInBlocks:
+    """Return the values (n, names) as an object of lists by name, or as the list of the only name, in blocks."""
+    if len(names) == 1:
+        return row_blocks({names[0]: values}, lambda arrays: [row for (row,) in arrays[names[0]].tolist()])
+    return ObjectInBlocks(partial(_column_blocks, names, values))
+
+
+def _column_blocks(names: Sequence[str], values: Array) -> Iterator[dict[str, list[Any]]]:
+    step = max(1, BLOCK_VALUES // len(values))
+    for i in range(0, len(names), step):
+        yield dict(zip(names[i : i + step], values.T[i : i + step].tolist(), strict=True))
 
 
 def prediction_blocks(signature: Signature, outputs: Array, top_k: int | None = None) -> ListInBlocks:

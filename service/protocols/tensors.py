@@ -8,10 +8,9 @@ send them as one tensor `instances` [-1, columns]. NaN is a missing number.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 
@@ -36,8 +35,7 @@ TABLE_NAME = "instances"  # the tensor that holds all number columns
 MAX_DIMENSIONS = 8
 
 
-@dataclass(frozen=True)
-class TensorSpec:
+class TensorSpec(NamedTuple):
     """Name, datatype and shape of a tensor; -1 is the number of rows."""
 
     name: str
@@ -112,16 +110,18 @@ def datatype_of(dtype: np.dtype[Any]) -> str:
     return _DATATYPE_NAMES[dtype.newbyteorder("<")]
 
 
-def output_arrays(model: Model, raw: Array) -> dict[str, Array]:
-    """The network's outputs as arrays of the datatypes and shapes in `output_specs`."""
-    found = model.signature.decode_arrays(raw)
-    made = {}
-    for tensor in output_specs(model):
+def output_arrays(signature: Signature, raw: Array, requested: Iterable[TensorSpec]) -> Iterator[Array]:
+    """Yield the network's outputs as arrays of the datatypes and shapes of the requested tensors."""
+    found = signature.decode_arrays(raw)
+    if isinstance(signature.output, RegressionOutput):
+        columns = dict(zip(signature.output.names, found["values"].T[:, :, np.newaxis], strict=True))
+        yield from (columns[tensor.name] for tensor in requested)
+        return
+    for tensor in requested:
         values = found[tensor.name]
         if tensor.datatype == "BYTES":
             values = np.array([str(value) for value in values], object)
-        made[tensor.name] = values.astype(DATATYPES[tensor.datatype]).reshape(-1, *tensor.shape[1:])
-    return made
+        yield values.astype(DATATYPES[tensor.datatype], copy=False).reshape(-1, *tensor.shape[1:])
 
 
 def encode(model: Model, arrays: Mapping[str, Array], max_rows: int) -> EncodedRows:

@@ -119,10 +119,10 @@ def create_blueprint(
             g.sent_tensors = document.get("inputs"), tail  # for the example in an error response
         infer_request = open_inference.parse_request(document, tail, served)
         encoded = tensors.encode(served.model, infer_request.arrays, served.max_rows)
-        outputs = tensors.output_arrays(served.model, inference(g.request_record, served, encoded.inputs))
+        raw = inference(g.request_record, served, encoded.inputs)
         accepted = request.accept_encodings
         coding = accepted.best_match(["gzip", "deflate", "x-gzip"]) if accepted else None
-        content, headers = open_inference.serialize_response(served, infer_request, outputs, encoded.warnings, coding)
+        content, headers = open_inference.serialize_response(served, infer_request, raw, encoded.warnings, coding)
         return Response(content, headers=headers)
 
     @blueprint.post("/v2/repository/index")

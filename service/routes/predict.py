@@ -131,7 +131,7 @@ def create_blueprint(predictor: Predictor) -> Blueprint:
             predictions = ListInBlocks(partial(_hashed_blocks, predictions, predictions_hash))
         response = predict_response(served, predictions, result.locate(result.warnings))
         if asked.warnings:
-            found = result.locate([*result.warnings, *range_warnings(served.model, result.inputs)])
+            found = result.locate([*result.warnings, *range_warnings(served, result.inputs)])
             response["warnings"] = [warning.as_dict() for warning in found]
         if asked.receipt:
             response["receipt"] = partial(  # called when the predictions before it are rendered
@@ -142,7 +142,7 @@ def create_blueprint(predictor: Predictor) -> Blueprint:
     return blueprint
 
 
-def _hashed_blocks(predictions: ListInBlocks, found: PredictionsHash) -> Iterator[list[Any]]:
+def _hashed_blocks(predictions: ListInBlocks, found: PredictionsHash) -> Iterator[list[Any] | dict[str, Any]]:
     for block in predictions.blocks():
         found.update(block)
         yield block

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from flask import Blueprint, g, request
@@ -10,7 +11,7 @@ from werkzeug.wrappers import Response
 
 from model_store.nn import Array
 from model_store.schema.columns import FaultCollector
-from model_store.schema.signature import Signature
+from model_store.schema.signature import RegressionOutput, Signature
 from model_store.utils.values import describe_value, list_names
 from service.config import Settings
 from service.http.request_body import read_json
@@ -18,7 +19,7 @@ from service.http.responses import json_response, json_response_in_pieces
 from service.inference.runner import InferenceRunner
 from service.protocols import model_metadata, tensors
 from service.protocols.native import with_warnings
-from service.protocols.row_blocks import row_blocks
+from service.protocols.row_blocks import column_blocks, row_blocks
 from service.protocols.row_encoding import encode_rows
 from service.protocols.tensors import TensorSpec
 from service.registry.loaded_version import LoadedVersion
@@ -103,10 +104,13 @@ def create_blueprint(registry: ModelRegistry, inference: InferenceRunner, settin
         found = signature.decode_arrays(inference(g.request_record, served, encoded.inputs))
         headers = {"X-Model-Version": str(served.number)}
         if location == "inputs":
-            columns = {key: row_blocks({key: values}, _arrays_to_rows) for key, values in found.items()}
-            outputs: Any = columns if len(columns) > 1 else next(iter(columns.values()))
+            if isinstance(signature.output, RegressionOutput):
+                outputs: Any = column_blocks(signature.output.names, found["values"])
+            else:
+                outputs = {key: row_blocks({key: values}, _arrays_to_rows) for key, values in found.items()}
             return json_response_in_pieces(with_warnings({"outputs": outputs}, encoded.warnings), headers)
-        response = {"predictions": row_blocks(found, _arrays_to_rows)}
+        convert = signature.predictions if isinstance(signature.output, RegressionOutput) else _arrays_to_rows
+        response = {"predictions": row_blocks(found, convert)}
         return json_response_in_pieces(with_warnings(response, encoded.warnings), headers)
 
     return blueprint
@@ -187,10 +191,15 @@ def _version_status(number: int, problem: str) -> dict[str, Any]:
 
 def _tensor_info(tensor: TensorSpec) -> dict[str, Any]:
     """Return a tensor's metadata. In this protocol a column is a scalar for each row."""
-    shape = tensor.shape[:1] if tensor.shape == (-1, 1) else tensor.shape
-    dimensions = [{"size": str(size), "name": ""} for size in shape]
     return {
         "dtype": _TYPES[tensor.datatype],
-        "tensor_shape": {"dim": dimensions, "unknown_rank": False},
+        "tensor_shape": _SCALARS if tensor.shape == (-1, 1) else _tensor_shape(tensor.shape),
         "name": f"{_SIGNATURE_NAME}_{tensor.name}:0",
     }
+
+
+def _tensor_shape(shape: Sequence[int]) -> dict[str, Any]:
+    return {"dim": [{"size": str(size), "name": ""} for size in shape], "unknown_rank": False}
+
+
+_SCALARS = _tensor_shape((-1,))  # made once: a model may have 60,000 targets

@@ -20,7 +20,8 @@ from model_store.schema.columns.scaled_numbers import (
     finite_number_field,
     numbers_from_tensor,
     scaled_bins,
-    scaled_range_warnings,
+    scaled_range_limits,
+    scaled_range_problem,
 )
 from model_store.utils.values import (
     describe_value,
@@ -237,8 +238,11 @@ class ArrayColumn(Column):
         margin = 8 * (rounded + offset)  # the mean of scaled and rounded features is not that of the raw ones
         return scaled_bins(self, self.statistics.get("means"), dtype, margin)
 
-    def range_warnings(self, features: Array) -> list[tuple[int, str]]:
-        return scaled_range_warnings(self, features)
+    def range_limits(self) -> tuple[float, float]:
+        return scaled_range_limits(self)
+
+    def range_problem(self, feature: float) -> str:
+        return scaled_range_problem(self, feature)
 
 
 def _nesting_depth(value: Any) -> int:

@@ -336,10 +336,16 @@ class Column(ABC):
         del dtype
         return None
 
-    def range_warnings(self, features: Array) -> list[tuple[int, str]]:
-        """Return row and problem of features (n, width) that training did not have."""
-        del features
-        return []
+    def range_limits(self) -> tuple[float, float]:
+        """Return the lowest and highest feature of the training rows, infinite if unknown.
+
+        They are those of the first feature, and of each feature of an array.
+        """
+        return -math.inf, math.inf
+
+    def range_problem(self, feature: float) -> str:
+        """Return the warning of a feature outside `range_limits`."""
+        raise NotImplementedError(f"{self.kind} columns have no range: {feature}")
 
 
 def missing_count(statistics: Mapping[str, Any]) -> float:

@@ -9,12 +9,11 @@ from typing import Any, Literal, Self
 import numpy as np
 from marshmallow import ValidationError, fields, validate
 
-from model_store.errors import InputError
 from model_store.nn import Array
 from model_store.schema.columns.base import Bins, Column, FaultCollector, FormField, RowLocations, finite_numbers
 from model_store.schema.columns.date_text import ORDERS, DateFormat, to_iso
 from model_store.schema.columns.number_text import check_missing_words
-from model_store.schema.columns.scaled_numbers import check_scale, finite_number_field, scaled_bins
+from model_store.schema.columns.scaled_numbers import check_scale, finite_number_field, scaled_bins, scaled_range_limits
 from model_store.utils.number_format import format_number
 from model_store.utils.values import describe_value, is_finite_number, parse_once
 
@@ -214,14 +213,13 @@ class DateColumn(Column):
         """Return bins of the trend."""
         return scaled_bins(self, self.statistics, dtype)
 
-    def range_warnings(self, features: Array) -> list[tuple[int, str]]:
-        known = self._iso_range()
-        if not {"min", "max"} <= known.keys():
-            return []
-        limits = [(self.training_range()[key] - self.offset) / self.scale for key in ("min", "max")]
-        low, high = np.array(limits).astype(features.dtype)
-        trend, what = features[:, 0], self.format.noun.removeprefix("a ")
-        return [
-            (int(i), f"the {what} is outside the training period, {known['min']} to {known['max']}")
-            for i in np.flatnonzero((trend < low) | (trend > high))[: InputError.MAX_FAULTS]
-        ]
+    def range_limits(self) -> tuple[float, float]:
+        """Return the limits of the trend."""
+        known = self.training_range()
+        if not all(key in known and MIN_SECONDS <= known[key] <= MAX_SECONDS for key in ("min", "max")):
+            return super().range_limits()
+        return scaled_range_limits(self)
+
+    def range_problem(self, feature: float) -> str:
+        del feature
+        return f"the {self.format.noun.removeprefix('a ')} is outside the training period, {self._range_text()}"

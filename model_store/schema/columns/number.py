@@ -29,7 +29,8 @@ from model_store.schema.columns.scaled_numbers import (
     finite_number_field,
     numbers_from_tensor,
     scaled_bins,
-    scaled_range_warnings,
+    scaled_range_limits,
+    scaled_range_problem,
 )
 from model_store.utils.values import (
     describe_value,
@@ -217,8 +218,11 @@ class NumberColumn(Column):
     def bins(self, dtype: Any) -> Bins | None:
         return scaled_bins(self, self.statistics, dtype)
 
-    def range_warnings(self, features: Array) -> list[tuple[int, str]]:
-        return scaled_range_warnings(self, features[:, :1])
+    def range_limits(self) -> tuple[float, float]:
+        return scaled_range_limits(self)
+
+    def range_problem(self, feature: float) -> str:
+        return scaled_range_problem(self, feature)
 
 
 def _round(value: float, spread: float, *, integral: bool) -> float:

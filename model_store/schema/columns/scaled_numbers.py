@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from marshmallow import ValidationError, fields
 
-from model_store.errors import InputError
 from model_store.nn import Array
 from model_store.schema.columns.base import Bins, Column, FaultCollector, finite_numbers, missing_count
 from model_store.utils.number_format import format_number
@@ -17,18 +17,18 @@ from model_store.utils.values import is_finite_number
 _MAX_BINS = 100  # of statistics in an artifact, which training writes in ten: each is a cell of the metrics
 
 
-def scaled_range_warnings(column: Column, features: Array) -> list[tuple[int, str]]:
-    """Return row and problem of scaled numbers outside the training range."""
-    known, found = column.training_range(), []
-    low, high = known.get("min", -np.inf), known.get("max", np.inf)
-    with np.errstate(over="ignore"):
-        limits = ((np.array([low, high]) - column.offset) / column.scale).astype(features.dtype)
-    outside = (features < limits[0]) | (features > limits[1])
-    for i in np.flatnonzero(outside.any(axis=1))[: InputError.MAX_FAULTS]:
-        value = float(features[i][outside[i]][0]) * column.scale + column.offset
-        value = float(f"{value:.4g}")  # float32 has little more precision far from the mean
-        found.append((int(i), f"{value:g} is outside the training range, {low:g} to {high:g}"))
-    return found
+def scaled_range_limits(column: Column) -> tuple[float, float]:
+    """Return `Column.range_limits` of scaled numbers."""
+    known, offset, scale = column.training_range(), float(column.offset), float(column.scale)
+    return (known.get("min", -math.inf) - offset) / scale, (known.get("max", math.inf) - offset) / scale
+
+
+def scaled_range_problem(column: Column, feature: float) -> str:
+    """Return `Column.range_problem` of a scaled number."""
+    known = column.training_range()
+    value = float(f"{feature * column.scale + column.offset:.4g}")  # float32 has little more precision far off
+    low, high = known.get("min", -math.inf), known.get("max", math.inf)
+    return f"{value:g} is outside the training range, {low:g} to {high:g}"
 
 
 def scaled_bins(column: Column, statistics: Any, dtype: Any, margin: float = 0.0) -> Bins | None:

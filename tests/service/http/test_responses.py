@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from service.http import responses
-from service.http.responses import ListInBlocks, json_pieces
+from service.http.responses import ListInBlocks, ObjectInBlocks, json_pieces
 
 ITEMS: list[Any] = [{"label": f"ü{i}", "probabilities": {"a": i / 7, "b": None}} for i in range(100)]
 
@@ -30,8 +30,16 @@ def test_pieces_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch, size: in
 
 
 def test_a_list_in_blocks_can_be_read_again() -> None:
-    items = in_blocks(ITEMS, 7)
-    assert list(items) == list(items) == ITEMS
+    items = {"items": in_blocks(ITEMS, 7)}
+    assert json_pieces(items) == json_pieces(items)
+
+
+def test_an_object_in_blocks_and_objects_that_hold_blocks_are_those_of_the_whole() -> None:
+    columns = {f"c{i}": [i, i / 7] for i in range(10)}
+    in_parts = ObjectInBlocks(lambda: iter([dict([item]) for item in columns.items()]))
+    outputs = ListInBlocks(lambda: iter([ITEMS[:2], {"data": in_blocks(ITEMS, 7)}, ITEMS[2:3], {"data": []}]))
+    whole = {"a": columns, "b": [*ITEMS[:2], {"data": ITEMS}, ITEMS[2], {"data": []}]}
+    assert b"".join(json_pieces({"a": in_parts, "b": outputs}, end=b"")) == orjson.dumps(whole)
 
 
 def test_small_parts_are_sent_together() -> None:

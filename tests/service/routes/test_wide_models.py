@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import numpy as np
 import pytest
 from flask import render_template
 
 from model_store.artifact.model import Model
 from model_store.registry.store import Store
 from model_store.schema.signature import ArrayColumn, NumberColumn, RegressionOutput, Signature
+from service.http import responses
 from service.inference.drift import column_bins
-from service.protocols import model_metadata
+from service.protocols import model_metadata, open_inference
 from service.routes import docs, error_examples, row_repair
 from tests.service.conftest import MakeClient, network, price
 
@@ -167,3 +170,50 @@ def test_statistics_with_many_bins_are_not_monitored(store: Store, make_client: 
     registry = make_client(store).application.extensions["registry"]
     assert [len(bins.expected) for bins in column_bins(registry.find("bins10").model)] == [11]
     assert list(column_bins(registry.find("bins10000").model)) == []
+
+
+@pytest.mark.parametrize("form", ["native", "V1 rows", "V1 columns", "V2", "V2 binary"])
+def test_a_response_of_many_targets_is_rendered_in_few_parts(
+    client: Any, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    """One by one, 60,000 targets took a second for a request of 100 bytes."""
+    rendered: list[object] = []
+    parts = responses._json_parts
+    monkeypatch.setattr(responses, "_json_parts", lambda value: rendered.append(value) or parts(value))
+    inputs = {"inputs": list(map(tensor, NAMES)), "parameters": {"binary_data_output": form == "V2 binary"}}
+    path, body = {
+        "native": ("/models/wide/predict", {"instances": [[1.0] * COLUMNS]}),
+        "V1 rows": ("/v1/models/wide:predict", {"instances": [[1.0] * COLUMNS]}),
+        "V1 columns": ("/v1/models/wide:predict", {"inputs": {name: [1.0] for name in NAMES}}),
+        "V2": ("/v2/models/wide/infer", inputs),
+        "V2 binary": ("/v2/models/wide/infer", inputs),
+    }[form]
+    response = client.post(path, json=body)
+    assert response.status_code == 200
+    assert len(rendered) < 20
+    length = int(response.headers.get("Inference-Header-Content-Length", len(response.data)))
+    found = json.loads(response.data[:length])
+    if form == "V2 binary":
+        values = np.frombuffer(response.data[length:]).tolist()
+        assert [output["parameters"] for output in found["outputs"]] == [{"binary_data_size": 8}] * COLUMNS
+    elif form == "V2":
+        values = [output["data"][0] for output in found["outputs"]]
+    elif form == "V1 columns":
+        values = [column[0] for column in found["outputs"].values()]
+    else:
+        values = list(found["predictions"][0].values())
+    served = client.application.extensions["registry"].find("wide")
+    (expected,) = served.model.predict([[1.0] * COLUMNS])
+    assert values == list(expected.values())
+
+
+@pytest.mark.parametrize("rows", [1, 7, 40])
+def test_outputs_of_any_size_are_the_same_in_blocks(client: Any, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    body = {
+        "inputs": [{"name": "instances", "shape": [rows, COLUMNS], "datatype": "UINT8", "data": [1] * rows * COLUMNS}]
+    }
+    whole = client.post("/v2/models/wide/infer", json=body).json
+    assert [output["shape"] for output in whole["outputs"]] == [[rows, 1]] * COLUMNS
+    for size in (1, 30, 1000):
+        monkeypatch.setattr(open_inference, "BLOCK_VALUES", size)
+        assert client.post("/v2/models/wide/infer", json=body).json == whole
