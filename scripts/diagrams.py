@@ -42,6 +42,7 @@ FOLDERS: dict[str, tuple[str, list[tuple[str, str]]]] = {
             ("evaluation/", "comparison of versions"),
             ("registry/", "versions, aliases, promotion"),
             ("report/", "the HTML report"),
+            ("batch/", "predictions of many files"),
             ("cli/", "the command models"),
         ],
     ),

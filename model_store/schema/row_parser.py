@@ -10,7 +10,7 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Any, Literal
@@ -200,6 +200,18 @@ class RowTable:
 def _with_plain_numbers(parse: Callable[[str], Any]) -> Callable[[str], Any]:
     """Return a parser of cells that reads plain numbers before it asks `parse`."""
     return lambda text: parse(text) if (number := parse_finite_number(text)) is None else number
+
+
+def count_filled(signature: Signature, rows: Sequence[Any]) -> Counter[str]:
+    """Return how many values of each column are missing in valid rows, and were filled in."""
+    counts = Counter[str]()
+    for i, column in enumerate(signature.inputs):
+        if column.fill is not None:
+            values = [row.get(column.name) if isinstance(row, Mapping) else row[i] for row in rows]
+            counts[column.name] = sum(
+                value is None or (isinstance(value, str) and column.parse_cell(value) is None) for value in values
+            )
+    return +counts
 
 
 def read_csv_records(lines: Iterable[str], name: str) -> Iterator[tuple[int, list[str]]]:

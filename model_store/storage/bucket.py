@@ -64,7 +64,7 @@ class BucketStorage:
         self._cache: dict[str, tuple[str | None, bytes]] = {}
         self._lock = threading.Lock()
         with _translate_errors():  # connecting starts no thread yet
-            self._store = _connect(self.location, _CLIENT_CONFIG)
+            self._store = connect_reader(self.location)
             self.upload_store = _connect(self.location, _UPLOAD_CLIENT_CONFIG)
 
     def keys(self, *patterns: str, unreadable: dict[str, OSError] | None = None) -> list[str]:
@@ -80,21 +80,21 @@ class BucketStorage:
             etag, data = self._cache.get(key, (None, b""))
             if etag is not None and self._etags.get(key) == etag:
                 return data
-        with _request():
+        with bucket_request():
             result = obstore.get(self._store, key)
             data = _read_small(result)
         with self._lock:
-            self._cache[key] = (_normalized_etag(result.meta["e_tag"]), data)
+            self._cache[key] = (normalized_etag(result.meta["e_tag"]), data)
         return data
 
     def read_manifest(self, key: str) -> tuple[dict[str, Any], str]:
-        with _request():
+        with bucket_request():
             return npz.read_manifest_from_stream(
                 obstore.open_reader(self._store, key, buffer_size=_MANIFEST_CHUNK_BYTES), f"{self.location}/{key}"
             )
 
     def local_path(self, key: str, *, refresh: bool = False) -> Path:
-        with _request():
+        with bucket_request():
             source: Any = obstore.open_reader(self._store, key, buffer_size=_CHUNK_BYTES)
 
             def fetch(target: BinaryIO) -> None:
@@ -113,7 +113,7 @@ class BucketStorage:
             yield BucketStagedObject(self, Path(file.name), file)
 
     def delete(self, key: str) -> None:
-        with suppress(FileNotFoundError), _request():
+        with suppress(FileNotFoundError), bucket_request():
             obstore.delete(self._store, key)
 
     def check_writable(self, key: str) -> None:
@@ -123,23 +123,23 @@ class BucketStorage:
         self.delete(probe)
 
     def object_info(self, key: str) -> ObjectInfo:
-        with _request():
+        with bucket_request():
             meta = obstore.head(self._store, key)
         return ObjectInfo(meta["size"], meta["last_modified"])
 
     def abandoned_keys(self) -> list[str]:
         """Return the probes of interrupted `check_writable` calls; staged objects are temporary files, not objects."""
-        with _request():
+        with bucket_request():
             return [meta["path"] for page in obstore.list(self._store) for meta in page if _PROBE.search(meta["path"])]
 
     def upload_id(self, key: str) -> str | None:
         """Return the id of the upload that put an object, None if the key is free."""
-        with suppress(FileNotFoundError), _request():
+        with suppress(FileNotFoundError), bucket_request():
             return str(obstore.get(self._store, key, options={"head": True}).attributes.get(_UPLOAD_ID, ""))
         return None
 
     def _exists(self, key: str) -> bool:
-        with suppress(FileNotFoundError), _request():
+        with suppress(FileNotFoundError), bucket_request():
             obstore.head(self._store, key)
             return True
         return False
@@ -148,7 +148,7 @@ class BucketStorage:
         """Return the keys that match, from one listing of their common folder."""
         folder = os.path.commonpath([f"/{pattern.partition('*')[0].rpartition('/')[0]}" for pattern in patterns])[1:]
         matching = re.compile("|".join(re.escape(pattern).replace(r"\*", NAME_PATTERN) for pattern in patterns))
-        with _request():
+        with bucket_request():
             found, seen = [], 0
             for page in obstore.list(self._store, prefix=folder or None):
                 seen += len(page)
@@ -156,7 +156,7 @@ class BucketStorage:
                     problem = f"expected at most {MAX_LISTED_OBJECTS} objects in {folder or 'the store'}, found more"
                     raise OSError(errno.EFBIG, f"{problem}; choose a prefix that only the store uses")
                 found += [meta for meta in page if matching.fullmatch(meta["path"])]
-            etags = {meta["path"]: _normalized_etag(meta["e_tag"]) for meta in found}
+            etags = {meta["path"]: normalized_etag(meta["e_tag"]) for meta in found}
         with self._lock:
             self._etags.update(etags)
         return list(etags)
@@ -173,7 +173,7 @@ class BucketStagedObject:
         self.file.flush()
         for _ in range(_MAX_UPLOAD_TRIES):
             try:
-                with _request():
+                with bucket_request():
                     self._put(key)
                 return True
             except OSError as e:
@@ -206,12 +206,17 @@ def _read_small(result: GetResult) -> bytes:
     return check_object_size(bytes(data), max(size, len(data)))
 
 
+def connect_reader(url: str) -> ObjectStore:
+    """Return a client of a bucket, or of a prefix of it, for requests of some megabytes."""
+    return _connect(url, _CLIENT_CONFIG)
+
+
 def _connect(url: str, client: ClientConfig) -> ObjectStore:
     return from_url(url, client_options=client, retry_config=_RETRY_CONFIG)
 
 
 @contextmanager
-def _request() -> Iterator[None]:
+def bucket_request() -> Iterator[None]:
     """Make a request. obstore uses threads, which a fork would lose: the child would wait for ever."""
     if not _user_pid:
         _user_pid.append(os.getpid())
@@ -238,7 +243,7 @@ def _translate_errors() -> Iterator[None]:
         raise OSError(errno.EIO, f"{_describe_error(e)}{fix}") from e
 
 
-def _normalized_etag(found: str | None) -> str | None:
+def normalized_etag(found: str | None) -> str | None:
     """Return an ETag without quotes: Azure quotes it in responses or listings, not in both."""
     return found.strip('"') if found else None
 

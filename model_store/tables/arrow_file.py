@@ -34,13 +34,21 @@ class ArrowFile(TableFile):
         return Header(self._fields[0], [], len(self._fields[0]))
 
     @property
+    def all_names(self) -> list[str]:
+        return list(self._schema.names)
+
+    def column_type(self, name: str) -> Any:
+        """Return the type of a column, of pyarrow's."""
+        return self._schema.field(name).type
+
+    @property
     def unsupported(self) -> list[str]:
         return self._fields[1]
 
     @cached_property
     def _schema(self) -> Any:
         with self._reader() as reader:
-            return reader.schema_arrow if self._is_parquet else reader.schema
+            return reader.schema_arrow if self.is_parquet else reader.schema
 
     @cached_property
     def _fields(self) -> tuple[list[str], list[str]]:
@@ -66,17 +74,27 @@ class ArrowFile(TableFile):
     def count_rows(self) -> int | None:
         """Return the number of rows, None if only reading them tells."""
         with self._reader() as reader:
-            if self._is_parquet:
+            if self.is_parquet:
                 return int(reader.metadata.num_rows)
             if not hasattr(reader, "num_record_batches"):
                 return None
             return int(sum(reader.get_batch(i).num_rows for i in range(reader.num_record_batches)))
 
-    def batches(self, columns: list[str], rows: int = _BATCH_ROWS) -> Generator[Any]:
-        """Yield record batches of pyarrow's with these columns. InputError if the file is damaged."""
+    def row_group_counts(self) -> list[int]:
+        """Return the number of rows of each row group of a Parquet file."""
+        with self._reader() as reader:
+            return [int(reader.metadata.row_group(i).num_rows) for i in range(reader.metadata.num_row_groups)]
+
+    def batches(
+        self, columns: list[str], rows: int = _BATCH_ROWS, row_groups: Sequence[int] | None = None
+    ) -> Generator[Any]:
+        """Yield record batches of pyarrow's with these columns, of some row groups of a Parquet file or of all.
+
+        InputError if the file is damaged.
+        """
         with self._reader([name for name in columns if _is_text(self._schema.field(name).type)]) as reader:
-            if self._is_parquet:
-                for batch in reader.iter_batches(rows, columns=columns, use_threads=False):
+            if self.is_parquet:
+                for batch in reader.iter_batches(rows, row_groups, columns, use_threads=False):
                     batch.validate(full=True)
                     yield batch
                 return
@@ -114,7 +132,7 @@ class ArrowFile(TableFile):
         return self.records()
 
     @property
-    def _is_parquet(self) -> bool:
+    def is_parquet(self) -> bool:
         return self.name.lower().endswith(".parquet")
 
     @contextmanager
@@ -126,7 +144,7 @@ class ArrowFile(TableFile):
             problem = "reading this file requires pyarrow, which is not installed"
             raise InputError([Fault("", problem, install_command("arrow"))]) from error
         with self._translate_errors(), self._open() as file:
-            if self._is_parquet:
+            if self.is_parquet:
                 with parquet.ParquetFile(file, read_dictionary=texts) as reader:
                     yield reader
                 return
@@ -140,7 +158,7 @@ class ArrowFile(TableFile):
         """Raise InputError in place of the errors of pyarrow's."""
         import pyarrow as pa  # noqa: PLC0415
 
-        kind = "a readable Parquet file" if self._is_parquet else "a readable Arrow file"
+        kind = "a readable Parquet file" if self.is_parquet else "a readable Arrow file"
         try:
             yield
         except (pa.ArrowException, OSError) as error:
@@ -156,16 +174,24 @@ def to_texts(array: Any, column: str) -> list[str | None]:
     import pyarrow as pa  # noqa: PLC0415
 
     if pa.types.is_dictionary(array.type):
-        values = [*to_texts(array.dictionary, column), None]
-        codes = array.indices.cast(pa.int64()).fill_null(len(values) - 1).to_pylist()
-        lengths = [len(text or "") for text in values]
-        repeated = sum(map(lengths.__getitem__, codes))
-        if repeated > max(MIN_REPEATED_CHARACTERS, MAX_REPETITION * sum(lengths)):
-            problem = f"expected short texts in a dictionary, found {len(codes)} rows with {repeated} characters"
-            raise InputError([Fault(f"column {column}", problem, "shorten the texts, or leave out the column")])
+        values, codes = dictionary_parts(array, column)
         return list(map(values.__getitem__, codes))
     texts: list[str | None] = array.cast(pa.string()).to_pylist()
     return texts
+
+
+def dictionary_parts(array: Any, column: str) -> tuple[list[str | None], list[int]]:
+    """Return the texts of a dictionary and None, and the index of each row's text. InputError as of `to_texts`."""
+    import pyarrow as pa  # noqa: PLC0415
+
+    values = [*to_texts(array.dictionary, column), None]
+    codes: list[int] = array.indices.cast(pa.int64()).fill_null(len(values) - 1).to_pylist()
+    lengths = [len(text or "") for text in values]
+    repeated = sum(map(lengths.__getitem__, codes))
+    if repeated > max(MIN_REPEATED_CHARACTERS, MAX_REPETITION * sum(lengths)):
+        problem = f"expected short texts in a dictionary, found {len(codes)} rows with {repeated} characters"
+        raise InputError([Fault(f"column {column}", problem, "shorten the texts, or leave out the column")])
+    return values, codes
 
 
 def _is_supported(kind: Any) -> bool:

@@ -94,6 +94,11 @@ class TableFile(ABC):
         return self.header.names
 
     @property
+    def all_names(self) -> list[str]:
+        """The names of the columns, also of those that hold neither numbers nor texts."""
+        return self.names
+
+    @property
     def notes(self) -> list[str]:
         """What was detected, or changed, for a user to know."""
         return list(self.header.notes)
@@ -119,15 +124,20 @@ class TableFile(ABC):
         with closing(self.records()) as records:
             line, _ = next(records)
             yield line, header.names
-            for line, cells in records:
-                row = _fit(cells, header.width)
-                if len(row) > header.width:
-                    raise InputError([self._length_fault(line, len(cells))])
-                if len(row) < header.width:
-                    row = self.ragged.pad(row, header.width, line)
-                else:
-                    self.ragged.count(header.width)
-                yield line, [row[i] for i in header.indices]
+            yield from self.named_rows(records)
+
+    def named_rows(self, records: Iterator[Record]) -> Iterator[Record]:
+        """Yield rows of the file with a cell for each name of the header. InputError if one is longer, or too short."""
+        header = self.header
+        for line, cells in records:
+            row = _fit(cells, header.width)
+            if len(row) > header.width:
+                raise InputError([self._length_fault(line, len(cells))])
+            if len(row) < header.width:
+                row = self.ragged.pad(row, header.width, line)
+            else:
+                self.ragged.count(header.width)
+            yield line, [row[i] for i in header.indices]
 
     def row_blocks(self, size: int) -> Generator[tuple[list[int], list[list[str]]]]:
         """Yield the records in blocks: their numbers and their cells."""

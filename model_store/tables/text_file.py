@@ -104,6 +104,13 @@ def open_decompressed(open_file: Open) -> Iterator[IO[bytes]]:
                 yield decompressed
 
 
+def is_compressed_text(open_file: Open) -> bool:
+    """Return True if the first bytes of a file name a decompressor."""
+    with open_file() as file:
+        start = file.read(8)
+    return any(start.startswith(magic) for magic, _ in _COMPRESSIONS)
+
+
 def read_head(open_file: Open) -> tuple[bytes, bool]:
     """Return the first bytes of a file, and whether they are the whole file."""
     with translate_read_errors(), open_decompressed(open_file) as file:

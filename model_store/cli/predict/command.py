@@ -1,7 +1,8 @@
 """`models predict`: predictions of a model in the store, or of a running service, for rows or whole files.
 
 With `--output` a table of any size is read, predicted and written a few thousand rows at a time. The output file
-appears only when it is complete; if a row is invalid, no file is written.
+appears only when it is complete; if a row is invalid, no file is written. A folder as `--output` is for many files, on
+many processes: see batch.py.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import csv
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -20,19 +21,18 @@ from typing import Any
 import click
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from model_store.batch.plan import BatchOptions
 from model_store.cli import tables
 from model_store.cli.common import open_output, print_json, print_note, verbosity
 from model_store.cli.group import command, header_option, table_options
+from model_store.cli.predict.batch import Share, ShareType, is_folder, is_pattern, score_batch
 from model_store.cli.predict.predictor import Predictor, predictor_from_service, predictor_from_store
 from model_store.cli.terminal import stderr
 from model_store.errors import Fault, InputError, did_you_mean
 from model_store.schema import row_parser
-from model_store.schema.multi_label import DEFAULT_SEPARATOR
-from model_store.schema.row_parser import Header, RowBatch, RowTable
+from model_store.schema.prediction_table import prediction_cells, prediction_header
+from model_store.schema.row_parser import Header, RowBatch, RowTable, count_filled
 from model_store.schema.signature import (
-    MultiLabelOutput,
-    Output,
-    RegressionOutput,
     Signature,
 )
 from model_store.tables.formats import is_table, open_table
@@ -41,6 +41,8 @@ from model_store.tables.table_file import DelimitedFile
 from model_store.tables.text_file import FILE_NULL, FileOpener
 from model_store.utils.values import list_names
 
+_EXISTING_FILE = click.Path(exists=True, dir_okay=False, allow_dash=True)
+_OUTPUT_FILE = click.Path(dir_okay=False, allow_dash=True)
 _JSON_HEAD_BYTES = 1 << 12  # in which JSON begins
 _BATCH_CELLS = 100_000  # a few thousand rows of a table or a hundred images: some megabytes of memory
 _TEXT_CELLS = 200  # that a text counts as: however long the texts, a batch has fewer than a service hashes in a request
@@ -48,7 +50,7 @@ _TEXT_CELLS = 200  # that a text counts as: however long the texts, a batch has 
 
 @command("predict")
 @click.argument("model", metavar="MODEL")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True), required=False)
+@click.argument("files", metavar="[FILE]...", nargs=-1)
 @click.option(
     "--row", "row_texts", multiple=True, metavar="JSON", help="A row, as a JSON object or a list; repeatable."
 )
@@ -66,9 +68,9 @@ _TEXT_CELLS = 200  # that a text counts as: however long the texts, a batch has 
 @table_options
 @click.option(
     "--output",
-    metavar="FILE",
-    type=click.Path(dir_okay=False, allow_dash=True),
-    help='Write the predictions to this CSV file; "-" is standard output.',
+    metavar="FILE|FOLDER/",
+    help='Write the predictions to this CSV file; "-" is standard output. A folder, which ends with a slash, or its '
+    "URL in a bucket gets a Parquet file for each part of FILEs.",
 )
 @click.option(
     "--keep",
@@ -77,9 +79,23 @@ _TEXT_CELLS = 200  # that a text counts as: however long the texts, a batch has 
     help="Columns of FILE to write before the predictions, such as id,name; repeatable.",
 )
 @click.option("--keep-all", is_flag=True, help="Write all columns of FILE before the predictions.")
+@click.option(
+    "--cluster",
+    metavar="ADDRESS",
+    help="Score the parts on a Dask cluster: local, local:4 (processes) or the address of a scheduler, such as "
+    "tcp://10.0.0.1:8786.",
+)
+@click.option(
+    "--part",
+    "share",
+    metavar="I/N",
+    type=ShareType(),
+    help="Score only the parts whose number is I modulo N, from 0/N to N-1/N; the other processes score the others.",
+)
+@click.option("--whole-files", is_flag=True, help="Do not divide text files: their quoted cells hold line breaks.")
 def predict(
     model: str,
-    file: str | None,
+    files: tuple[str, ...],
     row_texts: tuple[str, ...],
     url: str | None,
     key: str | None,
@@ -88,6 +104,9 @@ def predict(
     output: str | None,
     keep: tuple[str, ...],
     keep_all: bool,
+    cluster: str | None,
+    share: Share | None,
+    whole_files: bool,
     store: str,
     as_json: bool,
 ) -> None:
@@ -96,9 +115,28 @@ def predict(
     FILE is JSON (a list of rows) or a table as `train` reads it: CSV and its relatives, JSON lines, Parquet, Arrow or
     Excel, by its name; "-" is standard input. CSV has a header, or its cells are in column order; an empty cell is a
     missing value. Columns that the model does not use are ignored. With --output a table can have any size.
+
+    With a folder as --output there may be any number of FILEs: paths and URLs of files and folders, with * and **/.
+    The same command continues an interrupted job. See docs/batch-scoring.md.
     """
-    if (file is None) == (not row_texts):
+    if bool(files) == bool(row_texts):
         raise click.UsageError("Give either FILE or --row.")
+    if output is not None and is_folder(output):
+        if url is not None:
+            raise click.UsageError("--url writes to a file; a folder needs the store.")
+        given = BatchOptions(None if keep_all else tuple(_split_names(keep)), header, options, whole_files)
+        if keep and keep_all:
+            raise click.UsageError("Give either --keep or --keep-all.")
+        score_batch(store, model, files, output, given, cluster=cluster, share=share, as_json=as_json)
+        return
+    for name, is_given in (("--cluster", cluster), ("--part", share), ("--whole-files", whole_files)):
+        if is_given:
+            raise click.UsageError(f"{name} needs a folder as --output, such as predictions/.")
+    if len(files) > 1 or any(map(is_pattern, files)):
+        raise click.UsageError("Several FILEs need a folder as --output, such as predictions/.")
+    file = str(_EXISTING_FILE.convert(files[0], None, click.get_current_context())) if files else None
+    if output is not None:
+        _OUTPUT_FILE.convert(output, None, click.get_current_context())
     if file is None and (output is not None or header is not None or options != TableOptions()):
         raise click.UsageError("--output, --header and the options of a table need FILE.")
     if output is None and (keep or keep_all):
@@ -127,7 +165,7 @@ def predict(
     else:
         batch = _read_file(file, predictor.signature, header, options)
         predictions = _predict_batch(predictor, batch, _display_name(file))
-    warnings = _fill_warnings(predictor.signature, _count_filled(predictor.signature, batch.rows))
+    warnings = _fill_warnings(predictor.signature, count_filled(predictor.signature, batch.rows))
     if as_json:
         print_json({"model": name, "version": predictor.version, "predictions": predictions, **warnings})
     else:
@@ -220,29 +258,17 @@ def _predict_file(
                 break
             if not count:
                 names = table.names or [f"column_{i}" for i in range(1, len(batch.cells[0]) + 1)]
-                writer.writerow(_csv_header(signature.output, [names[i] for i in kept]))
+                writer.writerow(prediction_header(signature.output, [names[i] for i in kept]))
             predictions = _predict_batch(predictor, batch, name)
             for cells, prediction in zip(batch.cells, predictions, strict=True):
-                writer.writerow([*(cells[i] for i in kept), *_csv_cells(prediction, signature.output)])
+                writer.writerow([*(cells[i] for i in kept), *prediction_cells(prediction, signature.output)])
             count += len(batch.rows)
-            filled += _count_filled(signature, batch.rows)
+            filled += count_filled(signature, batch.rows)
             advance()
         if not count:
-            writer.writerow(_csv_header(signature.output, [table.names[i] for i in kept]))
+            writer.writerow(prediction_header(signature.output, [table.names[i] for i in kept]))
     _print_ignored([name for i, name in enumerate(table.names) if name in table.ignored and i not in kept])
     return count, filled
-
-
-def _count_filled(signature: Signature, rows: Sequence[Any]) -> Counter[str]:
-    """Return how many values of each column are missing in valid rows, and were filled in."""
-    counts = Counter[str]()
-    for i, column in enumerate(signature.inputs):
-        if column.fill is not None:
-            values = [row.get(column.name) if isinstance(row, Mapping) else row[i] for row in rows]
-            counts[column.name] = sum(
-                value is None or (isinstance(value, str) and column.parse_cell(value) is None) for value in values
-            )
-    return +counts
 
 
 def _fill_warnings(signature: Signature, counts: Counter[str]) -> dict[str, Any]:
@@ -286,30 +312,6 @@ def _predict_batch(predictor: Predictor, batch: RowBatch, name: str) -> list[Any
         return predictor.predict(batch.rows) if batch.rows else []
     except InputError as e:
         raise batch.with_lines(e, name) from e
-
-
-def _csv_header(output: Output, kept: Sequence[str]) -> list[str]:
-    """Return the header: kept columns, then the predictions, "predicted_..." where a kept column has that name."""
-    names = list(output.names) if isinstance(output, RegressionOutput) else [output.name]
-    if not isinstance(output, RegressionOutput):
-        names += [f"probability_{label}" for label in output.labels]
-    taken = set(kept)
-    for i, name in enumerate(names):
-        while names[i] in taken:
-            names[i] = f"predicted_{names[i]}"
-        taken.add(name)
-    return [*kept, *names]
-
-
-def _csv_cells(prediction: Any, output: Output) -> list[Any]:
-    if isinstance(output, MultiLabelOutput):
-        joined = (output.separator or DEFAULT_SEPARATOR).join(prediction["labels"])
-        return [joined, *prediction["probabilities"].values()]
-    if not isinstance(prediction, Mapping):
-        return [prediction]
-    if "probabilities" in prediction:
-        return [prediction["label"], *prediction["probabilities"].values()]
-    return list(prediction.values())
 
 
 def _is_same_file(file: str, output: str) -> bool:

@@ -224,12 +224,12 @@ def test_deep_rows_and_long_integers_are_invalid_input(
     assert "sys.set_int_max_str_digits" not in message
 
 
-def test_output_names_standard_output_and_must_name_a_file(models, tmp_path: Path) -> None:
+def test_output_names_standard_output_a_file_or_a_folder(models, tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text(ROWS)
     words = ("predict", "chess", str(tmp_path / "rows.csv"), "--output")
     assert "for 2 rows to standard output." in models(*words, "-").stderr
-    assert f"{tmp_path}/name/: is a directory; name a file" in models(*words, f"{tmp_path}/name/", code=2).stderr
-    assert not (tmp_path / "name").exists()
+    assert f"Wrote 1 part of 1 with 2 rows to {tmp_path}/name/" in models(*words, f"{tmp_path}/name/").stderr
+    assert (tmp_path / "name" / "part-000000.parquet").exists()
 
 
 def test_only_errors_of_usage_show_the_usage(models, tmp_path: Path) -> None:
