@@ -106,7 +106,7 @@ DEFENCES = {
         "tests/service/registry/test_failed_sync.py::test_a_store_that_is_costly_to_list_is_listed_less_often",
     ),
     "few broken versions of a model are tried": Defence(
-        "service/registry/store_sync.py", "versions[: -_MAX_OLDER_VERSIONS - 1 : -1]", "versions[::-1]",
+        "service/registry/store_sync.py", "if is_due and loads >= _MAX_OLDER_LOADS:", "if False:",
         "tests/service/registry/test_failed_sync.py"
         "::test_few_broken_versions_of_a_model_are_tried_and_others_are_followed",
     ),
@@ -228,6 +228,15 @@ DEFENCES = {
     "a listing of a bucket has a limit": Defence(
         "model_store/storage/bucket.py", "if seen > MAX_LISTED_OBJECTS:", "if False:",
         "tests/model_store/storage/test_bucket.py::test_a_listing_that_does_not_end_is_an_error",
+    ),
+    "a listing of a bucket has a time limit": Defence(
+        "model_store/storage/bucket.py", "asyncio.timeout(MAX_LISTING_SECONDS):", "asyncio.timeout(None):",
+        "tests/model_store/storage/test_hostile_bucket.py"
+        "::test_a_listing_that_never_ends_is_an_error_and_sends_no_further_request",
+    ),
+    "the response of a collector is not read": Defence(
+        "service/telemetry/tracing.py", "/v1/traces\", session=session)", "/v1/traces\")",
+        "tests/service/telemetry/test_tracing.py::test_the_body_of_a_collectors_response_is_not_read",
     ),
     "scrapes wait for health checks": Defence(
         "service/server/event_loop.py", "UNLOGGED_ROUTES - {METRICS_PATH}", "UNLOGGED_ROUTES",

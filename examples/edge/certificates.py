@@ -100,7 +100,7 @@ def _write(path: Path, content: bytes, mode: int) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
+    if len(sys.argv) < 2 or any(argument.startswith("-") for argument in sys.argv[1:]):
         sys.exit(__doc__)
     target = Path(sys.argv[1])
     if (target / "clients.crt").exists():

@@ -9,6 +9,7 @@ finds the key taken; so every upload carries a random id, which tells whether th
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import re
@@ -16,7 +17,8 @@ import secrets
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path, PurePosixPath
@@ -33,13 +35,14 @@ from model_store.storage.base import MAX_SMALL_OBJECT_BYTES, ObjectInfo, check_o
 from model_store.utils.values import NAME_PATTERN
 
 if TYPE_CHECKING:
-    from obstore import GetResult
+    from obstore import GetResult, ObjectMeta
     from obstore.store import ClientConfig, ObjectStore, RetryConfig
 
 _CHUNK_BYTES = 4 << 20
 _MANIFEST_CHUNK_BYTES = 64 << 10  # holds most manifests
 _MAX_UPLOAD_TRIES = 5
 MAX_LISTED_OBJECTS = 1_000_000  # of one listing: a server that never ends it must not fill the memory
+MAX_LISTING_SECONDS = 120.0
 _UPLOAD_ID = "draft"  # metadata key of the upload's id
 _PROBE = re.compile(r"(^|/)\.probe-[0-9a-f]{16}$")
 _DURATION = re.compile(r" in [0-9.]+[a-zµ]+(, after .*?retry_timeout: \S+)? +-")
@@ -130,7 +133,7 @@ class BucketStorage:
     def abandoned_keys(self) -> list[str]:
         """Return the probes of interrupted `check_writable` calls; staged objects are temporary files, not objects."""
         with bucket_request():
-            return [meta["path"] for page in obstore.list(self._store) for meta in page if _PROBE.search(meta["path"])]
+            return [meta["path"] for meta in self._list("", _PROBE.search)]
 
     def upload_id(self, key: str) -> str | None:
         """Return the id of the upload that put an object, None if the key is free."""
@@ -149,17 +152,34 @@ class BucketStorage:
         folder = os.path.commonpath([f"/{pattern.partition('*')[0].rpartition('/')[0]}" for pattern in patterns])[1:]
         matching = re.compile("|".join(re.escape(pattern).replace(r"\*", NAME_PATTERN) for pattern in patterns))
         with bucket_request():
-            found, seen = [], 0
-            for page in obstore.list(self._store, prefix=folder or None):
-                seen += len(page)
-                if seen > MAX_LISTED_OBJECTS:
-                    problem = f"expected at most {MAX_LISTED_OBJECTS} objects in {folder or 'the store'}, found more"
-                    raise OSError(errno.EFBIG, f"{problem}; choose a prefix that only the store uses")
-                found += [meta for meta in page if matching.fullmatch(meta["path"])]
+            found = self._list(folder, matching.fullmatch)
             etags = {meta["path"]: normalized_etag(meta["e_tag"]) for meta in found}
         with self._lock:
             self._etags.update(etags)
         return list(etags)
+
+    def _list(self, folder: str, matches: Callable[[str], object]) -> list[ObjectMeta]:
+        """Return the objects in a folder whose keys match. OSError if the listing is too long or never ends."""
+        with ThreadPoolExecutor(1, "list-bucket") as thread:  # asyncio needs a thread without an event loop
+            return thread.submit(asyncio.run, self._list_in_time(folder, matches)).result()
+
+    async def _list_in_time(self, folder: str, matches: Callable[[str], object]) -> list[ObjectMeta]:
+        found: list[ObjectMeta] = []
+        seen = 0
+        place = folder or "the store"
+        try:
+            async with asyncio.timeout(MAX_LISTING_SECONDS):
+                # A server that sends empty pages without end never ends the wait for the next one.
+                async for page in obstore.list(self._store, prefix=folder or None):
+                    seen += len(page)
+                    if seen > MAX_LISTED_OBJECTS:
+                        problem = f"expected at most {MAX_LISTED_OBJECTS} objects in {place}, found more"
+                        raise OSError(errno.EFBIG, f"{problem}; choose a prefix that only the store uses")
+                    found += [meta for meta in page if matches(meta["path"])]
+        except TimeoutError as e:
+            problem = f"expected the list of {place} within {MAX_LISTING_SECONDS:g} s, found no end"
+            raise OSError(errno.ETIMEDOUT, problem) from e
+        return found
 
 
 class BucketStagedObject:

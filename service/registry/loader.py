@@ -140,6 +140,10 @@ class Loader:
         failure = self._failures.get((name, number))
         return failure is not None and self._clock() < failure.retry_at
 
+    def has_failed(self, name: str, number: int) -> bool:
+        """Return True if the last attempt to load a version failed."""
+        return (name, number) in self._failures
+
     def failure_reason(self, name: str, number: int) -> str:
         """Return why the last attempt to load a version failed."""
         failure = self._failures.get((name, number))

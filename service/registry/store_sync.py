@@ -19,7 +19,8 @@ from service.registry.snapshot import ModelEntry, Snapshot
 from service.registry.version_cache import VersionCache
 
 _MAX_ERROR_CHARACTERS = 300
-_MAX_OLDER_VERSIONS = 8  # tried if the newest fails: a folder of thousands of broken files must not delay other models
+_MAX_OLDER_VERSIONS = 100  # tried if the newest fails: a folder may have thousands of broken files
+_MAX_OLDER_LOADS = 8  # of these in one sync: they must not delay other models
 
 
 class SyncedStore(ArtifactSource, Protocol):
@@ -117,25 +118,38 @@ class _SnapshotBuilder:
     def _newest_working(
         self, name: str, versions: tuple[int, ...], known: dict[int, LoadedVersion]
     ) -> LoadedVersion | None:
-        """Return the newest of `versions` that can be served; try `_MAX_OLDER_VERSIONS` at most."""
-        for number in versions[: -_MAX_OLDER_VERSIONS - 1 : -1]:
-            if (found := self._reuse_or_load(name, number, known)) is not None:
+        """Return the newest of `versions` that can be served.
+
+        A sync loads `_MAX_OLDER_LOADS` of them at most, and the next one goes on with those before. As many are
+        reported as problems.
+        """
+        tried, loads = versions[: -_MAX_OLDER_VERSIONS - 1 : -1], 0
+        for i, number in enumerate(tried):
+            is_due = number not in known and not self._loader.in_backoff(name, number)
+            if is_due and loads >= _MAX_OLDER_LOADS:
+                if self._loader.has_failed(name, number):
+                    continue
+                return None  # to be tried by the next sync
+            loads += is_due
+            if (found := self._reuse_or_load(name, number, known, report=i < _MAX_OLDER_LOADS)) is not None:
                 return found
-        if len(versions) > _MAX_OLDER_VERSIONS:
-            problem = f"none of its newest {_MAX_OLDER_VERSIONS + 1} versions can be served; older ones are not tried"
+        if len(versions) > len(tried):
+            problem = f"none of its newest {len(tried) + 1} versions can be served; older ones are not tried"
             fix = f"choose one that works: models alias {name} {DEFAULT_ALIAS} VERSION"
             self.problems.append(Fault(f"{name}/", problem, fix))
         return None
 
-    def _reuse_or_load(self, name: str, number: int, known: dict[int, LoadedVersion]) -> LoadedVersion | None:
-        """Return a version from `known`, or load it and put it there."""
+    def _reuse_or_load(
+        self, name: str, number: int, known: dict[int, LoadedVersion], *, report: bool = True
+    ) -> LoadedVersion | None:
+        """Return a version from `known`, or load it and put it there. `report` a failure as a problem."""
         if number in known:
             return known[number]
         found = self._version_cache.get((name, number)) or self._loader.load(name, number)
         location = f"{name}/{number}"
         if found is not None:
             known[number] = found
-        elif location not in self._problem_locations:
+        elif report and location not in self._problem_locations:
             self._problem_locations.add(location)
             self.problems.append(Fault(location, self._loader.failure_reason(name, number), verify_hint(name, number)))
         return found

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 
+import requests
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
@@ -40,7 +41,10 @@ class RequestTracer:
     @classmethod
     def to_endpoint(cls, endpoint: str) -> RequestTracer:
         """Send spans to a collector from a thread, which sends the rest when the process ends."""
-        return cls(BatchSpanProcessor(OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces")))
+        session = requests.Session()
+        session.stream = True  # read no body: a collector could send gigabytes, and only the status counts
+        session.hooks["response"].append(_close)
+        return cls(BatchSpanProcessor(OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces", session=session)))
 
     def should_sample(self, record: RequestRecord) -> bool:
         """Return True if this request is sampled: as its caller decided, else as OTEL_TRACES_SAMPLER says."""
@@ -97,6 +101,10 @@ def _parent_context(record: RequestRecord) -> Context:
     trace_id, span_id = int(record.trace_id, 16), int(record.parent_id, 16)
     remote = SpanContext(trace_id, span_id, is_remote=True, trace_flags=flags, trace_state=state)
     return within(NonRecordingSpan(remote), Context())
+
+
+def _close(response: requests.Response, *_: object, **__: object) -> None:
+    response.close()
 
 
 def _attributes(record: RequestRecord) -> dict[str, str | int]:

@@ -11,7 +11,7 @@ from marshmallow import ValidationError, fields, validate
 
 from model_store.nn import Array
 from model_store.schema.columns.base import Bins, Column, FaultCollector, FormField, RowLocations, finite_numbers
-from model_store.schema.columns.date_text import ORDERS, DateFormat, to_iso
+from model_store.schema.columns.date_text import MAX_SECONDS, MIN_SECONDS, ORDERS, DateFormat, to_iso
 from model_store.schema.columns.number_text import check_missing_words
 from model_store.schema.columns.scaled_numbers import check_scale, finite_number_field, scaled_bins, scaled_range_limits
 from model_store.utils.number_format import format_number
@@ -19,7 +19,6 @@ from model_store.utils.values import describe_value, is_finite_number, parse_onc
 
 DAY = 86_400.0
 CYCLES = {"day": DAY, "week": 7 * DAY, "year": 365.2425 * DAY}  # seconds
-MIN_SECONDS, MAX_SECONDS = -62_135_596_800, 253_402_300_799  # the years 1 to 9999
 
 
 class _DateFormatField(fields.Field[DateFormat]):
@@ -196,7 +195,8 @@ class DateColumn(Column):
     def typical_value(self) -> Any:
         known = self.training_range()
         unit = 60.0 if self.format.order == "time" else DAY
-        return self.format.to_text(np.floor(float(known.get("mean") or self.offset) / unit) * unit)
+        mean = min(max(float(known.get("mean") or self.offset), MIN_SECONDS), MAX_SECONDS)
+        return self.format.to_text(np.floor(mean / unit) * unit)
 
     def draw_values(self, count: int, rng: np.random.Generator) -> list[Any]:
         """Return the median, and times between the deciles; whole days if the training times are."""

@@ -17,6 +17,7 @@ from model_store.schema.columns.number_text import join_missing_note
 
 MAX_DATE_TEXT = 48  # characters
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MIN_SECONDS, MAX_SECONDS = -62_135_596_800, 253_402_300_799  # the years 1 to 9999
 _TIME = (
     r"(?:[T ] ?([0-9]{1,2}):([0-9]{2})(?::([0-9]{2})(?:[.,]([0-9]{1,9}))?)?"
     r" ?([AaPp][Mm])?(?: ?(Z|UTC|[+-][0-9]{2}(?::?[0-9]{2})?))?)?"
@@ -137,7 +138,7 @@ def infer_date_format(cells: Collection[str]) -> DateFormat | None:
 
 
 def to_iso(seconds: float) -> str:
-    """Return the time as ISO 8601 text, without the time of day at midnight."""
+    """Return a time from `MIN_SECONDS` to `MAX_SECONDS` as ISO 8601 text, without the time of day at midnight."""
     moment = (EPOCH + timedelta(seconds=round(seconds, 6))).replace(tzinfo=None)
     text = moment.isoformat()
     return text.removesuffix("T00:00:00")
@@ -167,11 +168,11 @@ def _seconds(year: str, month: str, day: str, time: Sequence[str | None]) -> flo
         moment = datetime(number, int(month), int(day), clock, int(minute or 0), int(second or 0), tzinfo=UTC)
     except ValueError:
         return None
-    seconds = (moment - EPOCH).total_seconds() + float(f"0.{fraction or 0}")
+    seconds = min((moment - EPOCH).total_seconds() + float(f"0.{fraction or 0}"), MAX_SECONDS)
     if zone is not None and zone[0] in "+-":
         digits = zone[1:].replace(":", "").ljust(4, "0")
         offset = 3600 * int(digits[:2]) + 60 * int(digits[2:])
         if offset >= 24 * 3600:
             return None
         seconds -= offset if zone[0] == "+" else -offset
-    return seconds
+    return seconds if MIN_SECONDS <= seconds <= MAX_SECONDS else None

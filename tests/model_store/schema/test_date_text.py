@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from datetime import UTC, datetime
 
+import numpy as np
 import pytest
 
+from model_store.schema.columns import DateColumn
 from model_store.schema.columns.date_text import DateFormat, infer_date_format, to_iso
 
 
@@ -51,6 +53,27 @@ def test_times_of_day_are_seconds_since_midnight(cell: str, seconds: float, show
     assert found == DateFormat("time")
     assert found.parse(cell) == seconds
     assert found.to_text(seconds) == shown
+
+
+@pytest.mark.parametrize("cell", ["0001-01-01T00:00:00+05:00", "9999-12-31T23:00:00-05:00"])
+def test_a_time_beyond_the_years_1_to_9999_in_utc_is_no_date(cell: str) -> None:
+    assert DateFormat().parse(cell) is None
+
+
+def test_the_last_fraction_of_a_second_is_the_last_second() -> None:
+    found = DateFormat().parse("9999-12-31T23:59:59.9999999")
+    assert to_iso(found or 0.0) == "9999-12-31T23:59:59"
+
+
+@pytest.mark.parametrize("mean", [1e300, -1e15, 1e15, 253_402_300_800.0])
+def test_statistics_beyond_the_years_1_to_9999_still_make_an_example(mean: float) -> None:
+    """Such an artifact was refused with a traceback in the log."""
+    statistics = {"min": mean, "max": mean, "mean": mean, "std": 1.0, "deciles": [mean] * 11}
+    column = DateColumn("day", statistics=statistics)
+    assert column.format.parse(column.typical_value()) is not None
+    assert column.draw_values(2, np.random.default_rng(0))
+    assert column.value_schemas()
+    assert column.form_field()
 
 
 @pytest.mark.parametrize("cell", ["24:00", "13:30 PM", "2020-01-01", "12:60", "14:30 UTC", "7"])

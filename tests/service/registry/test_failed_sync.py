@@ -120,12 +120,43 @@ def test_few_broken_versions_of_a_model_are_tried_and_others_are_followed(tmp_pa
     assert registry.find("price").number == 1
     assert [pattern for pattern in patterns if "*" in pattern] == ["*/aliases/*/*", "*/*"]
     found = dict(problems(registry))
-    assert found["broken/"] == "none of its newest 9 versions can be served; older ones are not tried"
-    assert len(found) == 10
+    assert list(found) == [f"broken/{number}" for number in range(30, 21, -1)]
     store.publish("price", price(1))
     assert registry.refresh()
     assert registry.find("price").number == 2
-    assert opened[12:] == ["2"]
+    assert opened[12:] == [*map(str, range(21, 13, -1)), "2"]
+
+
+def test_the_newest_version_that_works_is_served_after_a_restart_however_many_are_broken(tmp_path, store, clock):
+    """Nine broken versions left a model without any until its alias `default` was set."""
+    for number in range(2, 41):
+        (store.root / "price" / f"{number}.npz").touch()
+    registry = make_registry(store, tmp_path, clock)
+    syncs = 0
+    while registry.refresh() or registry.snapshot.entries["price"].default is None:
+        clock.seconds += 1.0
+        syncs += 1
+        assert syncs < 30
+    assert registry.find("price").number == 1
+    assert [location for location, _ in problems(registry)] == ["price/40"]
+    assert registry.snapshot.entries["price"].why_default.endswith("; version 40 cannot be served")
+
+
+def test_a_hundred_versions_before_the_newest_are_tried(tmp_path, store, clock):
+    for number in range(2, 151):
+        (store.root / "price" / f"{number}.npz").touch()
+    registry = make_registry(store, tmp_path, clock)
+    for _ in range(300):
+        registry.refresh()
+        clock.seconds += 1.0
+    found = dict(problems(registry))
+    assert found["price/"] == "none of its newest 101 versions can be served; older ones are not tried"
+    assert len(found) == 10
+    before = registry.snapshot
+    for _ in range(100):
+        assert not registry.refresh()
+        clock.seconds += 1.0
+    assert registry.snapshot is before
 
 
 def test_versions_that_cannot_be_loaded_count_for_the_interval_between_syncs(registry, store, monkeypatch, clock):

@@ -164,3 +164,32 @@ def test_unknown_methods_share_the_name_of_a_span(client, spans):
     assert {span.attributes["http.request.method"] for span in spans()} == {"_OTHER"}
     originals = [span.attributes["http.request.method_original"] for span in spans()]
     assert originals == [f"METHOD{number}".ljust(32, "X") for number in range(3)]
+
+
+def test_the_body_of_a_collectors_response_is_not_read(client):
+    """A response of 3 GB took as much memory, and one of a byte a second kept the thread for ever."""
+    sent, ended = [], threading.Event()
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.send_header("Content-Length", str(1 << 40))
+            self.end_headers()
+            try:
+                while len(sent) < 1000:
+                    sent.append(self.wfile.write(bytes(1 << 20)))
+            except OSError:
+                ended.set()
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Collector) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        tracer = RequestTracer.to_endpoint(f"http://127.0.0.1:{server.server_port}")
+        client.application.extensions["recorder"].tracer = tracer
+        client.post("/models/price/predict", json=ROW)
+        assert tracer._provider.force_flush()
+        assert ended.wait(20)
+    assert len(sent) < 100
