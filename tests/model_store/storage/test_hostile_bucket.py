@@ -23,8 +23,9 @@ class EndlessPages(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         EndlessPages.pages += 1
         threading.Event().wait(0.02)
-        is_truncated = "false" if EndlessPages.pages % 500 == 0 else "true"
-        more = f"<IsTruncated>{is_truncated}</IsTruncated><NextContinuationToken>x</NextContinuationToken>"
+        more = "<IsTruncated>true</IsTruncated><NextContinuationToken>x</NextContinuationToken>"
+        if EndlessPages.pages % 200 == 0:
+            more = "<IsTruncated>false</IsTruncated>"
         page = f"<ListBucketResult><Name>b</Name><Prefix></Prefix><KeyCount>0</KeyCount>{more}</ListBucketResult>"
         self.send_response(200)
         self.send_header("Content-Length", str(len(page)))
