@@ -63,17 +63,17 @@ def mcnemar_p_value(first: int, second: int) -> float:
     return min(1.0, 2 * sum(comb(n, i) for i in range(fewer + 1)) / (1 << n))
 
 
-def rmse_ratio_deviation(first: NDArray[np.float64], second: NDArray[np.float64], rows: int) -> float | None:
-    """Return the standard error of the mean over the targets of `ln(RMSE of second / RMSE of first)`, of the same rows.
+def loss_ratio_deviation(first: NDArray[np.float64], second: NDArray[np.float64], rows: int) -> float | None:
+    """Return the standard error of the mean over the targets of `ln(loss of second / loss of first)`, of the same rows.
 
-    first, second: errors (n, targets) of n rows, which stand for all `rows`. It is the delta method on the paired
-    squared errors, which Diebold and Mariano 1995 compare. None if an RMSE is 0.
+    first, second: losses (n, targets) of n rows, such as squared errors, which stand for all `rows`; the loss of a
+    version is their mean. It is the delta method on paired losses, which Diebold and Mariano 1995 compare. None if a
+    loss is not above 0. The logarithm of a ratio of RMSEs is half of that of their squares.
     """
-    squares = first**2, second**2
-    means = [square.mean(axis=0) for square in squares]
-    if not (means[0].all() and means[1].all()):
+    means = first.mean(axis=0), second.mean(axis=0)
+    if not ((means[0] > 0).all() and (means[1] > 0).all()):
         return None
-    influence = (squares[1] / means[1] - squares[0] / means[0]).mean(axis=1) / 2
+    influence = (second / means[1] - first / means[0]).mean(axis=1)
     return float(influence.std(ddof=1)) / sqrt(rows)
 
 

@@ -1,9 +1,10 @@
 """The verdict of a comparison: which of two versions is better, and whether the difference is significant.
 
 Two versions that answered the same rows are compared in pairs: accuracies by McNemar's test and Newcombe's interval for
-paired data, RMSEs by the interval of their ratio. If the rows differ, or a version does not record its results row by
-row, accuracies are compared by Newcombe's interval for independent samples, and RMSEs without significance. So are the
-log losses of equal accuracies, and the deviances or pinball losses of regressions that are both trained with that loss.
+paired data, RMSEs by the interval of their ratio, and so deviances or pinball losses of regressions that are both
+trained with that loss. If the rows differ, or a version does not record its results row by row, accuracies are compared
+by Newcombe's interval for independent samples, and errors without significance. So are the log losses of equal
+accuracies.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from math import exp, log
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from model_store.evaluation.confidence import (
     difference_interval,
+    loss_ratio_deviation,
     mcnemar_p_value,
     paired_difference_interval,
-    rmse_ratio_deviation,
     student_quantile,
 )
 from model_store.evaluation.record import main_metric
@@ -150,17 +152,20 @@ def compare_regressions(
     better = int(mean < 0)
     amount = f"{title} {format_percent(1 - exp(-abs(mean)))} lower"
     amount += ", on average over the targets" if len(log_ratios) > 1 else ""
-    complete = metric == "rmse" and len(log_ratios) == len(targets[0])
-    half = _half_interval(trainings, records) if complete else None
+    complete = len(log_ratios) == len(targets[0])
+    half = _half_interval(trainings, records, metric) if complete else None
     if half is None:
-        why = _why_unpaired(trainings) if metric == "rmse" else f"the {title} of each row is not kept"
+        absent = metric != "rmse" and None not in (found := _paired_results(trainings)) and None in _losses(found)
+        why = f"the {title} of each row is not kept" if absent else _why_unpaired(trainings)
         summary = f"{names[better]} is ahead: {amount} (significance is not tested)."
         method = f"Significance is not tested, as the rows are not compared in pairs: {why}."
         return ComparisonVerdict(_ORDER[better], False, summary, False, method)
     low, high = (format_percent(1 - exp(-abs(mean) + sign * half)) for sign in (1, -1))
     significant = half < abs(mean)
     rows = records.first.regression["rows"]
-    method = f"The interval of the ratio of the RMSEs in pairs, from the errors of the same {rows} rows."
+    noun = "RMSEs" if metric == "rmse" else "deviances" if metric.endswith("deviance") else "pinball losses"
+    parts = "errors" if metric == "rmse" else "losses"
+    method = f"The interval of the ratio of the {noun} in pairs, from the {parts} of the same {rows} rows."
     summary = _summary(names[better], amount, f"95 % interval {low} to {high}", significant)
     return ComparisonVerdict(_ORDER[better], significant, summary, True, method)
 
@@ -171,17 +176,25 @@ def _common_metric(found: tuple[Any, Any]) -> str:
     return metrics.pop() if len(metrics) == 1 else "rmse"
 
 
-def _half_interval(trainings: Trainings, records: Pair) -> float | None:
-    """Return half the 95 % interval of the mean log ratio of the RMSEs; None without errors of the same rows."""
-    errors = [None if results is None else results.absolute_errors for results in _paired_results(trainings)]
+def _half_interval(trainings: Trainings, records: Pair, metric: str) -> float | None:
+    """Return half the 95 % interval of the mean log ratio of the metrics; None without errors of the same rows."""
+    results = _paired_results(trainings)
+    found = _losses(results)
+    if metric == "rmse":
+        found = [None if one is None else one.absolute_errors for one in results]
     rows = records.get("regression", "rows")
-    if errors[0] is None or errors[1] is None or errors[0].keys() != errors[1].keys() or rows[0] != rows[1]:
+    if found[0] is None or found[1] is None or found[0].keys() != found[1].keys() or rows[0] != rows[1]:
         return None
-    one, other = (np.column_stack([part[name] for name in errors[0]]) for part in (errors[0], errors[1]))
+    one, other = (np.column_stack([part[name] for name in found[0]]) for part in (found[0], found[1]))
     if one.shape != other.shape:
         return None
-    deviation = rmse_ratio_deviation(one, other, rows[0])
-    return None if deviation is None else deviation * student_quantile(len(one) - 1)
+    power = 2 if metric == "rmse" else 1
+    deviation = loss_ratio_deviation(one**power, other**power, rows[0])
+    return None if deviation is None else deviation / power * student_quantile(len(one) - 1)
+
+
+def _losses(results: tuple[RowResults | None, RowResults | None]) -> list[Mapping[str, NDArray[np.float64]] | None]:
+    return [None if one is None else one.losses for one in results]
 
 
 def _summary(name: str, amount: str, interval: str, significant: bool) -> str:

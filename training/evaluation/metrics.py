@@ -43,7 +43,9 @@ def evaluate(
     return regression_metrics(output.names, y_true, output.decode(outputs), weights, loss)
 
 
-def row_results(output: Output, y_true: NDArray[Any], outputs: NDArray[Any], digest: str) -> RowResults:
+def row_results(
+    output: Output, y_true: NDArray[Any], outputs: NDArray[Any], digest: str, loss: TargetLoss = SQUARED_ERROR
+) -> RowResults:
     """Return the results of each row, for comparisons in pairs. The arguments are those of `evaluate`.
 
     digest: of the rows; see `Dataset.rows_digest`. Of several labels, all must be correct.
@@ -52,8 +54,10 @@ def row_results(output: Output, y_true: NDArray[Any], outputs: NDArray[Any], dig
         return RowResults.of_classes(digest, (output.decode(outputs)["labels"] == (y_true > 0)).all(axis=1))
     if isinstance(output, ClassificationOutput):
         return RowResults.of_classes(digest, predicted_classes(outputs) == y_true)
-    errors = output.decode(outputs) - y_true
-    return RowResults.of_targets(digest, output.names, errors)
+    predicted = output.decode(outputs)
+    with np.errstate(all="ignore"):  # an undefined deviance is not kept
+        losses = None if loss.metric is None else loss.errors(y_true.astype(np.float64), predicted.astype(np.float64))
+    return RowResults.of_targets(digest, output.names, predicted - y_true, losses)
 
 
 def evaluate_baseline(

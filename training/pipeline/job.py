@@ -150,7 +150,7 @@ def train_and_evaluate(
         charts: dict[str, Any] = {}
         if evaluated.of != TRAINING_ROWS and weights is None:  # rows are compared in pairs as if all counted alike
             digest = prepared.dataset.rows_digest(rows)
-            charts["held_out"] = metrics.row_results(output, targets[rows], outputs, digest).as_json()
+            charts["held_out"] = metrics.row_results(output, targets[rows], outputs, digest, loss).as_json()
         linear: dict[str, Any] | None = None
         if diagnostics:
             linear = _evaluate_linear_model(prepared, evaluated)

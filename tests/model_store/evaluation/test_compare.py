@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -232,13 +233,40 @@ def test_regressions_of_one_loss_are_compared_by_its_metric(manifest: Manifests)
     found = compared(manifest, trained(1.0, poisson_deviance=0.8), trained(2.0, poisson_deviance=0.4)).verdict
     assert found.summary == "chess/2 is ahead: Poisson deviance 50.0 % lower (significance is not tested)."
     assert found.method is not None
-    assert "the Poisson deviance of each row is not kept" in found.method
+    assert "a version was trained by a release" in found.method
+    first, second = (with_rows(trained(rmse, poisson_deviance=rmse), y0=np.full(10, rmse)) for rmse in (1.0, 2.0))
+    assert "the Poisson deviance of each row is not kept" in str(compared(manifest, first, second).verdict.method)
     found = compared(manifest, trained(1.0, 0.9, pinball_loss=0.5), trained(2.0, 0.9, pinball_loss=0.4)).verdict
     assert (found.better, "pinball loss 20.0 % lower" in found.summary) == ("second", True)
     found = compared(manifest, trained(1.0, 0.9, pinball_loss=0.5), trained(2.0, 0.5, pinball_loss=0.4)).verdict
     assert found.summary == "Not comparable: they predict different quantiles, 0.9 and 0.5."
     found = compared(manifest, trained(1.0), trained(2.0, poisson_deviance=0.4)).verdict
     assert found.summary.startswith("chess/1 is ahead: RMSE 50.0 % lower")
+
+
+def test_deviances_and_pinball_losses_of_the_same_rows_are_compared_in_pairs(manifest: Manifests) -> None:
+    rng = np.random.default_rng(0)
+
+    def trained(losses: Any, **metrics: float) -> Model:
+        values = np.asarray(losses, np.float32).astype(float)
+        model = regression(1.0)
+        targets = {"y0": {**model.training["metrics"]["targets"]["y0"], "pinball_loss": values.mean(), **metrics}}
+        found = {**model.training["metrics"], "rows": len(values), "targets": targets, "quantile": 0.9}
+        held_out = RowResults("ab" * 32, None, None, {"y0": values}).as_json()
+        return replace(model, training={**model.training, "metrics": found, "held_out": held_out})
+
+    worse = rng.exponential(1.0, 400)
+    found = compared(manifest, trained(worse), trained(worse * 0.9)).verdict
+    assert (found.better, found.significant, found.paired) == ("second", True, True)
+    assert found.summary == "chess/2 is better: pinball loss 10.0 % lower (95 % interval 10.0 % to 10.0 %)."
+    words = "The interval of the ratio of the pinball losses in pairs, from the losses of the same 400 rows."
+    assert found.method == words
+    found = compared(manifest, trained(worse), trained(rng.permutation(worse) * 0.99)).verdict
+    assert (found.better, found.significant) == ("second", False)
+    assert "not significant" in found.summary
+    contradicting = trained(worse, pinball_loss=7.0)
+    found = compared(manifest, contradicting, trained(worse * 0.9)).verdict
+    assert (found.paired, "a version was trained by a release" in str(found.method)) == (False, True)
 
 
 def test_metrics_of_training_rows_are_not_comparable(manifest: Manifests) -> None:

@@ -7,9 +7,9 @@ import pytest
 
 from model_store.evaluation.confidence import (
     difference_interval,
+    loss_ratio_deviation,
     mcnemar_p_value,
     paired_difference_interval,
-    rmse_ratio_deviation,
     student_quantile,
     wilson_interval,
 )
@@ -70,8 +70,8 @@ def test_the_interval_of_an_rmse_ratio_covers_its_value_in_95_percent_of_samples
         common = rng.standard_normal((rows, 2))
         first, second = (common + 0.5 * rng.standard_normal((rows, 2)) for _ in range(2))
         mean = np.log(np.sqrt((second**2).mean(axis=0) / (first**2).mean(axis=0))).mean()
-        deviation = rmse_ratio_deviation(first, second, rows)
+        deviation = loss_ratio_deviation(first**2, second**2, rows)
         assert deviation is not None
-        inside += abs(mean) <= deviation * student_quantile(rows - 1)
+        inside += abs(mean) <= deviation / 2 * student_quantile(rows - 1)
     assert inside / 2000 == pytest.approx(0.95, abs=0.015)
-    assert rmse_ratio_deviation(np.zeros((20, 1)), np.ones((20, 1)), 20) is None
+    assert loss_ratio_deviation(np.zeros((20, 1)), np.ones((20, 1)), 20) is None

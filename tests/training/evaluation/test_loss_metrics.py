@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from model_store.evaluation.compare import compare
+from model_store.evaluation.confidence import loss_ratio_deviation, student_quantile
 from model_store.evaluation.record import HIGHER_IS_BETTER, LOWER_IS_BETTER, TARGET_METRICS, TrainingRecord
+from model_store.registry.store import open_store
 from model_store.report.page import render
 from tests.training.tables import job, refusal
 from training.config.defaults import METRIC_DIRECTIONS
@@ -16,7 +19,7 @@ from training.evaluation.loss_metrics import TargetLoss
 from training.evaluation.metrics import evaluate_baseline, regression_metrics
 from training.evaluation.outcome_notes import find_outcome_notes
 from training.pipeline.cross_validation import headline_metrics
-from training.pipeline.job import prepare, train_and_evaluate
+from training.pipeline.job import from_dict, prepare, run, train_and_evaluate
 
 Y = np.array([0.0, 1, 3, 2, 7, 1, 0, 12, 4, 2])
 P = np.array([0.5, 1.5, 2, 2.5, 5, 0.8, 0.25, 9, 6, 1])
@@ -145,3 +148,31 @@ def test_a_model_no_better_than_the_best_constant_is_reported_by_the_metric_of_i
     section = prepare(job(tmp_path, TABLE, **QUANTITY)).job.settings.train
     (note,) = find_outcome_notes(section, record)
     assert "the pinball loss of y is no better than that of always predicting the quantile" in note
+
+
+@pytest.mark.parametrize("metric", ["pinball", "poisson"])
+def test_the_interval_of_a_ratio_of_losses_covers_its_value_in_95_percent_of_samples(metric: str) -> None:
+    """Two equally good models of counts: ln 1 is in the interval in about 95 % of 2,000 samples of 200 rows."""
+    rng, rows, inside = np.random.default_rng(0), 200, 0
+    for _ in range(2000):
+        true = rng.poisson(4.0, (rows, 1)).astype(np.float64)
+        predicted = [4.0 * np.exp(0.2 * rng.standard_normal((rows, 1))) for _ in range(2)]
+        first, second = (TargetLoss(metric, 0.8 if metric == "pinball" else None).errors(true, y) for y in predicted)
+        deviation = loss_ratio_deviation(first, second, rows)
+        assert deviation is not None
+        inside += abs(np.log(second.mean() / first.mean())) <= deviation * student_quantile(rows - 1)
+    assert inside / 2000 == pytest.approx(0.95, abs=0.015)
+
+
+def test_versions_of_a_job_are_compared_by_the_losses_of_their_rows(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(TABLE)
+    store = open_store(tmp_path / "models")
+    for size in (1, 16):
+        train = {"loss": "poisson", "epochs": 60, "optimizer": "adam", "learning_rate": 0.02 if size > 1 else 1e-5}
+        data = {"path": "t.csv", "target": "y", "task": "regression"}
+        network = {"layers": [size, "tanh"]}
+        run(from_dict({"model": {"name": "m"}, "data": data, "network": network, "train": train}, tmp_path), store)
+    found = compare(*((f"m/{number}", store.manifest("m", number)[1]) for number in (1, 2))).verdict
+    assert (found.better, found.significant, found.paired) == ("second", True, True)
+    assert "Poisson deviance" in found.summary
+    assert "ratio of the deviances in pairs, from the losses of the same 60 rows" in str(found.method)
