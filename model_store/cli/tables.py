@@ -15,7 +15,6 @@ from model_store.evaluation.record import TrainingRecord
 from model_store.nn import Average, Module, Sequential
 from model_store.registry.alias_log import AliasRevision
 from model_store.registry.garbage_collection import GarbageObject
-from model_store.schema.columns import Column
 from model_store.schema.signature import ClassificationOutput, MultiLabelOutput, Signature
 from model_store.utils.number_format import METRIC_TITLES, format_number
 from model_store.utils.printable import printable
@@ -102,7 +101,7 @@ def _format_time(when: str, zone: str) -> str:
 def inputs_table(signature: Signature) -> Table:
     table = new_table("column", "kind", "values", "missing", title="Inputs")
     for column in signature.inputs:
-        table.add_row(column.name, column.kind, column.describe(format_value), _describe_missing(column))
+        table.add_row(column.name, column.kind, column.describe(format_value), column.describe_missing(format_value))
     return table
 
 
@@ -265,10 +264,6 @@ def predictions_table(predictions: Sequence[Any]) -> Table:
 
 def _format_shape(shape: Sequence[int] | None) -> str:
     return " × ".join(map(str, shape or ()))
-
-
-def _describe_missing(column: Column) -> str:
-    return "rejected" if column.fill is None else f"filled with {format_value(column.shown_fill()) or 'an empty text'}"
 
 
 def _flatten(

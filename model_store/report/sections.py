@@ -132,9 +132,8 @@ def inputs(model: Model) -> Markup:
     rows = []
     for column in columns[:MAX_COLUMNS]:
         words, chart = _describe_statistics(column)
-        rows.append(
-            [truncate_middle(column.name, MAX_LABEL_LENGTH), column.kind, words, _describe_missing(column), chart]
-        )
+        name, missing = truncate_middle(column.name, MAX_LABEL_LENGTH), column.describe_missing(_shorten)
+        rows.append([name, column.kind, words, missing, chart])
     columns_table = table(["column", "kind", "training values", "missing values", "distribution"], rows, stacks=True)
     notes = []
     if any(column.in_number_table for column in columns):
@@ -220,12 +219,8 @@ def _describe_statistics(column: Column) -> list[str]:
     return [words, "" if None in (low, high) or not deciles else charts.decile_bar(low, high, deciles)]
 
 
-def _describe_missing(column: Column) -> str:
-    if column.fill is None:
-        return "rejected"
-    fill = column.shown_fill()
-    shown = truncate_middle(fill, 24) if isinstance(fill, str) else format_number(fill)
-    return f"filled with {shown or 'an empty text'}"
+def _shorten(value: Any) -> str:
+    return truncate_middle(value, 24) if isinstance(value, str) else format_number(value)
 
 
 def _data_and_split(training: Mapping[str, Any]) -> list[tuple[str, str | None]]:

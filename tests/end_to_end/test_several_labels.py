@@ -282,3 +282,12 @@ def test_an_output_that_is_not_finite_is_no_prediction(store: Store) -> None:
     _, model = store.load("films", 1)
     with pytest.raises(InputError, match="not finite"):
         Model(model.network, model.signature).signature.decode(np.full((1, 3), np.nan, np.float32))
+
+
+def test_the_diagnostics_of_many_labels_are_those_of_a_sample(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of 1,000 labels and 100,000 rows took more than 2 GB."""
+    monkeypatch.setattr("training.evaluation.diagnostics.MAX_EVALUATION_PAIRS", 60)
+    monkeypatch.setattr("training.evaluation.diagnostics._MIN_LABELLED_ROWS", 10)
+    record = train_and_evaluate(prepare(from_dict(content(FORMS["flags"], epochs=1), folder))).model.training
+    assert record["diagnostics"]["calibration"]["rows"] == 20
+    assert record["metrics"]["rows"] == 80

@@ -27,7 +27,7 @@ from model_store.utils.values import is_name, list_names, parse_finite_number, p
 from training.config.recipe import recommend
 from training.config.settings import DataSection
 from training.data import type_inference
-from training.data.fitting.kinds import COLUMN_KINDS, infer_kind
+from training.data.fitting.kinds import COLUMN_KINDS, are_often_missing, infer_kind
 from training.data.fitting.target_transform import find_skewed
 from training.data.multi_label import are_flags, infer_separator, split_labels
 from training.data.readers import Table
@@ -251,7 +251,7 @@ path = {path}
 {columns}
 # kinds = {{ year = "category" }}  # overrides an inferred kind: {kind_names}
 missing = "impute"   # fill in the median or the most frequent category; or "refuse": reject missing values
-indicators = true    # a feature for each number or date that at least 1 % of the rows lack: whether it is missing
+indicators = true    # whether a value is missing is a feature, or a category, of each column that 1 % of the rows lack
 optional = "all"     # requests may lack any input: it is filled in, with a warning; or a list of inputs
 unknown = "bucket"   # categories that training did not see count as one, with a warning; or "refuse": reject them
 scale = "standard"   # scale numbers to mean 0 and standard deviation 1; or "robust", "none"
@@ -307,7 +307,8 @@ def _exclusion(table: Table, name: str) -> str:
     """Return why a column is left out, "" if it is not."""
     cells = table.columns[name]
     present = [cell for cell in cells if cell is not None]
-    if len(set(present)) < 2:
+    often_missing = bool(present) and are_often_missing(len(cells) - len(present), len(cells))
+    if len(set(present)) < 2 and not often_missing:
         return "constant" if present else "empty"
     if type_inference.are_numbers(cells):
         values = [float(cell) for cell in present]
@@ -315,7 +316,7 @@ def _exclusion(table: Table, name: str) -> str:
             row = next(i for i, cell in enumerate(cells) if cell is not None and math.isinf(float(cell)))
             where = f"{cells[row]!r} in {table.row_unit} {table.lines[row]}"
             return f"{infinite} infinite cell{'s' * (infinite > 1)}, such as {where}; {_CORRECT_THEM}"
-        if type_inference.is_constant_range(min(values), max(values)):
+        if type_inference.is_constant_range(min(values), max(values)) and not often_missing:
             return "constant up to rounding"
     if reason := type_inference.identifier_reason(name, cells):
         return f"{reason}{_ADD_IT}"

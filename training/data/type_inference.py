@@ -23,6 +23,7 @@ from model_store.schema.columns.number_text import (
     NumberFormat,
     are_durations,
     infer_number_format,
+    split_bounds,
 )
 from model_store.utils.values import describe_value, parse_finite_number, parse_number
 from training.data.invalid_cells import FINITE_NUMBER, InvalidCells
@@ -44,6 +45,7 @@ _MIN_IDENTIFIED_ROWS = 20
 _IDENTIFIER_SHARE = 0.95  # of the cells are distinct
 _MIN_WORDS = 3  # of a text, on average
 _MAX_WORD_SHARE, _MAX_WORD_SHARE_OF_DATES = 0.1, 0.5  # of the cells are words that mean a missing value
+_MAX_BOUND_SHARE = 0.5  # of the cells are bounds or ranges: where all are, they are classes such as 25-34
 _MIN_DATES_BESIDE_WORDS = 4
 _MAX_ROUNDING_ERROR = 16 * float(np.finfo(np.float64).eps)  # of sums of up to about a hundred terms, relative
 _FORMATTED_NUMBER = re.compile(r"[$€£¥]?\s*[+-]?\d[\d.,' ]*([%$€£¥]|[A-Za-z]{1,3})?")
@@ -53,6 +55,7 @@ def find_number_format(cells: Sequence[str | None]) -> NumberFormat | None:
     """Return how the cells spell numbers if all do, and not all are plain numbers, else None.
 
     Up to five words without digits, in at most a tenth of the cells among many distinct numbers, mean a missing value.
+    Among as many numbers, at most half of the cells may be bounds and ranges, such as "<5", "65+" and "1-2".
     """
     counts = Counter(cell for cell in cells if cell is not None)
     if all(parse_number(text) is not None for text in counts):
@@ -62,12 +65,16 @@ def find_number_format(cells: Sequence[str | None]) -> NumberFormat | None:
     if are_durations(counts):
         return NumberFormat(group=":")
     words = _missing_words(counts, _MAX_WORD_SHARE)
-    numbers = counts.keys() - set(words)
-    if not words or len(numbers) <= FEW_CATEGORIES:
+    texts = counts.keys() - set(words)
+    bounds = {text: parts for text in texts if parse_number(text) is None and (parts := split_bounds(text))}
+    if len(texts) - len(bounds) <= FEW_CATEGORIES or not (words or bounds):
         return None
+    if sum(map(counts.__getitem__, bounds)) > _MAX_BOUND_SHARE * counts.total():
+        return None
+    numbers = (texts - bounds.keys()).union(*bounds.values())
     plain = all(parse_finite_number(text) is not None for text in numbers)
     found = NumberFormat() if plain else infer_number_format(numbers)
-    return None if found is None else replace(found, missing=tuple(sorted(words)))
+    return None if found is None else replace(found, missing=tuple(sorted(words)), bounds=bool(bounds))
 
 
 def find_date_format(cells: Sequence[str | None]) -> DateFormat | None:
@@ -242,6 +249,14 @@ def _invalid_number_fault(table: Table, column: str, invalid: Sequence[int], alt
     return Fault(location, problem, f"correct or empty {cells}, {alternative}")
 
 
+def _mixed_format_fault(table: Table, column: str, alternative: str) -> Fault:
+    """Return the fault of a column whose cells are all numbers, but not in one format."""
+    texts = list(dict.fromkeys(cell for cell in table.columns[column] if cell is not None))
+    other = next((text for text in texts if infer_number_format([texts[0], text]) is None), texts[-1])
+    problem = f"expected numbers written in one way, with units that can be converted; found {texts[0]!r} and {other!r}"
+    return Fault(f"column {column}", problem, f"write plain numbers, {alternative}")
+
+
 def rare_invalid_numbers(cells: Sequence[str | None]) -> list[int]:
     """Return the rows whose cells are not numbers if they are few among many distinct numbers, else nothing."""
     invalid = _invalid_number_rows(cells)
@@ -250,23 +265,39 @@ def rare_invalid_numbers(cells: Sequence[str | None]) -> list[int]:
     return invalid if few and len(set(cells)) - len(invalid) > FEW_CATEGORIES + 1 else []
 
 
+def _mostly_numbers(cells: Sequence[str | None]) -> tuple[bool, list[int]]:
+    """Return whether at least half of the cells are numbers, with units or not, and many different ones.
+
+    Return with it the rows whose cells are none. A bound or a range, such as 25-34, is none here.
+    """
+    counts = Counter(cell for cell in cells if cell is not None)
+    numbers = {text for text in counts if parse_number(text) is not None or infer_number_format([text]) is not None}
+    if len(numbers) <= FEW_CATEGORIES + 1 or 2 * sum(map(counts.__getitem__, numbers)) < counts.total():
+        return False, []
+    return True, [row for row, cell in enumerate(cells) if cell is not None and cell not in numbers]
+
+
 def kind_warnings(table: Table, kinds: Mapping[str, str], declared: Mapping[str, str]) -> list[str]:
-    """Return a warning for each inferred category that may be numbers or dates; `declared` are the job's own kinds."""
+    """Return a warning for each inferred category or text that may be numbers or dates.
+
+    declared: the job's own kinds.
+    """
     warnings = []
-    for name in (name for name, kind in kinds.items() if kind == "category" and name not in declared):
+    for name in (name for name, kind in kinds.items() if kind in ("category", "text") and name not in declared):
         cells = table.columns[name]
         present = [cell for cell in cells if cell is not None]
-        if invalid := rare_invalid_numbers(cells):
+        if invalid := _mostly_numbers(cells)[1]:
             are = "is not a number" if len(invalid) == 1 else "are not numbers"
             example = f"{describe_value(cells[invalid[0]])} in {table.row_unit} {table.lines[invalid[0]]}"
             reason = f" because {len(invalid)} of its {len(table)} cells {are}, such as {example}"
             fix = "empty such cells if they are missing values"
-        elif len(set(present)) > FEW_CATEGORIES and (fix := suggest_conversion(present)):
+        elif kinds[name] == "category" and len(set(present)) > FEW_CATEGORIES and (fix := suggest_conversion(present)):
             reason = ""
         else:
             continue
-        declare = f"write kinds = {{ {name!r} = 'category' }} in [data]"
-        warnings.append(f"column {name} is treated as a category{reason}: {fix}, or {declare}")
+        declare = f"write kinds = {{ {name!r} = {kinds[name]!r} }} in [data]"
+        noun = "a category" if kinds[name] == "category" else "text"
+        warnings.append(f"column {name} is treated as {noun}{reason}: {fix}, or {declare}")
     return warnings
 
 
@@ -304,9 +335,12 @@ def infer_task(table: Table, targets: Sequence[str]) -> str:
     if (written := find_number_format(table.columns[target])) is not None:
         values = {written.parse(cell) for cell in table.columns[target] if cell is not None}
         return "classification" if len(values) <= _ALWAYS_ALLOWED_CLASSES else "regression"
-    if invalid := rare_invalid_numbers(table.columns[target]):
-        alternative = "or write task = 'classification' in [data] if they are classes"
+    alternative = "or write task = 'classification' in [data] if they are classes"
+    are_numbers_mostly, invalid = _mostly_numbers(table.columns[target])
+    if invalid:
         raise DataError(table.name, [_invalid_number_fault(table, target, invalid, alternative)])
+    if are_numbers_mostly and not are_numbers(table.columns[target]):
+        raise DataError(table.name, [_mixed_format_fault(table, target, alternative)])
     cells = [cell for cell in table.columns[target] if cell is not None]
     return "classification" if looks_like_classes(cells) else "regression"
 

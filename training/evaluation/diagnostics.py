@@ -48,6 +48,7 @@ from training.evaluation.threshold_curves import threshold_curves
 
 CALIBRATION_BINS = 10
 MAX_EVALUATION_ROWS = 100_000  # a sample of more rows is used: precise enough for every metric here, and little memory
+MAX_EVALUATION_PAIRS, _MIN_LABELLED_ROWS = 1 << 22, 2000  # of rows and labels: 34 MB each for p, its logarithms, ...
 ANY_LABEL = "a label"  # whose probability is calibrated, if a row may have several
 MAX_TARGETS = 6  # of a regression whose residuals are kept
 _MAX_SCATTER_POINTS = 300
@@ -93,8 +94,11 @@ def diagnose(
     raw_values: True if the points of a regression may be the values of rows.
     """
     output, part, part_predictor = signature.output, rows, predictor
-    if len(rows.y) > MAX_EVALUATION_ROWS:
-        sample = np.sort(rng.permutation(len(rows.y))[:MAX_EVALUATION_ROWS])
+    most = MAX_EVALUATION_ROWS
+    if isinstance(output, MultiLabelOutput):
+        most = min(most, max(_MIN_LABELLED_ROWS, MAX_EVALUATION_PAIRS // len(output.labels)))
+    if len(rows.y) > most:
+        sample = np.sort(rng.permutation(len(rows.y))[:most])
         part, part_predictor = rows.sample(sample), predictor.select(sample)
     diagnostics: dict[str, Any] = {}
     if isinstance(output, ClassificationOutput):

@@ -234,6 +234,12 @@ class Column(ABC):
         """Return `fill` as JSON and messages show it."""
         return integral_floats_to_ints([self.fill])[0]
 
+    def describe_missing(self, format_value: Callable[[Any], str]) -> str:
+        """Return what happens to a missing value, for a table."""
+        if self.fill is None:
+            return "rejected"
+        return f"filled with {format_value(self.shown_fill()) or 'an empty text'}"
+
     def to_json(self, values: Array) -> list[Any]:
         """Return parsed values as a client sends them."""
         return [None if isinstance(value, float) and math.isnan(value) else value for value in values.tolist()]

@@ -27,6 +27,7 @@ from model_store.schema.columns.boolean_words import BooleanWords, find_boolean_
 from model_store.utils.number_format import format_number, format_percent
 from model_store.utils.values import describe_value, list_names, nearest_name
 
+MISSING_CATEGORY = "missing"  # the value to fill in, if missing values are a category of their own
 MAX_CATEGORY_BINS = 20  # the most frequent ones; all others share a bin
 _MAX_LISTED_CATEGORIES = 5  # in reports and comparisons
 _MAX_SUMMARIZED_CATEGORIES = 8
@@ -40,7 +41,8 @@ class CategoryColumn(Column):
     """A column of categories, encoded one-hot, or as one feature that holds the index for an `Embedding` layer.
 
     `unknown="bucket"` adds a category for all unknown ones, the last index. If the two categories spell true and false,
-    such as yes and no, every other spelling of them is the same category.
+    such as yes and no, every other spelling of them is the same category. If missing values are a category of their
+    own, `fill` is `MISSING_CATEGORY`, which is one of the categories.
     """
 
     name: str
@@ -76,14 +78,26 @@ class CategoryColumn(Column):
     @property
     def boolean_words(self) -> BooleanWords | None:
         """The words for true and false if there are two categories, and they are such words, else None."""
-        is_boolean = len(self.categories) == 2 == len(self._category_by_bool)
-        return find_boolean_words(self.categories) if is_boolean else None
+        is_boolean = len(self._present_categories) == 2 == len(self._category_by_bool)
+        return find_boolean_words(self._present_categories) if is_boolean else None
+
+    @property
+    def has_missing_category(self) -> bool:
+        """True if missing values are a category of their own."""
+        return self.fill == MISSING_CATEGORY and MISSING_CATEGORY in self.categories
+
+    @property
+    def _present_categories(self) -> tuple[str, ...]:
+        """The categories without that of missing values."""
+        if not self.has_missing_category:
+            return self.categories
+        return tuple(category for category in self.categories if category != MISSING_CATEGORY)
 
     @cached_property
     def _category_by_bool(self) -> dict[bool, str]:
         """The categories that spell true and false, such as True and False; without a value that several spell."""
         found: dict[bool, str] = {}
-        words = find_boolean_words(self.categories) or _PLAIN_BOOLEANS
+        words = find_boolean_words(self._present_categories) or _PLAIN_BOOLEANS
         for value in (False, True):
             spellings = [one for one in self.categories if one.lower() in words.of(value)]
             if len(spellings) == 1:
@@ -207,7 +221,9 @@ class CategoryColumn(Column):
         if (words := self.boolean_words) is not None:
             notes.append(f"So may texts such as {', '.join((*words.true, *words.false))}.")
             form.pop("enum", None)
-        notes += [f"null is replaced by {self.fill}."] if missing else []
+        if missing:
+            own = self.has_missing_category
+            notes.append(f"null is the category {self.fill}." if own else f"null is replaced by {self.fill}.")
         return [form | ({"description": " ".join(notes)} if notes else {})]
 
     def public_details(self) -> dict[str, Any]:
@@ -222,6 +238,9 @@ class CategoryColumn(Column):
     @classmethod
     def from_public_details(cls, details: Mapping[str, Any]) -> Self:
         return cls(details["name"], tuple(details["categories"]), details["unknown"], details.get("fill"))
+
+    def describe_missing(self, format_value: Callable[[Any], str]) -> str:
+        return "a category of its own" if self.has_missing_category else super().describe_missing(format_value)
 
     def describe(self, format_value: Callable[[Any], str]) -> str:
         return format_value(self.categories) + (", others" if self.unknown == "bucket" else "")

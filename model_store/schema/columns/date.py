@@ -96,8 +96,7 @@ class DateColumn(Column):
         return np.column_stack([(values - self.offset) / self.scale, *waves, *([missing] if self.indicator else [])])
 
     def _parse_text(self, text: str) -> Any:
-        seconds = self.format.parse(text)
-        return None if seconds is not None and np.isnan(seconds) else text
+        return None if self.format.is_missing(text) else text
 
     def shown_fill(self) -> Any:
         return None if self.fill is None else self.format.to_text(self.fill)
@@ -183,7 +182,7 @@ class DateColumn(Column):
 
     @property
     def is_constant(self) -> bool:
-        return bool(self.statistics["std"] == 0)
+        return bool(self.statistics["std"] == 0) and not self.indicator
 
     def from_tensor(self, tensor: Array, datatype: str, location: str, faults: FaultCollector) -> Array | None:
         if tensor.dtype != object:

@@ -56,7 +56,7 @@ class DateFormat:
         A date without a time is midnight.
         """
         text = text.strip()
-        if text.lower() in self._missing_words:
+        if self.is_missing(text):
             return math.nan
         if len(text) > MAX_DATE_TEXT:
             return None
@@ -77,6 +77,10 @@ class DateFormat:
             if found := _NAME_FIRST.fullmatch(text):
                 return _seconds(found[3], _month(found[1]), found[2], found.groups()[3:])
         return None
+
+    def is_missing(self, text: str) -> bool:
+        """Return True for a word that means a missing value."""
+        return text.strip().lower() in self._missing_words
 
     @cached_property
     def _missing_words(self) -> frozenset[str]:

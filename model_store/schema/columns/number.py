@@ -186,7 +186,7 @@ class NumberColumn(Column):
 
     @property
     def is_constant(self) -> bool:
-        return bool(self.statistics["std"] == 0)
+        return bool(self.statistics["std"] == 0) and not self.indicator
 
     def from_tensor(self, tensor: Array, datatype: str, location: str, faults: FaultCollector) -> Array | None:
         if self.format is not None and tensor.dtype == object:

@@ -1,4 +1,4 @@
-"""How the numbers of a column are written: signs of decimals and thousands, a unit, words for a missing value.
+"""How the numbers of a column are written: signs of decimals and thousands, units, bounds, words for a missing value.
 
 Training infers it from the cells of a column, the artifact records it, and the service parses texts with it, so that
 `"$1,200"` and 1200 are the same feature.
@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Any
 
 from marshmallow import ValidationError, fields
 
+from model_store.schema.columns.units import MAGNITUDE_LETTERS, MAX_UNITS, combine_units
 from model_store.utils.values import parse_finite_number
 
 MAX_NUMBER_TEXT = 64  # characters; longer texts are no numbers
@@ -28,6 +30,8 @@ _PREFIX_UNIT = re.compile(_CURRENCY)
 _DURATION_STYLE = (".", ":")  # 1:30:00, and 1h 30m: seconds
 _CLOCK = re.compile(r"(?:([0-9]{1,6}) days?,? )?([0-9]{1,5}):([0-5][0-9])(?::([0-5][0-9](?:\.[0-9]{1,9})?))?")
 _PARTS = re.compile(r"[0-9.]+")
+_NUMBER = r"([^<>≤≥~+\s]*[0-9][^<>≤≥~+]*?)"
+_BOUND = re.compile(rf"(?:[<>]=?|[≤≥~]) ?{_NUMBER}|{_NUMBER} ?\+|([^<>~+\s-]*[0-9.,]) ?(?:-|–|—|to) ?([0-9][^<>~+-]*)")
 _COUNT = r"([0-9]{1,6}(?:\.[0-9]{1,6})?) ?"
 _NAMED_PARTS = re.compile(
     rf"(?:{_COUNT}d(?:ays?)?,? ?)?(?:{_COUNT}h(?:(?:ou)?rs?)?,? ?)?"
@@ -48,13 +52,17 @@ def _pattern(decimal: str, group: str) -> re.Pattern[str]:
 class NumberFormat:
     """The signs of a decimal point and of thousands, a unit before or after the number, and words for a missing one.
 
-    With a colon between groups the numbers are durations: see `parse_duration`.
+    With a colon between groups the numbers are durations: see `parse_duration`. `units` are others, in lower case, with
+    the factor that converts a number to `unit`. With `bounds`, texts such as "<5", "65+" and "1-2" are numbers too: the
+    bound, or the middle of the range.
     """
 
     decimal: str = "."
     group: str = ""
     unit: str = ""
     missing: tuple[str, ...] = ()
+    units: Mapping[str, float] = field(default_factory=dict)
+    bounds: bool = False
 
     def parse(self, text: str) -> float | None:
         """Return the finite number that a text spells, NaN for a word that means missing, None for other texts.
@@ -66,12 +74,16 @@ class NumberFormat:
         if text.strip().lower() in self._missing_words:
             return math.nan
         text, negative = text.translate(_SPACES).strip(), False
+        if self.bounds and (parts := split_bounds(text)):
+            values = [value for part in parts if (value := self._exact.parse(part)) is not None]
+            return sum(values) / len(values) if len(values) == len(parts) else None
         if self.group == ":" and (duration := parse_duration(text)) is not None:
             return duration
         if text.startswith("(") and text.endswith(")"):
             text, negative = text[1:-1].strip(), True
-        sign, text = _split_sign(self._without_unit(text))
-        text = self._without_unit(text)
+        text, factor = self._split_factor(text)
+        sign, text = _split_sign(text)
+        text, other_factor = self._split_factor(text)
         if not sign:
             sign, text = _split_sign(text)
         if not negative and text.startswith("(") and text.endswith(")"):
@@ -79,20 +91,31 @@ class NumberFormat:
         if not (found := _pattern(self.decimal, self.group).fullmatch(text)) or (negative and sign):
             return None
         plain = found[1].replace(self.group, "") if self.group else found[1]
-        value = float(plain.replace(self.decimal, ".") + (found[2] or ""))
+        value = float(plain.replace(self.decimal, ".") + (found[2] or "")) * factor * other_factor
         return None if math.isinf(value) else -value if negative or sign == "-" else value
 
     @cached_property
     def _missing_words(self) -> frozenset[str]:
         return frozenset(word.lower() for word in self.missing)
 
-    def _without_unit(self, text: str) -> str:
-        unit = self.unit.lower()
-        if unit and text[: len(unit)].lower() == unit:
-            return text[len(unit) :].strip()
-        if unit and text[-len(unit) :].lower() == unit:
-            return text[: -len(unit)].strip()
-        return text
+    @cached_property
+    def _exact(self) -> NumberFormat:
+        return replace(self, bounds=False)
+
+    @cached_property
+    def _factors(self) -> list[tuple[str, float]]:
+        """The units, the longest ones first, with their factors."""
+        factors = {**self.units, **({self.unit.lower(): 1.0} if self.unit else {})}
+        return sorted(factors.items(), key=lambda item: -len(item[0]))
+
+    def _split_factor(self, text: str) -> tuple[str, float]:
+        """Return a text without a unit before or after it, and the factor of the unit."""
+        for unit, factor in self._factors:
+            if text[: len(unit)].lower() == unit:
+                return text[len(unit) :].strip(), factor
+            if text[-len(unit) :].lower() == unit:
+                return text[: -len(unit)].strip(), factor
+        return text, 1.0
 
     @property
     def example(self) -> str:
@@ -114,15 +137,26 @@ class NumberFormat:
         if read is not None:
             unit = f" ({self.unit})" if self.unit else " (durations)" if self.group == ":" else ""
             notes.append(f"column {name} is read as numbers{unit}: {read[0]!r} is {read[1]:.15g}")
+        if self.units:
+            other = next((cell for cell in plain if self._split_factor(cell.strip())[1] != 1), None)
+            if other is not None and other != (read and read[0]):
+                notes.append(f"{other!r} is {self.parse(other):.15g}")
+        if self.bounds:
+            bounds = [cell for cell in plain if split_bounds(cell)]
+            cells_are = "1 cell is a bound or a range" if len(bounds) == 1 else f"{len(bounds)} are bounds or ranges"
+            notes.append(f"{cells_are}, such as {bounds[0]!r}, and count as the bound or the middle")
         return join_missing_note(notes, name, self.missing, cells)
 
     def as_dict(self) -> dict[str, Any]:
-        return {"decimal": self.decimal, "group": self.group, "unit": self.unit, "missing": list(self.missing)}
+        found = {"decimal": self.decimal, "group": self.group, "unit": self.unit, "missing": list(self.missing)}
+        return found | ({"units": dict(self.units)} if self.units else {}) | ({"bounds": True} if self.bounds else {})
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> NumberFormat:
         """Return the format that valid JSON data describe."""
-        return cls(found["decimal"], found["group"], found["unit"], tuple(found["missing"]))
+        units = {unit: float(factor) for unit, factor in found.get("units", {}).items()}
+        bounds = bool(found.get("bounds"))
+        return cls(found["decimal"], found["group"], found["unit"], tuple(found["missing"]), units, bounds)
 
 
 def join_missing_note(notes: Sequence[str], name: str, missing: Sequence[str], cells: Sequence[str | None]) -> str:
@@ -151,7 +185,7 @@ class NumberFormatField(fields.Field[NumberFormat]):
 
 def _read_number_format(value: Any) -> NumberFormat:
     """Return the format that JSON describes. ValidationError if it is none."""
-    if not isinstance(value, dict) or value.keys() != {"decimal", "group", "unit", "missing"}:
+    if not isinstance(value, dict) or value.keys() - {"units", "bounds"} != {"decimal", "group", "unit", "missing"}:
         raise ValidationError("expected an object with decimal, group, unit and missing")
     if not all(isinstance(value[key], str) for key in ("decimal", "group", "unit")):
         raise ValidationError("expected texts in decimal, group and unit")
@@ -160,30 +194,54 @@ def _read_number_format(value: Any) -> NumberFormat:
     if value["unit"] and (len(value["unit"]) > MAX_UNIT or not _UNIT.fullmatch(value["unit"])):
         raise ValidationError(f"expected a unit of at most {MAX_UNIT} characters, such as '$' or 'kg'")
     check_missing_words(value["missing"])
+    _check_units(value.get("units", {"kg": 1.0}))
+    if value.get("bounds", True) is not True:
+        raise ValidationError("expected true for bounds, or none")
     return NumberFormat.from_dict(value)
+
+
+def _check_units(units: Any) -> None:
+    """Raise ValidationError if JSON is not an object of units with their factors."""
+    if not isinstance(units, dict) or not 0 < len(units) <= MAX_UNITS:
+        raise ValidationError(f"expected at most {MAX_UNITS} units with their factors")
+    for unit, factor in units.items():
+        if len(unit) > MAX_UNIT or unit != unit.lower() or not _UNIT.fullmatch(unit):
+            raise ValidationError(f"expected units of at most {MAX_UNIT} characters in lower case, such as 'kg'")
+        if type(factor) not in (int, float) or not 1e-30 <= factor <= 1e30:
+            raise ValidationError("expected factors above 0, such as 0.001")
 
 
 def infer_number_format(cells: Collection[str]) -> NumberFormat | None:
     """Return the first format in which all of the distinct texts are numbers, None if there is none."""
-    units: set[str] = set()
-    numbers: set[str] = set()
+    found_units: Counter[str] = Counter()
+    written: dict[str, str] = {}
+    numbers, currencies, plain, is_code = set[str](), set[str](), False, False
     for cell in cells:
-        split = _split_unit(cell)
+        split = _split_units(cell)
         if split is None:
             return None
-        number, unit = split
+        number, before, after = split
         numbers.add(number)
-        if unit:
-            units.add(unit.lower())
-        if len(units) > 1:
-            return None
+        plain |= not (before or after)
+        is_code |= not before and len(after) == 1 and after.isupper() and not cell.strip().endswith(f" {after}")
+        currencies |= {before.lower()} if before else set()
+        for unit in filter(None, (before, after)):
+            found_units[unit.lower()] += 1
+            written.setdefault(unit.lower(), unit)
     if not numbers:
         return None
-    unit = next((unit for cell in cells if (unit := (_split_unit(cell) or ("", ""))[1])), "")
+    base, units = next(iter(found_units), ""), dict[str, float]()
+    if len(found_units) > 1:
+        if (combined := combine_units(found_units, currencies, plain=plain)) is None:
+            return None
+        base, units = combined
+    elif is_code:
+        return None
+    unit = written.get(base, "")
     for decimal, group in _STYLES:
         pattern = _pattern(decimal, group)
         if all(pattern.fullmatch(number) for number in numbers):
-            found = NumberFormat(decimal, group, unit)
+            found = NumberFormat(decimal, group, unit, units=units)
             return found if all(found.parse(cell) is not None for cell in cells) else None
     return None
 
@@ -211,8 +269,15 @@ def are_durations(cells: Collection[str]) -> bool:
     return bool(found) and all(found) and any(":" in cell or len(_PARTS.findall(cell)) > 1 for cell in cells)
 
 
-def _split_unit(text: str) -> tuple[str, str] | None:
-    """Return the digits and signs of a number, and its unit, "" if it has none; None if the text is no number."""
+def split_bounds(text: str) -> tuple[str, ...]:
+    """Return the number of a bound such as "<5" or "65+", the two of a range such as "1-2"; none of other texts."""
+    if len(text) <= MAX_NUMBER_TEXT and (found := _BOUND.fullmatch(text.strip())):
+        return tuple(part for part in found.groups() if part is not None)
+    return ()
+
+
+def _split_units(text: str) -> tuple[str, str, str] | None:
+    """Return the digits and signs of a number, and the units before and after it, "" without; None for other texts."""
     text = text.translate(_SPACES).strip()
     first = next((i for i, c in enumerate(text[:MAX_NUMBER_TEXT]) if c in "0123456789"), -1)
     if first < 0 or len(text) > MAX_NUMBER_TEXT:
@@ -224,17 +289,16 @@ def _split_unit(text: str) -> tuple[str, str] | None:
         last += 1
     number = text[first : last + 1]
     if parse_finite_number(text) is not None:
-        return _split_sign(text)[1], ""
+        return _split_sign(text)[1], "", ""
     before = text[:first].strip(" ()+-")
     after = text[last + 1 :].strip(" ()")
-    if before and after:
-        return None
     if before and not _PREFIX_UNIT.fullmatch(before):
         return None
-    if len(after) == 1 and after.isupper() and text[last + 1] != " ":
+    if len(after) == 1 and after.isupper() and text[last + 1] != " " and after not in MAGNITUDE_LETTERS:
         return None  # a code such as 12A
-    unit = before or after
-    return (number, unit) if not unit or (len(unit) <= MAX_UNIT and _UNIT.fullmatch(unit)) else None
+    if after and (len(after) > MAX_UNIT or not _UNIT.fullmatch(after)):
+        return None
+    return number, before, after
 
 
 def _split_sign(text: str) -> tuple[str, str]:

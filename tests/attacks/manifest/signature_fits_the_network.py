@@ -24,6 +24,11 @@ def hostile(artifact: ValidArtifact) -> Variants:
         "a unit of 1000 characters": artifact.with_manifest_value(
             "signature/inputs/0/format", {"decimal": ".", "group": ",", "unit": "k" * 1000, "missing": []}
         ),
+        "a unit with a factor of 0": artifact.with_manifest_value("signature/inputs/0/format", _format(units={"g": 0})),
+        "1000 units": artifact.with_manifest_value(
+            "signature/inputs/0/format", _format(units=dict.fromkeys(map(_word, range(1000)), 1.0))
+        ),
+        "bounds that are a number": artifact.with_manifest_value("signature/inputs/0/format", _format(bounds=1)),
         "an indicator without a fill value": artifact.with_manifest_value(
             "signature/inputs/0", {**number, "indicator": True, "fill": None}
         ),
@@ -60,6 +65,14 @@ def hostile(artifact: ValidArtifact) -> Variants:
         "a separator without a character": artifact.with_manifest_value("signature/output", _labels(separator="")),
         "a label that is a number": artifact.with_manifest_value("signature/output", _labels(labels=["no", 1])),
     }
+
+
+def _format(**change: Any) -> dict[str, Any]:
+    return {"decimal": ".", "group": "", "unit": "kg", "missing": [], **change}
+
+
+def _word(number: int) -> str:
+    return "".join(chr(ord("a") + int(digit)) for digit in f"{number:03}")
 
 
 def _date(number: dict[str, Any], **attributes: Any) -> dict[str, Any]:

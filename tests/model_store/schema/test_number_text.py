@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import math
+from typing import Any
 
 import pytest
+from marshmallow import ValidationError
 
 from model_store.schema.columns.base import FaultCollector, RowLocations
 from model_store.schema.columns.number import NumberColumn
 from model_store.schema.columns.number_text import (
     MAX_NUMBER_TEXT,
     NumberFormat,
+    _read_number_format,
     are_durations,
     infer_number_format,
     parse_duration,
+    split_bounds,
 )
 
 
@@ -73,7 +78,7 @@ def test_a_column_of_durations_has_one_of_several_parts(cells: list[str], expect
     "cells",
     [
         ["A12", "B7"], ["12A", "13A"], ["Q1", "Q2"], ["18-24", "25-34"], ["1st", "2nd"], ["2020-01-01"], ["12:30"],
-        ["1.2.3"], ["110M", "20K"], ["3+", "4"], ["km"], ["1,2,3"], ["192.168.1.1"], ["1/2"], ["3 kg 5"], ["$ 5 kg"],
+        ["1.2.3"], ["110M", "20M"], ["3+", "4"], ["km"], ["1,2,3"], ["192.168.1.1"], ["1/2"], ["3 kg 5"], ["$ 5 kg"],
         ["9" * (MAX_NUMBER_TEXT + 1)], ["--5"], ["1_000"], ["٣"], [""],
     ],
 )  # fmt: skip
@@ -97,3 +102,66 @@ def test_the_error_of_a_text_in_another_format_names_the_format() -> None:
     faults = FaultCollector()
     NumberColumn("fee", format=NumberFormat(group=",", unit="$")).parse(["€ 5"], RowLocations("rows", range(1)), faults)
     assert faults.faults[0].fix == "send a number, or a text such as '$1,234'"
+
+
+@pytest.mark.parametrize(
+    ("cells", "unit", "values"),
+    [
+        (["5 kg", "300 g", "2.5 kg"], "kg", [5, 0.3, 2.5]),
+        (["300 g", "450g", "1 KG"], "g", [300, 450, 1000]),
+        (["5 min", "2 h", "1 h"], "h", [5 / 60, 2, 1]),
+        (["1.5 GB", "200 MB"], "MB", [1500, 200]),
+        (["$1.2M", "$300K", "$5"], "$", [1_200_000, 300_000, 5]),
+        (["19M", "201k", "8"], "", [19_000_000, 201_000, 8]),
+        (["€ 3 bn", "€ 2,5 bn"], "€", [3e9, 2.5e9]),
+        (["$5 USD", "$6.50 USD", "7"], "$", [5, 6.5, 7]),
+        (["1,200 USD", "$3"], "$", [1200, 3]),
+        (["-$1.2M", "($300K)"], "$", [-1_200_000, -300_000]),
+    ],
+)
+def test_units_of_one_dimension_are_converted(cells: list[str], unit: str, values: list[float]) -> None:
+    found = infer_number_format(cells)
+    assert found is not None
+    assert found.unit == unit
+    assert [found.parse(cell) for cell in cells] == pytest.approx(values)
+    assert _read_number_format(json.loads(json.dumps(found.as_dict()))) == found
+
+
+@pytest.mark.parametrize("cells", [["5 kg", "3 m"], ["$5", "€6"], ["5 kg", "300 g", "3"], ["12K", "14"], ["$5 EUR"]])
+def test_units_that_cannot_be_converted_are_no_numbers(cells: list[str]) -> None:
+    assert infer_number_format(cells) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("<5", ("5",)), (">= 3", ("3",)), ("≤2,5", ("2,5",)), ("65+", ("65",)), ("10,000 +", ("10,000",)),
+        ("1-2", ("1", "2")), ("1.5 – 2.5", ("1.5", "2.5")), ("5 to 10 kg", ("5", "10 kg")), ("~7", ("7",)),
+        ("-5", ()), ("2020-01-02", ()), ("1e-5", ()), ("a-b", ()), ("+5", ()), ("<", ()), ("", ()), ("5", ()),
+        ("1-" * 500, ()),
+    ],
+)  # fmt: skip
+def test_bounds_and_ranges_are_split(text: str, parts: tuple[str, ...]) -> None:
+    assert split_bounds(text) == parts
+
+
+def test_bounds_count_as_the_bound_and_ranges_as_the_middle() -> None:
+    found = NumberFormat(unit="mg", bounds=True)
+    assert [found.parse(text) for text in ("<5", "<5 mg", "65+", "1-2", "7", "4-x")] == [5, 5, 65, 1.5, 7, None]
+    assert NumberFormat().parse("<5") is None
+    assert _read_number_format(found.as_dict()) == found
+    note = found.describe("dose", ["<5", "<5", "7 mg", "8"])
+    assert note.endswith("2 are bounds or ranges, such as '<5', and count as the bound or the middle")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"units": {}}, {"units": []}, {"units": {"KG": 1.0}}, {"units": {"kg": 0}}, {"units": {"kg": float("inf")}},
+        {"units": {"kg": True}}, {"units": {"12": 1.0}}, {"units": {f"k{'abcdefghijklm'[i]}": 1.0 for i in range(13)}},
+        {"bounds": False}, {"bounds": 1}, {"other": 1},
+    ],
+)  # fmt: skip
+def test_units_and_bounds_in_a_file_are_checked(change: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        _read_number_format({"decimal": ".", "group": "", "unit": "", "missing": []} | change)

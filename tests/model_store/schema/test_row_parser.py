@@ -322,3 +322,13 @@ def test_a_text_that_a_request_repeats_is_parsed_once(column: Column, monkeypatc
     column.from_tensor(np.array(texts, object), "BYTES", "x", FaultCollector())
     parse("".join(f'"{text}"\n' for text in texts), signature, "absent")
     assert 1 <= len([text for text in parsed if len(text) < 20]) < 20
+
+
+@pytest.mark.parametrize("column", [DateColumn("x"), NumberColumn("x", format=NumberFormat(group=","))], ids=str)
+def test_the_distinct_texts_of_a_tensor_are_parsed_once_each(column: Column, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind, parsed = type(column.format), []  # type: ignore[attr-defined]
+    of_text = kind.parse
+    monkeypatch.setattr(kind, "parse", lambda self, text: parsed.append(text) or of_text(self, text))
+    texts = [f"{i:,}" if isinstance(column, NumberColumn) else f"{i}-03-04" for i in range(1000, 1500)]
+    column.from_tensor(np.array(texts, object), "BYTES", "x", FaultCollector())
+    assert parsed == texts

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -126,3 +128,33 @@ def test_a_cell_of_spaces_costs_no_more_than_its_length() -> None:
     """The spaces before a unit were matched twice, which took a minute for 30,000 of them."""
     assert type_inference.suggest_conversion(["1" + " " * 1_000_000 + "!!"]) == ""
     assert type_inference.suggest_conversion(["1,200 kg", "3 %"]).startswith("write numbers such as '1,200 kg'")
+
+
+def test_bounds_among_many_numbers_are_numbers_and_groups_of_ages_are_not() -> None:
+    measured = [f"{i / 4}" for i in range(60)] + ["<0.5"] * 10 + ["20-30", ">100"]
+    assert infer_kind(measured) == "number"
+    found = type_inference.find_number_format(measured)
+    assert found is not None
+    assert [found.parse(text) for text in ("<0.5", "20-30", ">100", "3")] == [0.5, 25, 100, 3]
+    assert infer_kind(["18-24", "25-34", "65+"] * 20) == "category"
+    assert infer_kind(["0", "1", "2", "3+"] * 20) == "category"
+    assert infer_kind([*measured, *["<0.5"] * 70]) != "number"  # most are bounds
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ([f"{i}.5" for i in range(60)] + ["none yet, see 12"] * 20, "found 'none yet, see 12'"),
+        ([f"{i} kg" if i % 2 else f"{i} m" for i in range(80)], "units that can be converted; found '0 m' and '1 kg'"),
+        ([f"{i}.5" for i in range(60)] + ["<5 or so"] * 20, "expected a number, like most cells of the column"),
+    ],
+)
+def test_a_target_of_mostly_numbers_never_becomes_classes(cells: list[str], message: str) -> None:
+    with pytest.raises(DataError, match=re.escape(message)):
+        type_inference.infer_task(table(*cells), ["a"])
+
+
+def test_an_input_of_mostly_numbers_has_a_note_of_what_stopped_it_from_being_numbers() -> None:
+    found = table(*[f"{i}.5" for i in range(60)] * 2, *["see 12"] * 40)
+    (note,) = type_inference.kind_warnings(found, {"a": infer_kind(found.columns["a"])}, {})
+    assert "because 40 of its 160 cells are not numbers, such as 'see 12' in line 122" in note

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.schema.signature import Signature
+from model_store.schema.signature import CategoryColumn, Signature
 from model_store.utils.values import list_names
 from training.data.dataset import Dataset
 from training.data.splitting import Split
@@ -28,14 +28,18 @@ def count_missing(signature: Signature, rows: Dataset, split: Split, *, streamed
 
 
 def find_filled_columns(signature: Signature, missing: Mapping[str, int]) -> list[str]:
-    """Return a note of the columns with missing values: how many there are, and what they are replaced by."""
-    filled = [
-        f"{missing[column.name]} of {column.name} with {'an empty text' if fill == '' else fill}"
-        for column in signature.inputs
-        if missing[column.name]
-        for fill in (column.shown_fill(),)
-    ]
-    return [f"filled in missing values: {list_names(filled)}"] if filled else []
+    """Return notes of the columns with missing values: how many there are, and what they are replaced by."""
+    filled, own = [], []
+    for column in signature.inputs:
+        if not (count := missing[column.name]):
+            continue
+        if isinstance(column, CategoryColumn) and column.has_missing_category:
+            own.append(f"{count} of {column.name}")
+        else:
+            fill = column.shown_fill()
+            filled.append(f"{count} of {column.name} with {'an empty text' if fill == '' else fill}")
+    notes = [f"filled in missing values: {list_names(filled)}"] if filled else []
+    return notes + ([f"missing values are a category of their own: {list_names(own)}"] if own else [])
 
 
 def find_constant_columns(signature: Signature) -> list[str]:

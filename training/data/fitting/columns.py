@@ -10,6 +10,7 @@ import numpy as np
 from model_store.errors import Fault
 from model_store.schema.columns import ArrayColumn, CategoryColumn, DateColumn, NumberColumn
 from model_store.schema.columns.boolean_words import find_boolean_words
+from model_store.schema.columns.category import MISSING_CATEGORY
 from model_store.schema.columns.date import CYCLES, DAY
 from model_store.schema.columns.decile_statistics import decile_statistics
 from model_store.utils.values import exact_unit
@@ -59,9 +60,11 @@ def fit_date(name: str, statistics: NumberStatistics, section: DataSection) -> D
 
 
 def fit_category(
-    name: str, statistics: CategoryStatistics, missing: Missing, unknown: Unknown
+    name: str, statistics: CategoryStatistics, missing: Missing, unknown: Unknown, *, indicated: bool = False
 ) -> CategoryColumn | None:
     """Fit a category: sorted categories; the fill value is the most frequent one, the first of equals.
+
+    indicated: missing values are a category of their own, the last one. Cells with its name belong to it.
 
     Of more than `MAX_CATEGORIES` categories, the most frequent ones are kept. DataError if the others are refused.
     """
@@ -75,6 +78,9 @@ def fit_category(
     found = {"count": statistics.count, "missing": statistics.missing, "frequencies": frequencies}
     if statistics.distinct > MAX_CATEGORIES:
         found["distinct"] = statistics.distinct
+    if indicated and missing == "impute":
+        categories = tuple(dict.fromkeys([*frequencies, MISSING_CATEGORY]))
+        return CategoryColumn(name, categories, unknown, MISSING_CATEGORY, found)
     fill = max(frequencies, key=lambda category: frequencies[category]) if missing == "impute" else None
     return CategoryColumn(name, tuple(frequencies), unknown, fill, found)
 

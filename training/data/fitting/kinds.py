@@ -113,8 +113,12 @@ def _is_indicated(column: Column, statistics: NumberStatistics, section: DataSec
     """Return True if so many rows lack a value that a feature says which."""
     if column.fill is None or not section.indicators or statistics.summary is None:
         return False
-    rows = statistics.missing + statistics.summary.count
-    return statistics.missing >= max(_MIN_INDICATED_ROWS, _MIN_INDICATED_SHARE * rows)
+    return are_often_missing(statistics.missing, statistics.missing + statistics.summary.count)
+
+
+def are_often_missing(missing: int, rows: int) -> bool:
+    """Return True if so many of the training rows lack a value that a network learns what that means."""
+    return missing >= max(_MIN_INDICATED_ROWS, _MIN_INDICATED_SHARE * rows)
 
 
 class DateKind(NumberKind):
@@ -184,7 +188,8 @@ class CategoryKind(_CountedTexts):
     def fit(self, name: str, statistics: Any, section: DataSection) -> Column | None:
         missing: Any = section.missing
         unknown: Any = section.unknown
-        return fit_category(name, statistics, missing, unknown)
+        often = are_often_missing(statistics.missing, statistics.missing + statistics.count)
+        return fit_category(name, statistics, missing, unknown, indicated=section.indicators and often)
 
 
 class ArrayKind(ColumnKind):

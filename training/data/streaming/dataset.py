@@ -213,7 +213,8 @@ def read_stream(
     DataError if its files change meanwhile.
     """
     texts = None if source.label_separator is None else find_label_texts(source, source.label_separator)
-    statistics, drawn = RunningStatistics(), RowDraw(source, shares, rng, fold, ensemble)
+    statistics = RunningStatistics(without=source.target_names if texts is not None else ())
+    drawn = RowDraw(source, shares, rng, fold, ensemble)
     training: RecordFile | None = None
     rows = dropped = 0
     for batch in source.batches():

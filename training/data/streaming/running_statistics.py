@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,13 @@ from training.errors import DataError
 
 
 class RunningStatistics:
-    """The statistics of the training rows read so far: a summary of each numeric column, counts of each category."""
+    """The statistics of the training rows read so far: a summary of each numeric column, counts of each category.
 
-    def __init__(self) -> None:
+    without: columns that need none.
+    """
+
+    def __init__(self, without: Collection[str] = ()) -> None:
+        self._without = {*without, FOLD_FIELD, NUMBER_FIELD}
         self.summaries: dict[str, NumericSummary] = {}
         self.missing: dict[str, int] = {}
         self.codes: dict[str, TextCodes] = {}
@@ -46,7 +51,7 @@ class RunningStatistics:
         """Add training rows."""
         for name in records.dtype.names or ():
             values = records[name]
-            if name in (FOLD_FIELD, NUMBER_FIELD):
+            if name in self._without:
                 continue
             if name in self.codes:
                 others = len(self.codes[name].remembered)
