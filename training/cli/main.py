@@ -23,12 +23,13 @@ from model_store.errors import did_you_mean
 from model_store.registry.store import open_store
 from model_store.tables.formats import table_stem
 from model_store.utils.current_user import current_user
-from training.cli import check_output, output, scaffold
+from training.cli import check_output, output, ranks, scaffold
 from training.cli.init_output import print_draft
 from training.cli.parameters import FoldsType, overrides_option, seed_option
 from training.cli.progress import prepare, progress
 from training.data.splitting import Fold
 from training.engine.checkpoint import DEFAULT_INTERVAL_SECONDS, Checkpoint, CheckpointError, InterruptedTrainingError
+from training.engine.data_parallel import Communicator
 from training.engine.loop import DivergedError
 from training.errors import DataError, JobError
 from training.pipeline import job as jobs
@@ -36,7 +37,13 @@ from training.pipeline.cross_validation import cross_validate, headline_metrics,
 from training.pipeline.lr_range_test import find_job_learning_rate
 from training.pipeline.publish_alias import AliasMover
 
-EXIT_CODES: dict[type[Exception], int] = {JobError: 2, CheckpointError: 2, DataError: 3, DivergedError: 4}
+EXIT_CODES: dict[type[Exception], int] = {
+    ranks.RanksError: 2,
+    JobError: 2,
+    CheckpointError: 2,
+    DataError: 3,
+    DivergedError: 4,
+}
 
 
 class TrainGroup(common.CommandGroup):
@@ -164,29 +171,64 @@ def run(
         if folds is None or folds[1] > 1:
             raise click.UsageError("--ensemble needs --folds K, without repetitions.")
         overrides, folds = (*overrides, ("train.ensemble", folds[0])), None
-    job = _load_job(file, overrides, seed)
-    if folds is not None or find_rate:
-        if resume or (folds is not None and find_rate):
-            raise click.UsageError("--folds, --find-rate and --resume cannot be combined.")
-        _find_rate(job, as_json) if folds is None else _cross_validate(job, *folds, as_json)
+    if (folds is not None or find_rate) and (resume or (folds is not None and find_rate)):
+        raise click.UsageError("--folds, --find-rate and --resume cannot be combined.")
+    communicator = ranks.connect()
+    if communicator is not None and communicator.Get_rank():
+        ranks.work(communicator, lambda: jobs.prepare(_load_job(file, overrides, seed)))
         return
+    with ranks.ending_together(communicator), common.exit_codes(EXIT_CODES):
+        if communicator is not None and (folds is not None or find_rate):
+            raise click.UsageError("--folds and --find-rate train in one process: start them without mpirun.")
+        job = _load_job(file, overrides, seed)
+        if folds is not None:
+            _cross_validate(job, *folds, as_json)
+        elif find_rate:
+            _find_rate(job, as_json)
+        else:
+            _train(
+                job,
+                Path(file),
+                directory,
+                seconds,
+                communicator,
+                as_json=as_json,
+                no_publish=no_publish,
+                resume=resume,
+                store=store,
+            )
+
+
+def _train(
+    job: jobs.Job,
+    file: Path,
+    directory: Path | None,
+    seconds: float,
+    communicator: Communicator | None,
+    *,
+    as_json: bool,
+    no_publish: bool,
+    resume: bool,
+    store: str,
+) -> None:
+    """Train, evaluate and publish a job; `communicator` is that of the ranks that train with this one."""
     target = None if no_publish else open_store(store)
     if target is not None:
         target.check_writable(job.settings.model.name)
     out: Console = terminal.stderr if as_json else terminal.stdout
-    prepared = prepare(out, job)
+    prepared = ranks.prepare_together(communicator, lambda: prepare(out, job))
     if common.verbosity() > 0:
         check_output.print_check(out, prepared)
     elif common.verbosity() == 0:
         out.print(output.start_line(prepared), soft_wrap=True)
     _print_notes(out, prepared)
-    checkpoint = _open_checkpoint(Path(file), directory, prepared, resume=resume, seconds=seconds)
+    checkpoint = _open_checkpoint(file, directory, prepared, resume=resume, seconds=seconds)
     if resume and common.verbosity() >= 0:
         start = "resuming from" if checkpoint.has_state else "starting from the beginning: there is no checkpoint"
         out.print(f"note: {start} {checkpoint.path}", soft_wrap=True)
     try:
         with progress(out, prepared) as on_epoch:
-            outcome = jobs.train_and_evaluate(prepared, on_epoch, checkpoint)
+            outcome = jobs.train_and_evaluate(prepared, on_epoch, checkpoint, communicator=communicator)
     except InterruptedTrainingError as error:
         fix = "; continue it with train --resume" if error.saved else ""
         common.fail(f"{error}{fix}", 128 + error.signal)

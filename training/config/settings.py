@@ -131,6 +131,7 @@ class TrainSection:
     batch_size: int | str = 32
     seed: int = 0
     threads: int = 1
+    reduce: str | None = None
     early_stopping: EarlyStoppingSection | None = None
 
     def __post_init__(self) -> None:

@@ -166,6 +166,7 @@ class TrainSchema(SectionSchema):
     )
     seed = integer_field(0, 2**63)
     threads = integer_field(1, 1024)
+    reduce = ChoiceField(("exact", "fast"))
     early_stopping = SectionField(EarlyStoppingSchema)
 
     @validates_schema

@@ -145,6 +145,11 @@ class Checkpoint:
         """Whether it is time for `save`."""
         return self._signal is not None or (self._clock() >= self._next and not self._other)
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal has arrived, which the next `save` raises."""
+        return self._signal is not None
+
     def save(self) -> None:
         """Write the file, then raise InterruptedTrainingError if a signal has arrived."""
         problem = self._other and f"the training is not saved, as {self.path} belongs to {self._other}"

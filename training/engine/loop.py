@@ -13,10 +13,11 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from model_store.nn import Array, Dropout, Module, Sequential
+from model_store.nn import Array, BatchNorm, Dropout, Module, Sequential
 from training.engine.batch_checks import SingleRowBatchWarning, check_batch_norm
-from training.engine.checkpoint import Checkpoint, json_from_array, json_to_array
+from training.engine.checkpoint import Checkpoint, Stateful, json_from_array, json_to_array
 from training.engine.compiled import CompiledStep
+from training.engine.data_parallel import DataParallel, InterruptedStepError, ParallelStep
 from training.losses import CrossEntropy, Loss
 from training.optim.base import Optimizer
 from training.optim.lr_schedulers import Schedule, ScheduleContext
@@ -57,6 +58,7 @@ def train(
     schedule: Schedule | None = None,
     regularization_schedule: Schedule | None = None,
     checkpoint: Checkpoint | None = None,
+    parallel: DataParallel | None = None,
 ) -> list[float]:
     """Train `module` in place and return the mean loss of each epoch, measured before each step.
 
@@ -71,9 +73,11 @@ def train(
     schedule: sets the optimizer's learning rate before every step; the original is restored at the end.
     regularization_schedule: sets the factor of the weight decay and of all dropout rates before every step.
     checkpoint: saves the training to a file at intervals, and resumes from it if opened with `resume`.
+    parallel: the ranks that train together. All call this function with the same arguments; `on_epoch` and `checkpoint`
+        are those of the main rank.
 
-    Raises DivergedError as soon as a batch's loss is not finite, ValueError if shapes do not fit, or if batches of one
-    row meet a BatchNorm; warns if only the last batch of an epoch has one row.
+    Raises DivergedError as soon as a batch's loss is not finite, ValueError if shapes do not fit, if batches of one
+    row meet a BatchNorm, or parts of batches do; warns if only the last batch of an epoch has one row.
     """
     samples = x_train if isinstance(x_train, Samples) else _validate_samples(module, x_train, y_train, loss)
     if batch_size < 1:
@@ -85,25 +89,36 @@ def train(
         raise ValueError(f"train: {e}; choose a larger batch_size") from e
     if single_row is not None:
         warnings.warn(f"train: {single_row}", SingleRowBatchWarning, stacklevel=2)
-    steps: dict[int, CompiledStep] = {}
+    if parallel is not None and next(find_modules(module, BatchNorm), None) is not None:
+        problem = "BatchNorm needs the statistics of whole batches, and a rank has parts of them"
+        raise ValueError(f"train: {problem}; use LayerNorm, or train in one process without reduce = 'exact'")
+    steps: dict[int, CompiledStep | ParallelStep] = {}
     dropouts = list(find_modules(module, Dropout))
     rate = optimizer.learning_rate
     count = len(samples)
     in_epoch = math.ceil(count / batch_size)
     context = ScheduleContext(epochs * in_epoch, in_epoch)
-    compile_step = partial(
+    compile_part: Callable[..., CompiledStep] = partial(
         CompiledStep, module, loss, rows_sum_to_1=isinstance(loss, CrossEntropy) and samples.targets_sum_to_1
     )
+    compile_step: Callable[..., CompiledStep | ParallelStep] = compile_part
+    if parallel is not None:
+        compile_step = partial(ParallelStep, parallel, compile_part, optimizer, list(random_generators(module)))
     state = TrainingState(module, rng, epochs, in_epoch)
+    parts: dict[str, Stateful] = {"training": state, "optimizer": optimizer}
+    if schedule is not None:
+        parts["schedule"] = schedule
     if checkpoint is not None:
-        checkpoint.register(training=state, optimizer=optimizer)
-        if schedule is not None:
-            checkpoint.register(schedule=schedule)
+        checkpoint.register(**parts)
         checkpoint.restore()
+    if parallel is not None:
+        parallel.share(parts)
+        if checkpoint is not None and parallel.ranks > 1:
+            checkpoint.save()  # if this rank is killed, there is something to resume
     try:
         for epoch in range(len(state.errors) + 1, (len(state.errors) if state.ended else epochs) + 1):
             number, total = state.steps, state.total
-            for x, y, order, first in samples.epoch_blocks(state, batch_size):
+            for x, y, order, first in samples.epoch_blocks(state, batch_size, parallel):
                 rows = len(x)
                 for start in range(first, rows, batch_size):
                     size = batch_size if start + batch_size <= rows else rows - start
@@ -116,7 +131,13 @@ def train(
                     if schedule is not None:
                         optimizer.learning_rate = rate * schedule.factor((epoch - 1) * in_epoch + number, context)
                         step.rescale(optimizer.gradient_scale)
-                    error = step.run(x, y, start, order)
+                    try:
+                        error = step.run(x, y, start, order)
+                    except InterruptedStepError:
+                        state.steps, state.total = number, total
+                        if checkpoint is not None:
+                            checkpoint.save()  # raises InterruptedTrainingError
+                        raise
                     if not isfinite(error):
                         raise DivergedError(epoch, number + 1, error)
                     optimizer.scaled_step()
@@ -127,14 +148,18 @@ def train(
                         checkpoint.save()
             error = total / count
             state.end_epoch(error)
-            if on_epoch is not None:
-                if on_epoch(epoch, epochs, error):
-                    state.ended = True
-                    break
-                for step in steps.values():  # the callback may have changed the learning rate
-                    step.rescale(optimizer.gradient_scale)
-            if schedule is not None:
-                schedule.on_epoch_end(error)
+            if parallel is None or parallel.is_main:
+                state.ended = on_epoch is not None and bool(on_epoch(epoch, epochs, error))
+                if schedule is not None and not state.ended:
+                    schedule.on_epoch_end(error)
+            if parallel is not None:
+                state.ended, optimizer.learning_rate = parallel.from_main((state.ended, optimizer.learning_rate))
+                parallel.share({} if schedule is None else {"schedule": schedule})
+                parallel.share_parameters(optimizer.parameters)
+            if state.ended:
+                break
+            for step in steps.values():  # the callback may have changed the learning rate
+                step.rescale(optimizer.gradient_scale)
     finally:
         optimizer.learning_rate = rate
         _scale_regularization(optimizer, dropouts, 1.0)
@@ -176,10 +201,13 @@ class Samples:
         """Whether the targets of every sample sum to exactly 1, as one-hot ones do."""
         return bool((self.y.sum(axis=-1) == 1).all())
 
-    def epoch_blocks(self, state: TrainingState, batch_size: int) -> Iterable[tuple[Array, Array, Array | None, int]]:
+    def epoch_blocks(
+        self, state: TrainingState, batch_size: int, parallel: DataParallel | None = None
+    ) -> Iterable[tuple[Array, Array, Array | None, int]]:
         """Yield the rest of an epoch in blocks: samples, targets, their order, and the index to start at.
 
         A block holds whole batches, except at the end of the last block. It is valid until the next one is requested.
+        Of rows that belong to other ranks it may hold anything.
         """
         order = None
         if state.rng is not None and batch_size < len(self.x):  # the order within one batch does not matter

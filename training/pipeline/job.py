@@ -32,6 +32,7 @@ from training.config import toml_loader
 from training.config.schema import validate
 from training.encoded_rows import EncodedRows, apply_in_pieces
 from training.engine.checkpoint import Checkpoint
+from training.engine.data_parallel import Communicator
 from training.engine.early_stopping import EpochCallback
 from training.engine.loop import DivergedError
 from training.errors import JobError
@@ -41,7 +42,14 @@ from training.evaluation.outcome_notes import OUT_OF_FOLD_ROWS, find_outcome_not
 from training.evaluation.predictor import Predictor
 from training.pipeline.golden_rows import make_golden
 from training.pipeline.linear_model import fit_linear_model
-from training.pipeline.network_training import TrainedNetwork, train_ensemble, train_network, without_fold
+from training.pipeline.network_training import (
+    TrainedNetwork,
+    check_ranks,
+    train_as_worker,
+    train_ensemble,
+    train_network,
+    without_fold,
+)
 from training.pipeline.preparation import make_generators, prepare
 from training.pipeline.prepared_job import Job, PreparedJob
 
@@ -53,12 +61,14 @@ __all__ = [
     "Outcome",
     "PreparedJob",
     "add_report",
+    "check_ranks",
     "from_dict",
     "load",
     "prepare",
     "publish",
     "run",
     "train_and_evaluate",
+    "work",
 ]
 
 
@@ -102,12 +112,12 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Job:
 def from_dict(content: Mapping[str, Any], folder: Path, source: str = "job") -> Job:
     """Return the job of a job file's content. JobError lists all faults.
 
-    `[train]` counts as absent with a seed or threads alone: see `Job`.
+    `[train]` counts as absent with seed, threads and reduce alone: see `Job`.
     """
     settings = validate(content)
     if isinstance(settings, list):
         raise JobError(source, settings)
-    has_train = bool(set(content.get("train", {})) - {"seed", "threads"})
+    has_train = bool(set(content.get("train", {})) - {"seed", "threads", "reduce"})
     return Job(settings, folder, source, has_network="network" in content, has_train=has_train)
 
 
@@ -117,18 +127,22 @@ def train_and_evaluate(
     checkpoint: Checkpoint | None = None,
     *,
     diagnostics: bool = True,
+    communicator: Communicator | None = None,
 ) -> Outcome:
     """Train the network and compute its metrics. DivergedError if the loss or an output is not finite.
 
     checkpoint: a file that the training is saved in and resumed from; its identity is `prepared.identity`.
     diagnostics: False skips the data of the report's charts.
+    communicator: that of the ranks which train together (see `training.engine.data_parallel`); this is the main rank,
+        and the others call `work`.
     """
     settings = prepared.job.settings
+    check_ranks(prepared, ranks := 1 if communicator is None else communicator.Get_size())
     with threadpool_limits(settings.train.threads, user_api="blas"), np.errstate(all="ignore"):
         if settings.train.ensemble is None:
-            trained = train_network(prepared, on_epoch, checkpoint)
+            trained = train_network(prepared, on_epoch, checkpoint, communicator)
         else:
-            trained = train_ensemble(prepared, settings.train.ensemble, on_epoch, checkpoint)
+            trained = train_ensemble(prepared, settings.train.ensemble, on_epoch, checkpoint, communicator)
         network = trained.network
         evaluated = _evaluated_rows(prepared, trained)
         rows, x = evaluated.rows, evaluated.x
@@ -195,9 +209,17 @@ def train_and_evaluate(
         **({} if trained.ensemble is None else {"ensemble": trained.ensemble}),
     }
     notes = find_outcome_notes(settings.train, record)
+    if ranks > 1 and settings.train.reduce != "exact":
+        notes.append(f"{ranks} ranks added the gradients; another number of ranks gives other last bits")
     record["notes"] = [*prepared.notes, *notes]
     model = Model(network, prepared.signature, settings.model.description, record, golden)
     return Outcome(model, found, baseline, linear, trained.epochs, trained.best_epoch, notes=notes)
+
+
+def work(prepared: PreparedJob, communicator: Communicator) -> None:
+    """Train with the main rank, which alone evaluates and publishes."""
+    with threadpool_limits(prepared.job.settings.train.threads, user_api="blas"), np.errstate(all="ignore"):
+        train_as_worker(prepared, communicator)
 
 
 def run(job: Job, store: Store | None = None, on_epoch: EpochCallback | None = None) -> Outcome:

@@ -16,14 +16,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model_store.errors import Fault
 from model_store.evaluation.record import OVERALL_LABEL_METRICS
 from model_store.nn import Array, Average, Sequential, build
 from training.data.splitting import Fold, Split
 from training.encoded_rows import apply_in_pieces, hold_features
 from training.engine.batch_checks import SingleRowBatchWarning
 from training.engine.checkpoint import Checkpoint, json_from_array, json_to_array
+from training.engine.data_parallel import EXACT_PARTS, Communicator, DataParallel
 from training.engine.early_stopping import EarlyStopping, EpochCallback
-from training.engine.loop import DivergedError, train
+from training.engine.loop import DivergedError, Samples, train
+from training.errors import JobError
 from training.evaluation import metrics
 from training.evaluation.predictor import Predictor
 from training.network.post_training import hold_constant_features, set_output_range
@@ -62,7 +65,11 @@ class TrainedNetwork:
 
 
 def train_ensemble(
-    prepared: PreparedJob, count: int, on_epoch: EpochCallback | None = None, checkpoint: Checkpoint | None = None
+    prepared: PreparedJob,
+    count: int,
+    on_epoch: EpochCallback | None = None,
+    checkpoint: Checkpoint | None = None,
+    communicator: Communicator | None = None,
 ) -> TrainedNetwork:
     """Train `count` networks, each with another fold of the training rows for validation, and return their average.
 
@@ -75,9 +82,11 @@ def train_ensemble(
         checkpoint.register(ensemble=finished)
         checkpoint.restore("ensemble")
     members = [_member(prepared, number, count) for number in range(1, count + 1)]
+    if communicator is not None:
+        communicator.bcast(len(finished.networks))  # which `train_as_worker` skips
     with nullcontext() if checkpoint is None else checkpoint.stop_on_signals():
         for number, member in list(enumerate(members, 1))[len(finished.networks) :]:
-            one = train_network(member, _numbered(on_epoch, number, count), checkpoint)
+            one = train_network(member, _numbered(on_epoch, number, count), checkpoint, communicator)
             finished.networks.append(one)
     trained = finished.networks
     out_of_fold = _out_of_fold([member.split for member in members], [one.network for one in trained])
@@ -160,12 +169,60 @@ def _headline(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def train_network(
-    prepared: PreparedJob, on_epoch: EpochCallback | None = None, checkpoint: Checkpoint | None = None
+    prepared: PreparedJob,
+    on_epoch: EpochCallback | None = None,
+    checkpoint: Checkpoint | None = None,
+    communicator: Communicator | None = None,
 ) -> TrainedNetwork:
-    """Train one network on the training rows; early stopping, if there is any, watches the validation rows."""
+    """Train one network on the training rows; early stopping, if there is any, watches the validation rows.
+
+    communicator: that of the ranks that train together; the others call `train_as_worker`.
+    """
+    samples = prepared.samples
+    network, early_stopping = _fit(prepared, samples, on_epoch, checkpoint, communicator)
+    best = early_stopping.restore_best()
+    network = hold_constant_features(network, prepared.constant_features, samples.first_sample)
+    epochs = len(early_stopping.history)
+    return TrainedNetwork(network, epochs, best.number, early_stopping.history_points(), early_stopping.steps)
+
+
+def check_ranks(prepared: PreparedJob, ranks: int) -> None:
+    """Raise JobError if so many ranks cannot train the job's network together."""
+    exact, spec = prepared.job.settings.train.reduce == "exact", prepared.network_spec
+    if ranks == 1 and not exact:
+        return
+    faults = []
+    if "batch_norm" in spec.layers:
+        problem = "batch_norm needs the statistics of whole batches, and each rank has a part of a batch"
+        faults.append(Fault("network.layers", problem, "use layer_norm, or train in one process without train.reduce"))
+    if exact and ranks > EXACT_PARTS:
+        problem = f"'exact' divides a batch into {EXACT_PARTS} parts, found {ranks} ranks"
+        faults.append(Fault("train.reduce", problem, f"start {EXACT_PARTS} ranks at most, or write 'fast'"))
+    if faults:
+        raise JobError(spec.source, faults)
+
+
+def train_as_worker(prepared: PreparedJob, communicator: Communicator) -> None:
+    """Compute parts of the gradients of the networks that the main rank trains."""
+    count = prepared.job.settings.train.ensemble
+    if count is None:
+        _fit(prepared, prepared.samples, communicator=communicator)
+        return
+    for number in range(communicator.bcast(None) + 1, count + 1):
+        member = _member(prepared, number, count)
+        _fit(member, member.samples, communicator=communicator)
+
+
+def _fit(
+    prepared: PreparedJob,
+    samples: Samples,
+    on_epoch: EpochCallback | None = None,
+    checkpoint: Checkpoint | None = None,
+    communicator: Communicator | None = None,
+) -> tuple[Sequential, EarlyStopping]:
+    """Train one network, and return it after its last epoch with the history of the main rank."""
     settings, parts = prepared.job.settings.train, prepared.split
     _, weights_rng, order_rng, *_ = make_generators(prepared.job.settings)
-    samples = prepared.samples
     network = prepared.network_spec.build(weights_rng)
     set_output_range(network, *(limits[: prepared.network_spec.output_size] for limits in samples.target_range))
     loss = prepared.network_spec.criterion()
@@ -193,6 +250,10 @@ def train_network(
     optimizer = factories.make_optimizer(settings, network, prepared.job.settings.network.parametrization)
     schedule = factories.make_schedule(settings.schedule, lambda _: early_stopping.history[-1].score)
     regularization_schedule = factories.make_schedule(settings.regularization_schedule)
+    parallel = None
+    if settings.reduce == "exact" or communicator is not None:
+        interrupted = (lambda: False) if checkpoint is None else lambda: checkpoint.interrupted
+        parallel = DataParallel(communicator, exact=settings.reduce == "exact", interrupted=interrupted)
     if checkpoint is not None:
         checkpoint.register(early_stopping=early_stopping)
     with (
@@ -202,8 +263,6 @@ def train_network(
         train(
             network, samples, None, loss, optimizer, settings.epochs, batch_size,
             rng=order_rng, on_epoch=early_stopping, schedule=schedule, checkpoint=checkpoint,
-            regularization_schedule=regularization_schedule,
+            regularization_schedule=regularization_schedule, parallel=parallel,
         )  # fmt: skip
-    best = early_stopping.restore_best()
-    network = hold_constant_features(network, prepared.constant_features, samples.first_sample)
-    return TrainedNetwork(network, len(early_stopping.history), best.number, early_stopping.history_points(), steps)
+    return network, early_stopping

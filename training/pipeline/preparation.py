@@ -150,7 +150,8 @@ def _fill_in_recipe(job: Job, rows: int, columns: int, task: str, *, streamed: b
     if job.has_train or settings.data.path is None or not is_table(settings.data.path):
         return settings
     sections = tomllib.loads(recommend(rows, columns, task, fast=streamed or job.has_network))
-    train = {**sections["train"], "seed": settings.train.seed, "threads": settings.train.threads}
+    kept = {key: getattr(settings.train, key) for key in ("seed", "threads", "reduce")}
+    train = {**sections["train"], **{key: value for key, value in kept.items() if value is not None}}
     if settings.split.by == "time" or streamed:
         train.pop("ensemble", None)
     if job.has_network:

@@ -13,6 +13,7 @@ from model_store.nn import Array
 from model_store.schema.columns import Column, FaultCollector, RowLocations
 from model_store.schema.signature import Signature
 from training.encoded_rows import PIECE_VALUES, CodedGroup, CompactRows, EncodedRows, FeatureGroup, OneHotGroup
+from training.engine.data_parallel import DataParallel
 from training.engine.loop import Samples, TrainingState
 
 MIN_COMPACT_BYTES = 4 << 20  # encoded rows of fewer bytes are not worth the work
@@ -100,7 +101,9 @@ class CompactSamples(Samples):
         first: Array = self.rows.expand(slice(0, 1))[0]
         return first
 
-    def epoch_blocks(self, state: TrainingState, batch_size: int) -> Iterable[tuple[Array, Array, Array | None, int]]:
+    def epoch_blocks(
+        self, state: TrainingState, batch_size: int, parallel: DataParallel | None = None
+    ) -> Iterable[tuple[Array, Array, Array | None, int]]:
         order = np.arange(len(self))
         if state.rng is not None and batch_size < len(self):
             order = state.draw_order(lambda rng: rng.permutation(len(self)))
@@ -108,7 +111,12 @@ class CompactSamples(Samples):
         buffer = np.empty((min(size, len(self)), self.rows.width), self.rows.dtype)
         for start in range(state.steps * batch_size, len(self), size):
             block = order[start : start + size]
-            yield self.rows.expand(block, buffer), self.y.take(block, axis=0), None, 0
+            if parallel is None:
+                x = self.rows.expand(block, buffer)
+            else:
+                x, own = buffer[: len(block)], parallel.rows_of(parallel.own, len(block), batch_size)
+                x[own] = self.rows.expand(block[own])
+            yield x, self.y.take(block, axis=0), None, 0
 
 
 def make_samples(x: EncodedRows, y: Array) -> Samples:

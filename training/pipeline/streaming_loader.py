@@ -27,6 +27,7 @@ from training.data.streaming.dataset import StreamedDataset
 from training.data.streaming.record_file import ChunkOrder, JoinedRecords, RecordFile
 from training.data.streaming.source import FOLD_FIELD
 from training.data.streaming.text_codes import TextCodes
+from training.engine.data_parallel import DataParallel
 from training.engine.loop import Samples, TrainingState
 from training.errors import DataError
 from training.network.specification import NetworkSpec
@@ -155,9 +156,12 @@ class BlockLoader(Samples):
             return False
         return bool((self._class_targets.sum(axis=1) == 1).all())
 
-    def epoch_blocks(self, state: TrainingState, batch_size: int) -> Iterator[tuple[Any, Any, None, int]]:
+    def epoch_blocks(
+        self, state: TrainingState, batch_size: int, parallel: DataParallel | None = None
+    ) -> Iterator[tuple[Any, Any, None, int]]:
         seed = None if state.rng is None else state.draw_order(lambda rng: int(rng.integers(2**63)))
-        blocks = self._read_blocks(self._records.epoch_order(seed), state.steps * batch_size, batch_size)
+        order = self._records.epoch_order(seed)
+        blocks = self._read_blocks(order, state.steps * batch_size, batch_size, parallel)
         size = _whole_batches(PIECE_VALUES // self.width, batch_size)
         buffers = self._allocate(size)
         with ThreadPoolExecutor(1, "stream") as reader:
@@ -165,24 +169,50 @@ class BlockLoader(Samples):
             while (records := following.result()) is not None:
                 following = reader.submit(next, blocks, None)
                 for start in range(0, len(records), size):
-                    yield *self._expand(records[start : start + size], *buffers), None, 0
+                    piece = records[start : start + size]
+                    if parallel is None:
+                        yield *self._expand(piece, *buffers), None, 0
+                    else:
+                        own = parallel.rows_of(parallel.own, len(piece), batch_size)
+                        x, y = (buffer[: len(piece)] for buffer in buffers)
+                        x[own], y[own] = self._expand(piece[own], *self._allocate(len(own)))
+                        yield x, y, None, 0
 
     def sample(self, rows: int, rng: np.random.Generator) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return at most so many rows of one block, and their targets, with the weights after those of the outputs."""
         records = next(self._read_blocks(self._records.epoch_order(int(rng.integers(2**63))), 0, 1))[:rows]
         return self._expand(records, *self._allocate(len(records)))
 
-    def _read_blocks(self, order: ChunkOrder, start: int, batch_size: int) -> Iterator[NDArray[Any]]:
-        """Yield the records from `start` on, shuffled in blocks of whole batches."""
+    def _read_blocks(
+        self, order: ChunkOrder, start: int, batch_size: int, parallel: DataParallel | None = None
+    ) -> Iterator[NDArray[Any]]:
+        """Yield the records from `start` on, shuffled in blocks of whole batches.
+
+        With `parallel` each part of the batches in a block has chunks of its own, so that a rank reads only its parts;
+        records of other ranks are zeros.
+        """
         size = _whole_batches(min(BLOCK_ROWS, BLOCK_BYTES // self._records.dtype.itemsize), batch_size)
         block, skipped = divmod(start, size)
         for number in range(block, math.ceil(len(self) / size)):
-            records = self._records.read_ranges(order.ranges(number * size, min((number + 1) * size, len(self))))
-            if order.seed is not None:
-                # `take` moves records 30 to 100 times as fast as an index does.
-                records = records.take(np.random.default_rng([order.seed, number]).permutation(len(records)))
+            first, end = number * size, min((number + 1) * size, len(self))
+            if parallel is None:
+                records = self._read_shuffled(order, first, end, [number])
+            else:
+                records, at = np.zeros(end - first, self._records.dtype), first
+                for part in range(parallel.parts):
+                    rows = parallel.rows_of(range(part, part + 1), end - first, batch_size)
+                    if part in parallel.own:
+                        records[rows] = self._read_shuffled(order, at, at + len(rows), [number, part])
+                    at += len(rows)
             yield records[skipped:]
             skipped = 0
+
+    def _read_shuffled(self, order: ChunkOrder, start: int, stop: int, seed: list[int]) -> NDArray[Any]:
+        records = self._records.read_ranges(order.ranges(start, stop))
+        if order.seed is None:
+            return records
+        # `take` moves records 30 to 100 times as fast as an index does.
+        return records.take(np.random.default_rng([order.seed, *seed]).permutation(len(records)))
 
     def _allocate(self, rows: int) -> tuple[NDArray[Any], NDArray[Any]]:
         """Allocate buffers for so many rows and their targets."""

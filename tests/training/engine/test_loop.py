@@ -44,6 +44,7 @@ from training import (
     WarmUp,
     train,
 )
+from training.engine.data_parallel import DataParallel
 from training.engine.loop import Samples, TrainingState
 
 XOR_X = [[0, 0], [0, 1], [1, 0], [1, 1]]
@@ -373,7 +374,9 @@ class Pieces(Samples):
         super().__init__(x, y)
         self.ends = np.cumsum(sizes).tolist()
 
-    def epoch_blocks(self, state: TrainingState, batch_size: int) -> Iterator[tuple[Array, Array, None, int]]:
+    def epoch_blocks(
+        self, state: TrainingState, batch_size: int, parallel: DataParallel | None = None
+    ) -> Iterator[tuple[Array, Array, None, int]]:
         for start, end in pairwise([0, *self.ends]):
             yield self.x[start:end], self.y[start:end], None, 0
 

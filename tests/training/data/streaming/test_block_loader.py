@@ -11,9 +11,12 @@ import pytest
 
 from model_store.nn import Linear, Sequential, Tanh
 from tests.training.streams import everything, job
+from tests.training.threads_mpi import ThreadCommunicator
 from training import MSE, SGD, train
 from training.data.streaming import record_file
+from training.data.streaming.record_file import JoinedRecords
 from training.engine.checkpoint import Checkpoint
+from training.engine.data_parallel import DataParallel
 from training.engine.loop import TrainingState
 from training.pipeline import streaming_loader
 from training.pipeline.job import from_dict, prepare
@@ -118,3 +121,41 @@ def test_training_and_serving_encode_rows_to_the_same_bits(tmp_path: Path, given
     found, _ = everything(prepared)
     assert found.dtype == dtype
     assert np.array_equal(found, prepared.signature.encode_columns({"features": x[taught]}, dtype))
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_ranks_read_their_own_rows_in_one_order(path: Path, ranks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `reduce = "exact"` each part of the batches has chunks of its own, and a rank reads only its parts."""
+    prepared = prepare(job(path))
+    loader: Any = prepared.samples
+    rows = [0] * ranks
+    read = JoinedRecords.read_ranges
+
+    def epoch(rank: int) -> np.ndarray[Any, Any]:
+        def counted(records: JoinedRecords, ranges: list[tuple[int, int]]) -> np.ndarray[Any, Any]:
+            rows[rank] += sum(stop - start for start, stop in ranges)
+            return read(records, ranges)
+
+        monkeypatch.setattr(JoinedRecords, "read_ranges", counted)
+        communicator: Any = ThreadCommunicator(rank, ranks, None, [])  # type: ignore[arg-type]
+        parallel = DataParallel(communicator, exact=True)
+        found = []
+        for x, *_ in loader.epoch_blocks(TrainingState(Sequential([]), np.random.default_rng(0)), 50, parallel):
+            own = parallel.rows_of(parallel.own, len(x), 50)
+            others = np.setdiff1d(np.arange(len(x)), own)
+            x[others] = 0
+            found.append(x.copy())
+        return np.concatenate(found)
+
+    together = np.sum([epoch(rank) for rank in range(ranks)], axis=0)
+    assert sum(rows) == len(loader)
+    assert max(rows) <= len(loader) * (1 / ranks + 0.05)
+    alone = [
+        x.copy()
+        for x, *_ in loader.epoch_blocks(
+            TrainingState(Sequential([]), np.random.default_rng(0)), 50, DataParallel(exact=True)
+        )
+    ]
+    assert np.array_equal(together, np.concatenate(alone))
+    expected, _ = everything(prepared)
+    assert np.array_equal(np.sort(together.view("V20").ravel()), np.sort(expected.view("V20").ravel()))
