@@ -27,6 +27,7 @@ FOLDERS: dict[str, tuple[str, list[tuple[str, str]]]] = {
             ("network/", "layers, output, loss of a job"),
             ("evaluation/", "metrics, diagnostics"),
             ("pipeline/", "the job, step by step"),
+            ("sweep/", "searches of settings"),
             ("cli/", "the command train"),
         ],
     ),

@@ -23,7 +23,10 @@ from training.pipeline import job
 ROOT = Path(__file__).parent.parent
 PAGES = [
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("tutorial", "library", "jobs", "operations", "signing", "versions")),
+    *(
+        ROOT / "docs" / f"{name}.md"
+        for name in ("tutorial", "library", "jobs", "sweeps", "operations", "signing", "versions")
+    ),
     *sorted((ROOT / "docs" / "reference").glob("*.md")),
 ]
 DOCUMENTS = [

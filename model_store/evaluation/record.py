@@ -34,6 +34,7 @@ from model_store.evaluation.record_fields import (
     Share,
     load_or_none,
 )
+from model_store.evaluation.search_record import Search
 
 # Metrics by the last part of their names.
 HIGHER_IS_BETTER = {
@@ -188,6 +189,7 @@ class TrainingRecord:
     importance: dict[str, Any] | None
     worst_rows: list[dict[str, Any]]
     slices: dict[str, Any] | None
+    search: dict[str, Any] | None
     notes: list[str]
 
     @classmethod
@@ -213,6 +215,7 @@ class TrainingRecord:
             load_or_none(Importance, diagnostics.get("importance")),
             (load_or_none(WorstRows, diagnostics) or {"worst_rows": []})["worst_rows"],
             load_or_none(Slices, diagnostics.get("slices")),
+            load_or_none(Search, training.get("search")),
             (load_or_none(_Notes, training) or {"notes": []})["notes"],
         )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from model_store.artifact.model import Model
 from model_store.evaluation.record import TrainingRecord
-from model_store.report import diagnostic_sections, sections, summary
+from model_store.report import diagnostic_sections, search_sections, sections, summary
 from model_store.report.markup import Markup, join, tag
 
 _STYLE = Markup((Path(__file__).parent / "style.css").read_text(encoding="utf-8"))
@@ -30,6 +30,7 @@ def render(model: Model, reference: str, digest: str | None = None) -> str:
         diagnostic_sections.permutation_importance(record),
         diagnostic_sections.error_slices(model, record),
         diagnostic_sections.worst_rows(record),
+        search_sections.search(record),
         sections.inputs(model),
         sections.provenance(model, digest or model.digest),
     ]

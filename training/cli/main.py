@@ -4,6 +4,7 @@
     train examples/penguins.toml --folds 5
     train check examples/penguins.toml
     train init prices.csv --target price
+    train sweep examples/penguins.toml
 
 Exit codes: 0 success, 2 usage or job file error, 3 data error, 4 training diverged, 5 store error.
 """
@@ -27,6 +28,7 @@ from training.cli import check_output, output, ranks, scaffold
 from training.cli.init_output import print_draft
 from training.cli.parameters import FoldsType, overrides_option, seed_option
 from training.cli.progress import prepare, progress
+from training.cli.sweep import sweep
 from training.data.splitting import Fold
 from training.engine.checkpoint import DEFAULT_INTERVAL_SECONDS, Checkpoint, CheckpointError, InterruptedTrainingError
 from training.engine.data_parallel import Communicator
@@ -44,6 +46,7 @@ EXIT_CODES: dict[type[Exception], int] = {
     DataError: 3,
     DivergedError: 4,
 }
+COMMANDS = {"check": "check FILE", "init": "init TABLE", "sweep": "sweep FILE"}  # and their usage
 
 
 class TrainGroup(common.CommandGroup):
@@ -51,7 +54,7 @@ class TrainGroup(common.CommandGroup):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args and args[0] not in {*self.commands, "-h", "--help"}:
-            hint = "" if Path(args[0]).suffix else did_you_mean(args[0], ("check", "init"))
+            hint = "" if Path(args[0]).suffix else did_you_mean(args[0], COMMANDS)
             if hint and not Path(args[0]).exists():
                 ctx.fail(f"{args[0]}: no such command or file; {hint}")
             args = ["run", *args]
@@ -59,8 +62,8 @@ class TrainGroup(common.CommandGroup):
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write_usage(ctx.command_path, "FILE [OPTIONS]")
-        for name in ("check FILE", "init TABLE"):
-            formatter.write_usage(ctx.command_path, f"{name} [OPTIONS]", prefix="       ")
+        for usage in COMMANDS.values():
+            formatter.write_usage(ctx.command_path, f"{usage} [OPTIONS]", prefix="       ")
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         self.commands["run"].format_options(ctx, formatter)
@@ -87,6 +90,9 @@ def main() -> None:
 
     FILE is a job file in TOML; `train init` writes one.
     """
+
+
+main.add_command(sweep)
 
 
 def _load_job(file: str, overrides: tuple[tuple[str, Any], ...], seed: int | None) -> jobs.Job:

@@ -35,8 +35,9 @@ def epoch_line(epoch: EpochResult) -> str:
     return line if epoch.validation_loss is None else f"{line}  validation loss {epoch.validation_loss:.6g}"
 
 
-def start_line(prepared: PreparedJob) -> str:
-    return f"{prepared.job.settings.model.name}: {_describe_split(prepared)} of {prepared.dataset.name}"
+def start_line(prepared: PreparedJob, sizes: Mapping[str, int] | None = None) -> str:
+    split = _describe_split(sizes or prepared.sizes)
+    return f"{prepared.job.settings.model.name}: {split} of {prepared.dataset.name}"
 
 
 def end_lines(outcome: Outcome, prepared: PreparedJob) -> list[str]:
@@ -257,8 +258,7 @@ def print_rates(console: Console, curve: RateCurve) -> None:
 # train check ---------------------------------------------------------------------------------------------------------
 
 
-def _describe_split(prepared: PreparedJob) -> str:
-    sizes = prepared.sizes
+def _describe_split(sizes: Mapping[str, int]) -> str:
     parts = ", ".join(f"{format_number(count)} {part}" for part, count in sizes.items() if count)
     return f"{format_number(sum(sizes.values()))} rows ({parts})"
 

@@ -177,6 +177,8 @@ def _render(
     test, validation = (0.2, 0.1) if streamed or not cells else _split_shares(cells, task)
     row_count = len(cells) if separator is None else len(table)  # an empty text has no label
     rows = f"{'the first ' if streamed else ''}{row_count} row{'s' * (row_count != 1)}"
+    sections = recommend(max(1, row_count), max(1, len(used)), task, fast=fast or streamed)
+    rate = tomllib.loads(sections)["train"]["learning_rate"]
     text = _TEMPLATE.format(
         model=_toml_string(model),
         description=_toml_string(f"{list_names(targets, _MAX_NAMED_TARGETS)} from {Path(path).name}"),
@@ -198,7 +200,9 @@ def _render(
         test=test,
         stratify=_STRATIFY_LINE if task == "regression" and test and not streamed else "",
         validation=validation,
-        sections=recommend(max(1, row_count), max(1, len(used)), task, fast=fast or streamed),
+        sections=sections,
+        lowest_rate=f"{rate / 5:g}",
+        highest_rate=f"{rate * 5:g}",
     )
     count = len(used or inputs)
     columns = f"{count} column{'s' * (count != 1)}"
@@ -267,6 +271,9 @@ validation = {validation}     # share of rows held out for early stopping, which
 {sections}
 # [publish]
 # alias = "candidate"  # moves to each new version; requests keep the version that they get until `models promote`
+
+# [search.train]       # what `train sweep FILE` tries, in place of the values above: see docs/sweeps.md
+# learning_rate = {{ log_uniform = [{lowest_rate}, {highest_rate}] }}
 """
 
 

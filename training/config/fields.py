@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from marshmallow import Schema, ValidationError, fields, post_load
@@ -17,6 +18,16 @@ def validation_error(problem: str, fix: str = "", key: str | None = None) -> Val
     """Return marshmallow's error for one fault, of the section's `key` if given."""
     faults: list[Any] = [Fault("", problem, fix)]
     return ValidationError(faults if key is None else {key: faults})
+
+
+def flatten_messages(messages: Any, location: str = "") -> Iterator[Fault]:
+    """Yield the faults of marshmallow's nested messages, each with its location."""
+    if isinstance(messages, dict):
+        for key, inner in messages.items():
+            yield from flatten_messages(inner, location if key == "_schema" else f"{location}.{key}".removeprefix("."))
+        return
+    for found in messages:
+        yield replace(found, location=location) if isinstance(found, Fault) else Fault(location, str(found))
 
 
 def is_integer_between(value: Any, low: int, high: int) -> bool:

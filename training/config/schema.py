@@ -7,7 +7,6 @@ reported at once. docs/jobs.md explains the keys to users.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,12 +25,14 @@ from training.config.fields import (
     ChoiceField,
     SectionField,
     SectionSchema,
+    flatten_messages,
     number_field,
     one_of,
     text_field,
     validation_error,
 )
 from training.config.layer_spec import OUTPUT_ACTIVATIONS, LayersField
+from training.config.search_schema import SearchSchema, check_search
 from training.config.settings import (
     DataSection,
     JobSettings,
@@ -261,6 +262,7 @@ class JobSchema(SectionSchema):
     network = SectionField(NetworkSchema)
     train = SectionField(TrainSchema)
     publish = SectionField(PublishSchema)
+    search = SectionField(SearchSchema)
 
     @validates_schema
     def _check_split(self, data: dict[str, Any], **_: Any) -> None:
@@ -289,32 +291,22 @@ SECTION_SCHEMAS.update(
     network=NetworkSchema,
     train=TrainSchema,
     publish=PublishSchema,
+    search=SearchSchema,
 )
 
 
 def validate(job: Mapping[str, Any]) -> JobSettings | list[Fault]:
     """Return the settings of a job, or all its faults in the order of the file's keys."""
+    schema = JobSchema()
     try:
-        settings: JobSettings = JobSchema().load(job)
+        settings: JobSettings = schema.load(job)
     except ValidationError as error:
         order = list(_locations(job))
-        faults = list(_faults(error.messages, ""))
+        faults = list(flatten_messages(error.messages))
         return sorted(faults, key=lambda fault: order.index(fault.location) if fault.location in order else len(order))
+    if settings.search is not None and (faults := check_search(job, settings.search.space, schema.load)):
+        return faults
     return settings
-
-
-def _faults(messages: Any, location: str) -> list[Fault]:
-    """Flatten marshmallow's nested messages into a list of faults."""
-    if isinstance(messages, dict):
-        return [
-            fault
-            for key, inner in messages.items()
-            for fault in _faults(inner, location if key == "_schema" else f"{location}.{key}".removeprefix("."))
-        ]
-    return [
-        replace(found, location=location) if isinstance(found, Fault) else Fault(location, str(found))
-        for found in messages
-    ]
 
 
 def _locations(value: Any, location: str = "") -> list[str]:

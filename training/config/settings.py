@@ -5,12 +5,13 @@ A value of None is inferred from the data.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from model_store.tables.options import TableOptions
 from model_store.tables.table_file import LongRows
 from training.config.defaults import OPTIMIZER_DEFAULTS
+from training.config.search_space import SearchSpace
 
 
 @dataclass(frozen=True)
@@ -146,8 +147,19 @@ class PublishSection:
 
 
 @dataclass(frozen=True)
+class SearchSection:
+    """What `train sweep` searches, and how long."""
+
+    trials: int = 50
+    timeout: float | None = None  # seconds
+    metric: str | None = None
+    pruning: str = "median"
+    space: SearchSpace = field(default_factory=SearchSpace)
+
+
+@dataclass(frozen=True)
 class JobSettings:
-    """All sections of a job file."""
+    """All sections of a job file that decide what is trained; `search` is None without one."""
 
     model: ModelSection
     data: DataSection
@@ -155,6 +167,7 @@ class JobSettings:
     network: NetworkSection = field(default_factory=NetworkSection)
     train: TrainSection = field(default_factory=TrainSection)
     publish: PublishSection = field(default_factory=PublishSection)
+    search: SearchSection | None = None
 
     @property
     def extra_columns(self) -> dict[str, str]:
@@ -163,8 +176,9 @@ class JobSettings:
         return {key: name for key, name in named.items() if name is not None}
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the sections as in a job file, without values of None."""
-        return {name: _without_none(section) for name, section in asdict(self).items()}
+        """Return the sections as in a job file, without values of None, and without `[search]`."""
+        sections = asdict(replace(self, search=None))
+        return {name: _without_none(section) for name, section in sections.items() if section is not None}
 
 
 def _without_none(section: dict[str, Any]) -> dict[str, Any]:

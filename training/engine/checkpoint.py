@@ -238,7 +238,7 @@ class Checkpoint:
             with open_regular(self.path) as file, zipfile.ZipFile(file) as archive:
                 check_stored(archive, os.fstat(file.fileno()).st_size)
                 identity = json_from_array(read_stored(archive, _IDENTITY_KEY, _MAX_IDENTITY_BYTES))
-                differences = list(_differences(identity, self.identity))
+                differences = list(find_differences(identity, self.identity))
                 names = {name.removesuffix(".npy") for name in archive.namelist()} - {_IDENTITY_KEY}
                 needed = sorted(names) if resume and not differences else ()
                 arrays = {_current_name(name): read_stored(archive, name) for name in needed}
@@ -290,12 +290,12 @@ def json_from_array(array: Array) -> Any:
     return json.loads(array.tobytes())
 
 
-def _differences(kept: Any, found: Any, location: str = "") -> Iterator[tuple[str, str, str]]:
+def find_differences(kept: Any, found: Any, location: str = "") -> Iterator[tuple[str, str, str]]:
     """Yield the location and both values of each difference between two pieces of JSON-compatible data."""
     if isinstance(kept, dict) and isinstance(found, dict):
         for key in dict.fromkeys([*kept, *found]):
             inner = f"{location}.{key}".removeprefix(".")
-            yield from _differences(kept.get(key), found.get(key), inner)
+            yield from find_differences(kept.get(key), found.get(key), inner)
     elif kept != found:
         yield location, _describe(kept), _describe(found)
 

@@ -64,10 +64,12 @@ __all__ = [
     "check_ranks",
     "from_dict",
     "load",
+    "load_content",
     "prepare",
     "publish",
     "run",
     "train_and_evaluate",
+    "with_search",
     "work",
 ]
 
@@ -103,10 +105,15 @@ def load(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Job:
     overrides: sets keys by location: `{"train.epochs": 5}`; None removes a key.
     """
     path = Path(path)
+    return from_dict(load_content(path, overrides), path.parent, str(path))
+
+
+def load_content(path: Path, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Read a job file as `load` does, but return its content unchecked. JobError if it is not TOML."""
     content = toml_loader.read_toml(path)
     for location, value in (overrides or {}).items():
         toml_loader.set_key(content, location, value)
-    return from_dict(content, path.parent, str(path))
+    return content
 
 
 def from_dict(content: Mapping[str, Any], folder: Path, source: str = "job") -> Job:
@@ -226,6 +233,12 @@ def run(job: Job, store: Store | None = None, on_epoch: EpochCallback | None = N
     """Prepare, train and evaluate a job, and publish the model if there is a store."""
     outcome = train_and_evaluate(prepare(job), on_epoch)
     return outcome if store is None else add_report(publish(outcome, job, store), store)
+
+
+def with_search(outcome: Outcome, search: Mapping[str, Any]) -> Outcome:
+    """Return the outcome with the record of the search that chose the job's settings."""
+    training = {**outcome.model.training, "search": search}
+    return replace(outcome, model=replace(outcome.model, training=training))
 
 
 def publish(outcome: Outcome, job: Job, store: Store) -> Outcome:

@@ -179,7 +179,7 @@ class PreparedJob:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What determines the model, bit for bit: the job without `[publish]`, and the data."""
+        """What determines the model, bit for bit: the job without `[publish]` and `[search]`, and the data."""
         job = {name: section for name, section in self.job.settings.as_dict().items() if name != "publish"}
         data = {"sha256": self.dataset.sha256, "rows": sum(self.sizes.values())}
         if (test_file := self.dataset.test_file) is not None:
