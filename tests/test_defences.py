@@ -238,6 +238,10 @@ DEFENCES = {
         "service/telemetry/tracing.py", "/v1/traces\", session=session)", "/v1/traces\")",
         "tests/service/telemetry/test_tracing.py::test_the_body_of_a_collectors_response_is_not_read",
     ),
+    "costly scrapes take a share of a processor": Defence(
+        "service/telemetry/metrics.py", "if time.monotonic() < self._reuse_until:", "if False:",
+        "tests/service/telemetry/test_metrics.py::test_costly_scrapes_take_a_share_of_a_processor",
+    ),
     "scrapes wait for health checks": Defence(
         "service/server/event_loop.py", "UNLOGGED_ROUTES - {METRICS_PATH}", "UNLOGGED_ROUTES",
         "tests/service/server/event_worker/test_event_worker.py::test_a_flood_of_scrapes_does_not_delay_health_checks",
