@@ -12,6 +12,8 @@ from typing import Any
 import obstore
 from obstore.store import ObjectStore
 
+from model_store.errors import StoreError
+from model_store.storage.base import translate_os_errors
 from model_store.storage.bucket import MAX_LISTED_OBJECTS, bucket_request, connect_reader, normalized_etag
 from model_store.storage.input_files import CHANGED
 
@@ -55,11 +57,17 @@ def list_objects(prefix: str) -> Iterator[ObjectFacts]:
 
 
 class ObjectReader(io.RawIOBase):
-    """An object as a file: each read is a request of a range. OSError if the object is not the one of that tag."""
+    """An object as a file: each read is a request of a range.
+
+    StoreError if the bucket cannot be reached, or if the object is not the one of that tag: the parsers of files would
+    take an OSError for a damaged file.
+    """
 
     def __init__(self, url: str, size: int, etag: str) -> None:
         bucket, self._key = _split_url(url)
-        self._store, self._size, self._etag = _open_bucket(bucket), size, etag
+        self._url, self._size, self._etag = url, size, etag
+        with translate_os_errors(url, "read the file", {}):
+            self._store = _open_bucket(bucket)
         self._position = 0
 
     def readable(self) -> bool:
@@ -80,10 +88,10 @@ class ObjectReader(io.RawIOBase):
         end = min(self._position + len(buffer), self._size)
         if end <= self._position:
             return 0
-        with bucket_request():
+        with translate_os_errors(self._url, "read the file", {}), bucket_request():
             result = obstore.get(self._store, self._key, options={"range": (self._position, end)})
             if (normalized_etag(result.meta["e_tag"]) or "", result.meta["size"]) != (self._etag, self._size):
-                raise OSError(errno.ESTALE, CHANGED)
+                raise StoreError(f"{self._url}: {CHANGED}")
             data = result.bytes()
         view = memoryview(buffer).cast("B")
         view[: len(data)] = memoryview(data)

@@ -6,7 +6,6 @@ mix two states of its input.
 
 from __future__ import annotations
 
-import errno
 import glob
 import io
 import os
@@ -41,7 +40,7 @@ class InputFile:
     def open(self, buffer_bytes: int = 0) -> BinaryIO:
         """Open the file for reading, with `seek`; an object of a bucket is fetched in ranges of `buffer_bytes` or more.
 
-        OSError if it cannot be read, or if it is not the one that was listed.
+        OSError or StoreError if it cannot be read; StoreError if it is not the one that was listed.
         """
         if is_bucket_url(self.location):
             from model_store.storage.bucket_files import ObjectReader  # noqa: PLC0415 - obstore is an optional dependency
@@ -51,7 +50,7 @@ class InputFile:
         file = open_regular(Path(self.location))
         if _local_etag(os.fstat(file.fileno())) != self.etag:
             file.close()
-            raise OSError(errno.ESTALE, CHANGED)
+            raise StoreError(f"{self.location}: {CHANGED}")
         return file
 
 

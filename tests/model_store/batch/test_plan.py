@@ -134,5 +134,5 @@ def test_a_file_that_changes_after_it_was_listed_is_not_read(inputs: Path) -> No
     (file,) = list_input_files([f"{inputs}/a.csv"])
     file.open().close()
     (inputs / "a.csv").write_text("age,town\n")
-    with pytest.raises(OSError, match="the file has changed"):
+    with pytest.raises(StoreError, match="the file has changed"):
         file.open()
