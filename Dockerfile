@@ -1,4 +1,4 @@
-# Two images from one file: `training` (model_store/ and training/) runs jobs, `service` (model_store/ and
+# Images from one file: `training` (model_store/ and training/) runs jobs, `service` (model_store/ and
 # service/) serves predictions. Both share one layer of Debian, Python and the locked packages.
 #   docker build --target training -t forward-pass-training .
 #   docker build --target service  -t forward-pass-service  .
@@ -86,6 +86,23 @@ RUN find . ! -perm -o=r -exec chmod go+rX {} + \
  && PYTHONDONTWRITEBYTECODE='' python -c 'import training.cli.main'
 USER 10001:10001
 CMD ["train", "--help"]
+
+# pyarrow for the image `batch`, without its headers and tests.
+FROM python:3.11-slim AS batch-packages
+COPY requirements/dev.lock /tmp/
+RUN sed -n '/^pyarrow==/,/# via/p' /tmp/dev.lock > /tmp/pyarrow.txt \
+ && pip install --quiet --no-cache-dir --no-compile --disable-pip-version-check --no-deps --require-hashes \
+        --only-binary :all: --target /packages --requirement /tmp/pyarrow.txt \
+ && find /packages \( -type d \( -name tests -o -name include -o -name src \) -o -name '*.pyx' -o -name '*.pxd' \) \
+        -prune -exec rm -rf {} +
+
+# `models predict` with files and folders of Parquet, for jobs in shares: see deploy/batch-job.yaml.
+FROM base AS batch
+COPY --from=batch-packages /packages /opt/venv/lib/python3.11/site-packages
+RUN install -d -o 10001 -g 10001 /predictions \
+ && PYTHONDONTWRITEBYTECODE='' python -c 'import model_store.batch.job, model_store.cli.main'
+USER 10001:10001
+CMD ["models", "predict", "--help"]
 
 FROM base AS service
 COPY service service

@@ -59,24 +59,25 @@ def score_on_cluster(address: str, job: BatchJob, parts: Sequence[Part], source:
 
     StoreError if the scheduler cannot be reached or has no worker.
     """
-    with _connect(address) as client:
+    with connect(address) as client:
         plugin = ShipModel(source if _LOCAL.fullmatch(address) else source.with_content())
         try:
             client.register_plugin(plugin)
-            yield from _score_all(client, job.part_job, parts)
+            yield from score_all(client, job.part_job, parts)
         finally:
             client.unregister_worker_plugin(plugin.name)
 
 
 @contextmanager
-def _connect(address: str) -> Iterator[Any]:
+def connect(address: str) -> Iterator[Any]:
+    """Yield a client of the scheduler at an address, or of new processes of this machine. StoreError without a worker."""
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # the death of a worker is no news: its tasks move
     local = _LOCAL.fullmatch(address)
     try:
         if local is not None:
             workers = int(local[1] or 0) or len(os.sched_getaffinity(0))
             cluster = LocalCluster(
-                n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
+                n_workers=workers, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL
             )
             with cluster, Client(cluster) as client:
                 yield client
@@ -89,7 +90,8 @@ def _connect(address: str) -> Iterator[Any]:
         raise StoreError(f"{address}: expected a Dask scheduler with workers, found none: {e}; {fix}") from e
 
 
-def _score_all(client: Any, job: PartJob, parts: Sequence[Part]) -> Iterator[PartResult]:
+def score_all(client: Any, job: PartJob, parts: Sequence[Part]) -> Iterator[PartResult]:
+    """Yield the results of parts as they come. The workers have the model: see `ShipModel`."""
     waiting = iter(parts)
     limit = _TASKS_PER_THREAD * max(1, sum(client.nthreads().values()))
     by_key: dict[str, Part] = {}

@@ -1,0 +1,126 @@
+"""Rows/s of batch scoring from Parquet to Parquet: one Dask worker, two, and a process without Dask.
+
+    python -m benchmarks.batch_scoring [STORE] [ROWS] [ROUNDS] [ROWS OF A PART]
+
+Each round scores the same parts with each contestant, in alternating order. A machine with other work gives two workers
+less than two cores, which the column `cores` shows; rows for each second of processor time do not depend on it much.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
+
+from benchmarks.rounds import machine, unpin
+from model_store.batch import cluster
+from model_store.batch.job import BatchJob, score_here
+from model_store.batch.model_source import ModelSource
+from model_store.batch.plan import BatchOptions, ScoredModel, make_plan
+from model_store.registry.store import open_store
+from model_store.storage.input_files import list_input_files
+
+ROW_GROUP = 100_000
+MODEL = "penguins"
+
+
+def make_rows(rows: int) -> Any:
+    """Return rows like those of examples/penguins.csv, with an id."""
+    rng = np.random.default_rng(0)
+    means = {"bill_length_mm": 44, "bill_depth_mm": 17, "flipper_length_mm": 200, "body_mass_g": 4200}
+    numbers = {name: rng.normal(mean, mean / 10, rows).round(1) for name, mean in means.items()}
+    words = {"island": ["Dream", "Biscoe", "Torgersen"], "sex": ["MALE", "FEMALE"]}
+    texts = {name: rng.choice(values, rows) for name, values in words.items()}
+    return pa.table({"id": np.arange(rows), **numbers, **texts})
+
+
+def unchecked(_: Any) -> None:
+    """Accept any table."""
+
+
+class Contestants:
+    """Ways to score the same parts, each into a new folder."""
+
+    def __init__(self, store: str, folder: Path, rows: int, part_rows: int, opened: ExitStack) -> None:
+        self.folder, self.rows = folder, rows
+        version, _ = open_store(store).manifest(MODEL, open_store(store).resolve(MODEL))
+        self.source = ModelSource(store, ScoredModel(MODEL, version.number, version.digest))
+        self.model = self.source.load()
+        parquet.write_table(make_rows(rows), folder / "rows.parquet", row_group_size=part_rows)
+        files, options = list_input_files([str(folder / "rows.parquet")]), BatchOptions(("id",))
+        self.plan = make_plan(self.source.model, files, options, unchecked)
+        self.clients = {count: opened.enter_context(cluster.connect(f"local:{count}")) for count in (1, 2)}
+        for client in self.clients.values():
+            client.register_plugin(cluster.ShipModel(self.source))
+
+    def here(self) -> Mapping[str, float]:
+        return self._measure(lambda job: score_here(job, job.missing_parts(), self.model), time.process_time)
+
+    def dask(self, count: int) -> Mapping[str, float]:
+        client = self.clients[count]
+        return self._measure(
+            lambda job: cluster.score_all(client, job.part_job, job.missing_parts()),
+            lambda: sum(client.run(time.process_time).values()),
+        )
+
+    def _measure(self, score: Callable[[BatchJob], Any], processor_time: Callable[[], float]) -> Mapping[str, float]:
+        job = BatchJob(self.plan, str(self.folder / "out"))
+        used, started, own = processor_time(), time.perf_counter(), time.process_time()
+        done = sum(result.rows for result in score(job))
+        own = time.process_time() - own
+        seconds, used = time.perf_counter() - started, processor_time() - used
+        if done != self.rows:
+            raise RuntimeError(f"expected {self.rows} rows, found {done}")
+        shutil.rmtree(self.folder / "out")
+        per_task = 1000 * own / self.plan.part_count  # of the client's process, which the scheduler runs in
+        found = {"rows/s": done / seconds, "cores": used / seconds, "rows per processor second": done / used}
+        return found | {"ms of scheduler a task": per_task}
+
+
+def main(store: str = "models", rows: int = 2_000_000, rounds: int = 5, part_rows: int = ROW_GROUP) -> None:
+    with ExitStack() as opened:
+        folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
+        contestants = Contestants(store, folder, rows, part_rows, opened)
+        ways: dict[str, Callable[[], Mapping[str, float]]] = {
+            "one process": contestants.here,
+            "one worker": lambda: contestants.dask(1),
+            "two workers": lambda: contestants.dask(2),
+        }
+        size = (folder / "rows.parquet").stat().st_size
+        print(f"Batch scoring of {rows:,} rows, {size / rows:.1f} bytes a row, {rounds} alternating rounds")
+        print(machine())
+        measured: dict[str, list[Mapping[str, float]]] = {name: [] for name in ways}
+        for way in ways.values():
+            way()  # warm up: imports, and the file in the page cache
+        for turn in range(rounds):
+            names = list(ways)[turn % 3 :] + list(ways)[: turn % 3]
+            for name in names:
+                measured[name].append(ways[name]())
+            print(f"round {turn + 1}: load {os.getloadavg()[0]:.1f}", flush=True)
+        keys = ("rows/s", "cores", "rows per processor second", "ms of scheduler a task")
+        print(" " * 12, *(f"{key:>26}" for key in keys))
+        for name, found in measured.items():
+            print(f"{name:>12}", *(f"{median(one[key] for one in found):>26,.2f}" for key in keys))
+        for key in ("rows/s", "rows per processor second"):
+            factor = 1 if key == "rows/s" else 2
+            pairs = zip(measured["two workers"], measured["one worker"], strict=True)
+            ratios = sorted(factor * two[key] / one[key] for two, one in pairs)
+            what = "two workers to one" if factor == 1 else "the same with a core for each worker"
+            print(f"{what}: median {median(ratios):.2f}x, {ratios[0]:.2f} to {ratios[-1]:.2f}")
+
+
+if __name__ == "__main__":
+    unpin()
+    arguments = sys.argv[1:]
+    main(*arguments[:1], *map(int, arguments[1:]))
