@@ -70,7 +70,7 @@ def score_on_cluster(address: str, job: BatchJob, parts: Sequence[Part], source:
 
 @contextmanager
 def connect(address: str) -> Iterator[Any]:
-    """Yield a client of the scheduler at an address, or of new processes of this machine. StoreError without a worker."""
+    """Yield a client of the scheduler at an address, or of new processes here. StoreError if it has no worker."""
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # the death of a worker is no news: its tasks move
     local = _LOCAL.fullmatch(address)
     try:
