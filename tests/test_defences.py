@@ -56,8 +56,16 @@ DEFENCES = {
         "{_format_toml(value)}", "tests/model_store/report/test_sections.py::test_a_deeply_nested_job_is_cut",
     ),
     "a text that a request repeats is parsed once": Defence(
-        "model_store/utils/values.py", "if len(text) <= _MAX_REMEMBERED else", "if not text else",
+        "model_store/utils/values.py", "in dict.fromkeys(texts) if text not in known)", "in texts)",
         "tests/model_store/schema/test_row_parser.py::test_a_text_that_a_request_repeats_is_parsed_once",
+    ),
+    "columns of a request share parsed texts": Defence(
+        "model_store/schema/columns/base.py", "return self._known_texts.setdefault(key, {})", "return {}",
+        "tests/model_store/schema/test_row_parser.py::test_columns_of_a_request_share_parsed_texts",
+    ),
+    "columns of a CSV body share parsed texts": Defence(
+        "model_store/schema/row_parser.py", "known = by_key.setdefault(key, {})", "known = {}",
+        "tests/model_store/schema/test_row_parser.py::test_columns_of_a_request_share_parsed_texts",
     ),
     "a header of CSV is compared by hash": Defence(
         "model_store/schema/row_parser.py", "counts, known = Counter(header), {", "counts, known = header, {",

@@ -10,7 +10,7 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from model_store.schema.columns.base import Column, parse_text_cell
 from model_store.schema.signature import ClassificationOutput, MultiLabelOutput, Signature
 from model_store.utils.csv_reader import read_csv_lines
 from model_store.utils.duplicate_keys import duplicate_key_faults, has_duplicate_keys
-from model_store.utils.values import describe_value, list_names, nearest_name, parse_finite_number, parse_once
+from model_store.utils.values import describe_value, list_names, nearest_name, parse_finite_number, parse_texts
 
 Header = Literal["present", "absent"]
 _MAX_MISSPELT = 100  # unknown names of a header that are compared with the names that it lacks
@@ -110,13 +110,25 @@ class RowTable:
         faults = [self._length_fault(line, cells) for line, cells in found if len(cells) != self.width]
         if faults:
             raise InputError(faults)
-        rows: list[Any]
+        table = [cells for _, cells in found]
+        return RowBatch(self._parse_rows(table), [line for line, _ in found], table, self._row_unit)
+
+    def _parse_rows(self, table: list[list[str]]) -> list[Any]:
+        """Return the rows; a text is parsed once for all columns in which it means the same."""
         if self._signature.inputs[0].is_whole_row:
-            parse = self._signature.inputs[0].parse_cell
-            rows = [list(map(parse, cells)) for _, cells in found]
-        else:
-            rows = [{name: parse(cells[i]) for i, name, parse in self._parsers} for _, cells in found]
-        return RowBatch(rows, [line for line, _ in found], [cells for _, cells in found], self._row_unit)
+            known: dict[str, Any] = {}
+            parse_texts(self._signature.inputs[0].parse_cell, chain.from_iterable(table), known)
+            return [list(map(known.__getitem__, cells)) for cells in table]
+        if not self._parsers:
+            return [{} for _ in table]
+        columns, parsed = list(zip(*table, strict=True)) or [()] * self.width, []
+        by_key: dict[Hashable, dict[str, Any]] = {}
+        for i, _, key, parse in self._parsers:
+            known = by_key.setdefault(key, {})
+            parse_texts(parse, columns[i], known)
+            parsed.append(map(known.__getitem__, columns[i]))
+        names = [name for _, name, _, _ in self._parsers]
+        return [dict(zip(names, row, strict=True)) for row in zip(*parsed, strict=True)]
 
     def _is_header(self, cells: list[str], line: int, declared: Header | None) -> bool:
         """Return whether the first line is a header. InputError if that is not certain."""
@@ -176,20 +188,25 @@ class RowTable:
         fix = "quote cells that hold commas" if len(cells) > self.width else "write every cell; an empty one is missing"
         return Fault(_line(self._name, line, self._row_unit), f"expected {self.width} cells, found {len(cells)}", fix)
 
-    def _cell_parsers(self) -> list[tuple[int, str, Any]]:
-        """Return index, name and parser of each column that is used. Test files usually contain the targets, too."""
-        parsers = {
-            column.name: parse_once(column.parse_cell) if column.kind in ("number", "date") else column.parse_cell
-            for column in self._signature.inputs
-        }
-        left_out = {*_target_names(self._signature), *self.ignored} - parsers.keys()
-        plain = {column.name for column in self._signature.inputs if column.kind == "number"} & {*self._plain_numbers}
-        return [
-            (i, name, self._with_null(_with_plain_numbers(parse) if name in plain else parse))
-            for i, name in enumerate(self.names)
-            if name not in left_out
-            for parse in (parsers.get(name, parse_text_cell),)
-        ]
+    def _cell_parsers(self) -> list[tuple[int, str, Hashable, Callable[[str], Any]]]:
+        """Return index, name and parser of each column that is used, and a key that those with equal parsers share.
+
+        Test files usually contain the targets, too.
+        """
+        columns = {column.name: column for column in self._signature.inputs}
+        left_out = {*_target_names(self._signature), *self.ignored} - columns.keys()
+        parsers: list[tuple[int, str, Hashable, Callable[[str], Any]]] = []
+        for i, name in enumerate(self.names):
+            column = columns.get(name)
+            if column is None:
+                if name not in left_out:
+                    parsers.append((i, name, None, self._with_null(parse_text_cell)))
+            elif column.kind == "number" and name in self._plain_numbers:
+                parse = self._with_null(_with_plain_numbers(column.parse_cell))
+                parsers.append((i, name, (column.cell_key, "plain"), parse))
+            else:
+                parsers.append((i, name, column.cell_key, self._with_null(column.parse_cell)))
+        return parsers
 
     def _with_null(self, parse: Callable[[str], Any]) -> Callable[[str], Any]:
         """Return the parser of a column's cells for which `null` is missing, too."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,14 +19,11 @@ _NAME = re.compile(NAME_PATTERN)
 _MAX_CHARACTERS = 60  # of a description
 _MAX_NAME = 100  # characters of a name in a list
 _MAX_ITEMS = 8  # of a list that is written out
-_REMEMBERED = 8192  # texts: deflate repeats what was at most 32 KiB before, where fewer distinct ones fit
-_MAX_REMEMBERED = 64  # characters of one
 
 
-def parse_once(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Return `parse` with a memory of texts: a small compressed body may repeat one a million times."""
-    remembered = lru_cache(_REMEMBERED)(parse)
-    return lambda text: remembered(text) if len(text) <= _MAX_REMEMBERED else parse(text)
+def parse_texts(parse: Callable[[str], Any], texts: Iterable[str], known: dict[str, Any]) -> None:
+    """Add to `known` what each other text means: a small compressed body may repeat one a million times."""
+    known.update((text, parse(text)) for text in dict.fromkeys(texts) if text not in known)
 
 
 def is_name(value: Any) -> bool:

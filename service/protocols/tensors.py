@@ -8,6 +8,7 @@ send them as one tensor `instances` [-1, columns]. NaN is a missing number.
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple, TypeGuard
@@ -273,14 +274,16 @@ def _parse_texts(
 ) -> Array | None:
     """Parse strings: each is its length in 4 bytes, then its UTF-8 bytes."""
     texts: list[str] = []
-    at = 0
+    packed, at = bytes(data), 0
+    end, read_size = len(packed) - 4, struct.Struct("<I").unpack_from
     try:
-        while at < len(data) and len(texts) < count:
-            size = int.from_bytes(data[at : at + 4], "little")
-            if at + 4 + size > len(data):
+        while at <= end and len(texts) < count:
+            start = at + 4
+            stop = start + read_size(packed, at)[0]
+            if stop > len(packed):
                 break
-            texts.append(str(data[at + 4 : at + 4 + size], "utf-8"))
-            at += 4 + size
+            texts.append(packed[start:stop].decode())
+            at = stop
     except UnicodeDecodeError:
         faults.add(location, "expected UTF-8, found other bytes", "encode the strings as UTF-8")
         return None

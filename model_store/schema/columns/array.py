@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, filterfalse
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -60,13 +60,14 @@ class ArrayColumn(Column):
         """Return untrusted arrays, nested like `shape` or flat, as (n, width) float64."""
         parsed = self._stack(values)
         if parsed is None:
-            parsed = np.zeros((len(values), self.width))
+            parsed, rejected = np.zeros((len(values), self.width)), []
             for i, value in enumerate(values):
                 one = self._stack([value])
                 if one is None:
-                    self._add_fault(value, locations[i], faults)
+                    rejected.append(i)
                 else:
                     parsed[i] = one[0]
+            faults.add_rows(rejected, locations, "", lambda i: self._rejected(values[i]))
         return parsed
 
     def encode(self, values: Array, locations: RowLocations, faults: FaultCollector) -> Array:
@@ -103,7 +104,8 @@ class ArrayColumn(Column):
             return None
         return stacked.reshape(len(values), self.width)
 
-    def _add_fault(self, value: Any, location: str, faults: FaultCollector) -> None:
+    def _rejected(self, value: Any) -> tuple[str, str]:
+        """Return problem and fix of a value that is no such array."""
         expected = f"expected an array of {self.width} finite numbers of shape {list(self.shape)}, or flat"
         sizes: list[int] = []
         inner: Any = value
@@ -115,9 +117,10 @@ class ArrayColumn(Column):
         elif sizes not in ([self.width], list(self.shape)):
             found = f"shape {sizes}"
         else:
-            bad = [leaf for leaf in _flatten_leaves(value) if not is_finite_number(leaf)]
-            found = describe_value(bad[0]) if bad else "rows of different lengths"
-        faults.add(location, f"{expected}; found {found}", "send the rows of the array as nested lists of numbers")
+            found = next(
+                map(describe_value, filterfalse(is_finite_number, _leaves(value))), "rows of different lengths"
+            )
+        return f"{expected}; found {found}", "send the rows of the array as nested lists of numbers"
 
     def missing_values(self, count: int) -> Array:
         return np.full((count, self.width), np.nan)
@@ -253,12 +256,11 @@ def _nesting_depth(value: Any) -> int:
     return depth
 
 
-def _flatten_leaves(value: Any) -> list[Any]:
-    stack, leaves = [value], []
+def _leaves(value: Any) -> Iterator[Any]:
+    stack = [value]
     while stack:
         item = stack.pop()
         if isinstance(item, (list, tuple)):
             stack.extend(item)
         else:
-            leaves.append(item)
-    return leaves
+            yield item

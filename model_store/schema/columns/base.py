@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from functools import cached_property
 from operator import itemgetter
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -18,7 +19,7 @@ from marshmallow import fields
 
 from model_store.errors import Fault, InputError
 from model_store.nn import Array
-from model_store.utils.values import integral_floats_to_ints, parse_once
+from model_store.utils.values import integral_floats_to_ints, parse_texts
 
 MISSING_CELLS = frozenset({"", "na", "n/a", "nan", "null", "?"})
 
@@ -50,9 +51,19 @@ class FaultCollector:
     replaced: FaultCollector | None = None
     max_counted: float = InputError.MAX_COUNTED
     _end: float = math.inf  # faults of this row and later ones are only counted
+    _known_texts: dict[Hashable, dict[Any, Any]] | None = None
 
     def __init__(self) -> None:
         self._kept: list[tuple[int, str, str, _Fix]] = []
+
+    def known_texts(self, key: Hashable) -> dict[Any, Any]:
+        """Return the texts of the request that were parsed so far, and their values, for columns with this key.
+
+        Columns that parse texts equally share them: one row may repeat a date in a thousand columns.
+        """
+        if self._known_texts is None:
+            self._known_texts = {}
+        return self._known_texts.setdefault(key, {})
 
     def add(self, location: str, problem: str, fix: _Fix) -> None:
         """Add a fault. InputError with all faults so far if there are too many to go on."""
@@ -68,7 +79,9 @@ class FaultCollector:
     def add_rows(
         self, rows: Sequence[int], locations: RowLocations, column: str, describe: Callable[[int], tuple[str, _Fix]]
     ) -> None:
-        """Add a fault of `column` for each of these rows, ascending. `describe` returns problem and fix of a row.
+        """Add a fault of `column`, "" for the whole row, for each of these rows, ascending.
+
+        `describe` returns problem and fix of a row.
 
         A row after the first faults is only counted: formatting a million of them took 5 s.
         """
@@ -76,7 +89,7 @@ class FaultCollector:
             if k == InputError.MAX_FAULTS or locations.rows[i] >= self._end:
                 self.total += len(rows) - k
                 break
-            self.add(f"{locations[i]}.{column}", *describe(i))
+            self.add(f"{locations[i]}.{column}" if column else locations[i], *describe(i))
         if self.total >= self.max_counted:
             self.raise_if_any()
 
@@ -217,10 +230,17 @@ class Column(ABC):
         value = parse_text_cell(text)
         return None if value is None else self._parse_text(value)
 
-    def _parse_cells(self, cells: Sequence[Any]) -> list[Any]:
+    @cached_property
+    def cell_key(self) -> Hashable:
+        """Equal for columns whose `parse_cell` returns the same for each text."""
+        return self.kind, repr(self.format)
+
+    def _parse_cells(self, cells: Sequence[Any], faults: FaultCollector) -> list[Any]:
         """Return the values of the cells of a tensor, which are read as those of a CSV file; None is missing."""
-        parse_cell = parse_once(self.parse_cell)
-        return [None if cell is None else parse_cell(str(cell)) for cell in cells]
+        texts = [cell if cell is None or type(cell) is str else str(cell) for cell in cells]
+        known = faults.known_texts(("cell", self.cell_key))
+        parse_texts(self.parse_cell, (text for text in texts if text is not None), known)
+        return [None if text is None else known[text] for text in texts]
 
     def _parse_text(self, text: str) -> Any:
         return text

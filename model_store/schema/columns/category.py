@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import repeat
+from types import NoneType
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -25,7 +26,7 @@ from model_store.schema.columns.base import (
 )
 from model_store.schema.columns.boolean_words import BooleanWords, find_boolean_words
 from model_store.utils.number_format import format_number, format_percent
-from model_store.utils.values import describe_value, list_names, nearest_name
+from model_store.utils.values import describe_value, list_names, nearest_name, parse_texts
 
 MISSING_CATEGORY = "missing"  # the value to fill in, if missing values are a category of their own
 MAX_CATEGORY_BINS = 20  # the most frequent ones; all others share a bin
@@ -114,12 +115,16 @@ class CategoryColumn(Column):
         An integer of 64 bits is read as its digits, true and false as the categories that spell them. A text is read as
         in training: without spaces around it, and as a missing value if it means one.
         """
+        known: dict[Any, Any] = {None: None}
+        parse_texts(self.parse_cell, (value for value in values if type(value) is str), known)
+        if set(map(type, values)) <= {str, NoneType}:
+            return np.fromiter(map(known.__getitem__, values), object, len(values))
         parsed = np.empty(len(values), object)  # of None
         for i, value in enumerate(values):
             if value is None:
                 continue
             if type(value) is str:
-                parsed[i] = self.parse_cell(value)
+                parsed[i] = known[value]
             elif type(value) is int and -(2**63) <= value < 2**64:
                 parsed[i] = str(value)
             elif type(value) is bool and value in self._category_by_bool:
@@ -133,6 +138,10 @@ class CategoryColumn(Column):
                 )
         return parsed
 
+    @cached_property
+    def cell_key(self) -> Hashable:
+        return self.kind, self.name
+
     def parse_cell(self, text: str) -> str | None:
         """Return a category as it is, also one that a program named " a" or "NA"; other texts as in training."""
         return text if text in self._feature_by_category else parse_text_cell(text)
@@ -141,20 +150,21 @@ class CategoryColumn(Column):
         """Return parsed values as features (n, width)."""
         found = values.tolist()
         features = np.fromiter(map(self._feature_by_category.get, found, repeat(-1)), np.intp, len(found))
-        others = np.flatnonzero(features < 0)
-        is_missing = np.fromiter((found[i] is None for i in others.tolist()), bool, len(others))
-        missing, unknown = others[is_missing], others[~is_missing]
-        if self.fill is not None and len(missing):
-            self.note_filled(missing.tolist(), locations, faults)
-            features[missing] = self._feature_by_category.get(self.fill, len(self.categories))
-        if self.unknown == "bucket":
-            features[unknown] = len(self.categories)
-            if faults.replaced is not None:
-                faults.replaced.add_rows(unknown.tolist(), locations, self.name, lambda i: self._replaced(found[i]))
-        rejected = [i for i in np.flatnonzero(features < 0).tolist() if found[i] is not _ALREADY_REPORTED]
-        if rejected:
-            known = list_names(self.categories)
-            faults.add_rows(rejected, locations, self.name, lambda i: self._rejected(known, found[i]))
+        others = np.flatnonzero(features < 0).tolist()
+        if others:
+            missing = [i for i in others if found[i] is None]
+            unknown = [i for i in others if found[i] is not None] if len(missing) < len(others) else []
+            if self.fill is not None and missing:
+                self.note_filled(missing, locations, faults)
+                features[missing] = self._feature_by_category.get(self.fill, len(self.categories))
+            if self.unknown == "bucket" and unknown:
+                features[unknown] = len(self.categories)
+                if faults.replaced is not None:
+                    faults.replaced.add_rows(unknown, locations, self.name, lambda i: self._replaced(found[i]))
+            rejected = [i for i in others if features[i] < 0 and found[i] is not _ALREADY_REPORTED]
+            if rejected:
+                known = list_names(self.categories)
+                faults.add_rows(rejected, locations, self.name, lambda i: self._rejected(known, found[i]))
         if self.encoding == "code":
             return features.reshape(-1, 1).astype(np.float64)
         encoded = np.zeros((len(values), self.codes))
@@ -279,7 +289,7 @@ class CategoryColumn(Column):
         elif tensor.dtype.kind not in "Oui":
             faults.add(location, f"expected BYTES, found {datatype}", "send the categories as strings")
             return None
-        return np.fromiter(self._parse_cells(values), object, tensor.size)
+        return np.fromiter(self._parse_cells(values, faults), object, tensor.size)
 
     def typical_value(self) -> Any:
         return self.categories[0]

@@ -15,7 +15,7 @@ from model_store.schema.columns.date_text import MAX_SECONDS, MIN_SECONDS, ORDER
 from model_store.schema.columns.number_text import check_missing_words
 from model_store.schema.columns.scaled_numbers import check_scale, finite_number_field, scaled_bins, scaled_range_limits
 from model_store.utils.number_format import format_number
-from model_store.utils.values import describe_value, is_finite_number, parse_once
+from model_store.utils.values import describe_value, is_finite_number, parse_texts
 
 DAY = 86_400.0
 CYCLES = {"day": DAY, "week": 7 * DAY, "year": 365.2425 * DAY}  # seconds
@@ -63,22 +63,24 @@ class DateColumn(Column):
 
     def parse(self, values: list[Any], locations: RowLocations, faults: FaultCollector) -> Array:
         """Return untrusted values as (n,) float64 seconds since 1970, NaN for missing ones."""
-        parsed, parse = np.full(len(values), np.nan), parse_once(self.format.parse)
-        for i, value in enumerate(values):
-            if value is None:
-                continue
-            seconds = parse(value) if type(value) is str else None
-            if seconds is None:
-                fix = "send ISO 8601, such as '2020-03-31' or '2020-03-31T18:00'"
-                if self.format.order != "iso":
-                    fix += f", or a date such as {self.format.example!r}"
-                if self.format.order == "time":
-                    fix = "send hours and minutes, such as '14:30'"
-                problem = f"expected {self.format.noun}, found {describe_value(value)}"
-                faults.add(f"{locations[i]}.{self.name}", problem, self.missing_text_fix(value) or fix)
-                seconds = self.offset
-            parsed[i] = seconds
+        known = faults.known_texts(self.cell_key)
+        parse_texts(self.format.parse, (value for value in values if type(value) is str), known)
+        seconds = [known[value] if type(value) is str else None for value in values]
+        parsed = np.array(seconds, np.float64)  # None becomes NaN
+        rejected = [i for i, found in enumerate(seconds) if found is None and values[i] is not None]
+        if rejected:
+            faults.add_rows(rejected, locations, self.name, lambda i: self._rejected(values[i]))
+            parsed[rejected] = self.offset
         return parsed
+
+    def _rejected(self, value: Any) -> tuple[str, str]:
+        """Return problem and fix of a value that is no date."""
+        fix = "send ISO 8601, such as '2020-03-31' or '2020-03-31T18:00'"
+        if self.format.order != "iso":
+            fix += f", or a date such as {self.format.example!r}"
+        if self.format.order == "time":
+            fix = "send hours and minutes, such as '14:30'"
+        return f"expected {self.format.noun}, found {describe_value(value)}", self.missing_text_fix(value) or fix
 
     def encode(self, values: Array, locations: RowLocations, faults: FaultCollector) -> Array:
         """Return parsed values as features (n, width)."""
@@ -189,7 +191,7 @@ class DateColumn(Column):
             faults.add(location, f"expected BYTES, found {datatype}", "send the dates as strings")
             return None
         rows = RowLocations("rows", range(tensor.size))
-        return self.parse(self._parse_cells(tensor.ravel().tolist()), rows, faults)
+        return self.parse(self._parse_cells(tensor.ravel().tolist(), faults), rows, faults)
 
     def typical_value(self) -> Any:
         known = self.training_range()

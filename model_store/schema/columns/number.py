@@ -38,7 +38,7 @@ from model_store.utils.values import (
     integral_floats_to_ints,
     is_finite_number,
     parse_finite_number,
-    parse_once,
+    parse_texts,
 )
 
 
@@ -77,17 +77,19 @@ class NumberColumn(Column):
             finite = int(np.isfinite(parsed).sum())
             if finite == len(values) or finite + values.count(None) == len(values):
                 return parsed
-        parsed, parse = np.full(len(values), np.nan), parse_once(self._parse_formatted)
-        for i, value in enumerate(values):
-            if value is not None:
-                number = parse(value) if isinstance(value, str) else None
-                parsed[i] = self._parse_value(value, locations[i], faults) if number is None else number
+        known = faults.known_texts(self.cell_key)
+        if self.format is not None:
+            parse_texts(self._parse_formatted, (value for value in values if type(value) is str), known)
+        numbers = [_finite(value) if type(value) is not str else known.get(value) for value in values]
+        parsed = np.array(numbers, np.float64)
+        rejected = [i for i, number in enumerate(numbers) if number is None and values[i] is not None]
+        if rejected:
+            faults.add_rows(rejected, locations, self.name, lambda i: self._rejected(values[i]))
+            parsed[rejected] = 0.0
         return parsed
 
-    def _parse_value(self, value: Any, location: str, faults: FaultCollector) -> float:
-        """Return the number; add a fault and return 0 if it is not finite or not a number."""
-        if is_finite_number(value):
-            return float(value)
+    def _rejected(self, value: Any) -> tuple[str, str]:
+        """Return problem and fix of a value that is not a finite number."""
         if isinstance(value, str):
             quoted = parse_finite_number(value) is not None
             example = "" if self.format is None else self.format.example
@@ -97,8 +99,7 @@ class NumberColumn(Column):
             fix = "send 0 or 1"
         else:
             fix = "send a finite number"
-        faults.add(f"{location}.{self.name}", f"expected a number, found {describe_value(value)}", fix)
-        return 0.0
+        return f"expected a number, found {describe_value(value)}", fix
 
     def _parse_formatted(self, text: str) -> float | None:
         """Return the number that a text spells in the column's format, NaN for a missing one, else None."""
@@ -191,7 +192,7 @@ class NumberColumn(Column):
     def from_tensor(self, tensor: Array, datatype: str, location: str, faults: FaultCollector) -> Array | None:
         if self.format is not None and tensor.dtype == object:
             rows = RowLocations("rows", range(tensor.size))
-            return self.parse(self._parse_cells(tensor.ravel().tolist()), rows, faults)
+            return self.parse(self._parse_cells(tensor.ravel().tolist(), faults), rows, faults)
         numbers = numbers_from_tensor(self, tensor, datatype, location, faults)
         return None if numbers is None else numbers.ravel()
 
@@ -223,6 +224,13 @@ class NumberColumn(Column):
 
     def range_problem(self, feature: float) -> str:
         return scaled_range_problem(self, feature)
+
+
+def _finite(value: Any) -> float | None:
+    """Return a finite number, None for other values; written for speed."""
+    if type(value) is float:
+        return value if value - value == 0 else None
+    return float(value) if is_finite_number(value) else None
 
 
 def _round(value: float, spread: float, *, integral: bool) -> float:

@@ -13,7 +13,7 @@ from model_store.nn import Array
 from model_store.schema.columns.base import Column, FaultCollector, FormField, RowLocations
 from model_store.utils.number_format import format_number
 from model_store.utils.text_hashing import hashed_counts
-from model_store.utils.values import describe_value
+from model_store.utils.values import describe_value, parse_texts
 
 TEXT_FEATURES = 256
 MAX_HASHED_CHARACTERS = 4096  # of a text; the rest does not count
@@ -42,12 +42,14 @@ class TextColumn(Column):
 
     def parse(self, values: list[Any], locations: RowLocations, faults: FaultCollector) -> Array:
         """Return untrusted values as (n,) objects, text or None. A number counts as its digits."""
+        known: dict[str, str | None] = {}
+        parse_texts(self.parse_cell, (value for value in values if type(value) is str), known)
         parsed = np.empty(len(values), object)  # of None
         for i, value in enumerate(values):
             if value is None:
                 continue
             if type(value) is str:
-                parsed[i] = self.parse_cell(value)
+                parsed[i] = known[value]
             elif type(value) is int and -(2**63) <= value < 2**64:
                 parsed[i] = str(value)
             else:
@@ -117,7 +119,7 @@ class TextColumn(Column):
         if tensor.dtype.kind not in "Oui":
             faults.add(location, f"expected BYTES, found {datatype}", "send the texts as strings")
             return None
-        return np.fromiter(self._parse_cells(tensor.ravel().tolist()), object, tensor.size)
+        return np.fromiter(self._parse_cells(tensor.ravel().tolist(), faults), object, tensor.size)
 
     def typical_value(self) -> Any:
         return "a short text"

@@ -15,6 +15,7 @@ from model_store.errors import InputError
 from model_store.schema import row_parser
 from model_store.schema.columns import Column, DateColumn
 from model_store.schema.columns.base import FaultCollector, RowLocations
+from model_store.schema.columns.date_text import DateFormat
 from model_store.schema.columns.number_text import NumberFormat
 from model_store.schema.row_parser import Header, RowTable, read_csv_records
 from model_store.schema.signature import (
@@ -322,6 +323,29 @@ def test_a_text_that_a_request_repeats_is_parsed_once(column: Column, monkeypatc
     column.from_tensor(np.array(texts, object), "BYTES", "x", FaultCollector())
     parse("".join(f'"{text}"\n' for text in texts), signature, "absent")
     assert 1 <= len([text for text in parsed if len(text) < 20]) < 20
+
+
+@pytest.mark.parametrize("column", [DateColumn, NumberColumn])
+def test_columns_of_a_request_share_parsed_texts(column: type[Column], monkeypatch: pytest.MonkeyPatch) -> None:
+    """In 71 kB of gzip each of 420 dates stood in a thousand columns, and each was parsed a thousand times: 4.8 s."""
+    kind = DateFormat if column is DateColumn else NumberFormat
+    parsed, of_text = [], kind.parse
+    monkeypatch.setattr(kind, "parse", lambda self, text: parsed.append(text) or of_text(self, text))
+    texts = [f"{2000 + i}-03-04" if column is DateColumn else f"€{i}" for i in range(30)]
+    written: Any = {"format": DateFormat() if column is DateColumn else NumberFormat(unit="€")}
+    inputs = tuple(column(f"c{i}", **written) for i in range(20))  # type: ignore[call-arg]
+    signature = Signature(inputs, RegressionOutput(("y",), (0.0,), (1.0,)))
+    encoded = signature.encode([[text] * 20 for text in texts])
+    assert len(parsed) == 30
+    parsed.clear()
+    faults = FaultCollector()
+    for each in signature.inputs:
+        each.from_tensor(np.array(texts, object), "BYTES", "x", faults)
+    assert len(parsed) <= 60  # a cell and its value
+    parsed.clear()
+    rows = parse("".join(",".join([text] * 20) + "\n" for text in texts), signature, "absent")
+    assert len(parsed) <= 30
+    np.testing.assert_array_equal(signature.encode(rows), encoded)
 
 
 @pytest.mark.parametrize("column", [DateColumn("x"), NumberColumn("x", format=NumberFormat(group=","))], ids=str)
