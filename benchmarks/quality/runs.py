@@ -88,6 +88,7 @@ def run(one: Contestant, table: Table, folder: Path, seed: int, timeout: float) 
     `memory` the peak in MB.
     """
     environ = {**unpinned(os.environ), **ONE_THREAD, "PYTHONPATH": str(one.tree)}
+    environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program has its bytecode on disk
     result: Result = {}
     with tempfile.TemporaryDirectory() as scratch:
         answer, log = Path(scratch) / "answer.json", Path(scratch) / "log"
