@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from model_store.nn import Embedding, Linear
+from training.losses import Loss, SigmoidBinaryCrossEntropy, SoftmaxCrossEntropy
 from training.pipeline.job import from_dict, prepare, train_and_evaluate
-from training.pipeline.linear_model import fit_linear_model
+from training.pipeline.linear_model import _logistic, fit_linear_model
 
 RNG = np.random.default_rng
 
@@ -78,6 +79,17 @@ def test_a_linear_classifier_is_trained_without_hidden_layers(tmp_path: Path) ->
     outcome = train_and_evaluate(prepare(from_dict(write_table(tmp_path, 500, classes=True), tmp_path)))
     assert outcome.model.training["linear"]["accuracy"] > 0.95
     assert 0 < outcome.model.training["linear"]["log_loss"] < 0.15
+
+
+@pytest.mark.parametrize("criterion", [SoftmaxCrossEntropy(), SigmoidBinaryCrossEntropy()])
+def test_a_logistic_regression_minimizes_the_loss_and_its_ridge(criterion: Loss) -> None:
+    x = RNG(0).standard_normal((300, 5))
+    x -= x.mean(axis=0)
+    y = np.eye(3)[np.argmax(x[:, :3] + RNG(1).standard_normal((300, 3)), axis=1)]
+    weights, bias = _logistic(criterion, x, y, x[:0], y[:0])
+    prime = criterion.loss_prime(y, x @ weights.T + bias)
+    np.testing.assert_allclose(prime.T @ x + 0.01 * weights, 0, atol=1e-5)
+    np.testing.assert_allclose(prime.sum(axis=0), 0, atol=1e-5)
 
 
 def test_a_streamed_job_has_the_same_linear_model(tmp_path: Path) -> None:
