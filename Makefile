@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.installed
 TESTABLE  := $(VENV)/.testable
 
 .DEFAULT_GOAL := help
-.PHONY: help install examples run check test clients docs lint audit pythons wheels bundle stress bench bench-training bench-serving bench-quality lock clean
+.PHONY: help install examples run check test clients docs chart lint audit pythons wheels bundle stress bench bench-training bench-serving bench-quality lock clean
 
 help: ## list the targets
 	@awk -F ': .*## ' '/^[a-z-]+:.* ## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,8 +51,9 @@ check: $(TESTABLE) ## run the fast tests in parallel
 
 # The clients of Triton and KServe, and schemathesis; MLServer needs an environment of its own, its dependencies conflict.
 CLIENTS := .venv-clients .venv-mlserver
-$(CLIENTS:=/.installed): .venv-%/.installed: requirements/%.lock
-	@echo "Installing the clients of other projects into $(@D)"
+CHART := .venv-chart
+$(CLIENTS:=/.installed) $(CHART)/.installed: .venv-%/.installed: requirements/%.lock
+	@echo "Installing $< into $(@D)"
 	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	@$(@D)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes --requirement $<
 	@touch $@
@@ -70,9 +71,9 @@ docs: $(SITE)/.installed ## build the documentation site in site/
 	@PATH="$(CURDIR)/$(SITE)/bin:$$PATH" NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --quiet --strict
 	@echo "Open site/index.html, or serve it: $(PYTHON) -m http.server --directory site"
 
-test: $(TESTABLE) $(CLIENTS:=/.installed) $(SITE)/.installed $(AUDIT)/.installed pythons ## run all tests; those without their tools (Docker, Chromium) are skipped with a reason
+test: $(TESTABLE) $(CLIENTS:=/.installed) $(CHART)/.installed $(SITE)/.installed $(AUDIT)/.installed pythons ## run all tests; those without their tools (Docker, Chromium) are skipped with a reason
 	@$(BIN)/python -m pytest --ignore tests/clients
-	@$(MAKE) --no-print-directory clients
+	@$(MAKE) --no-print-directory clients chart
 
 # The wheel is tested on each of these. Where one is missing and cannot be installed, its tests are skipped with a reason.
 pythons: ## install the Python versions that are missing into .pythons, for the tests of the wheel
@@ -82,6 +83,9 @@ MLSERVER := tests/clients/test_mlserver.py
 clients: $(CLIENTS:=/.installed) ## run the tests with the clients of other projects
 	@.venv-clients/bin/python -m pytest tests/clients --ignore $(MLSERVER)
 	@.venv-mlserver/bin/python -m pytest $(MLSERVER) || test $$? = 5  # 5: all skipped, from Python 3.13 on
+
+chart: $(CHART)/.installed ## render the Helm chart and validate it against the schemas of three Kubernetes versions
+	@$(CHART)/bin/python -m pytest --noconftest tests/deploy
 
 lint: $(TESTABLE) ## run ruff, and mypy --strict on the three packages
 	@$(BIN)/ruff check .
@@ -165,10 +169,11 @@ lock: ## lock the newest versions of all dependencies (needs uv; UPGRADE= keeps 
 		--group servers --group engines $(AGREEING) requirements/dev.lock
 	$(COMPILE) --group audit --output-file requirements/audit.lock
 	$(COMPILE) --group docs --output-file requirements/docs.lock
+	$(COMPILE) --group chart --output-file requirements/chart.lock
 	$(COMPILE) $(WHOLE) --extra test --extra clients $(AGREEING) requirements/clients.lock
 	$(COMPILE) $(WHOLE) --extra test --extra mlserver $(AGREEING) requirements/mlserver.lock
 
 clean: ## remove all that make installed and built; trained models stay
-	rm -rf $(VENV) .pythons $(PEERS) $(SERVING_PEERS) $(QUALITY_PEERS) $(CLIENTS) $(AUDIT) $(SITE) build dist site .coverage
+	rm -rf $(VENV) .pythons $(PEERS) $(SERVING_PEERS) $(QUALITY_PEERS) $(CLIENTS) $(CHART) $(AUDIT) $(SITE) build dist site .coverage
 	find . -type d \( -name __pycache__ -o -name "*.egg-info" -o -name ".*_cache" -o -name .hypothesis -o -name .schemathesis \) \
 		-prune -exec rm -rf {} +
