@@ -19,6 +19,7 @@ from model_store.errors import Fault, did_you_mean
 from model_store.nn import Array
 from model_store.schema.columns import ArrayColumn, CategoryColumn, Column, FaultCollector, NumberColumn, RowLocations
 from model_store.schema.columns.base import ReplacedValues, replacement_warnings
+from model_store.schema.columns.scaled_numbers import compress
 from model_store.schema.multi_label import MultiLabelOutput
 from model_store.schema.outputs import ClassificationOutput, Output, RegressionOutput
 from model_store.schema.top_k import largest_columns
@@ -116,7 +117,10 @@ class Signature:
         faults, locations = FaultCollector(), RowLocations(location, range(len(table)))
         with np.errstate(over="ignore"):  # `_check_overflow` reports infinite features
             if self._scaling is not None:
-                offset, scale = self._scaling
+                offset, scale, compressed, widths = self._scaling
+                if len(compressed):
+                    table = table.copy()
+                    table[:, compressed] = compress(table[:, compressed], widths)
                 encoded = ((table - offset) / scale).astype(dtype)
                 if self.width > len(self.inputs):  # no value is missing: the indicators are 0
                     scaled, encoded = encoded, np.zeros((len(table), self.width), dtype)
@@ -223,11 +227,13 @@ class Signature:
         return table if table.shape[1:] == self.table_shape and np.isfinite(table).all() else None
 
     @cached_property
-    def _scaling(self) -> tuple[Array, Array] | None:
-        """Offsets and scales of the columns if all are numbers."""
+    def _scaling(self) -> tuple[Array, Array, Array, Array] | None:
+        """Offsets and scales of the columns if all are numbers; those with a linear width, and these widths."""
         if not all(column.in_number_table for column in self.inputs):
             return None
-        return np.array([column.offset for column in self.inputs]), np.array([column.scale for column in self.inputs])
+        offsets, scales = ([getattr(column, key) for column in self.inputs] for key in ("offset", "scale"))
+        widths = {i: column.linear_width for i, column in enumerate(self.inputs) if column.linear_width is not None}
+        return np.array(offsets), np.array(scales), np.array(list(widths), np.intp), np.array(list(widths.values()))
 
     @cached_property
     def _first_features(self) -> list[int]:

@@ -259,6 +259,7 @@ indicators = true    # whether a value is missing is a feature, or a category, o
 optional = "all"     # requests may lack any input: it is filled in, with a warning; or a list of inputs
 unknown = "bucket"   # categories that training did not see count as one, with a warning; or "refuse": reject them
 scale = "standard"   # scale numbers to mean 0 and standard deviation 1; or "robust", "none"
+asinh = "skewed"     # scale numbers that span orders of magnitude about as their logarithms; or a list of columns
 {transform}# weight = "column"    # how much each row counts: numbers of at least 0
 
 [split]

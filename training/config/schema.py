@@ -94,7 +94,7 @@ class ModelSchema(SectionSchema):
     examples = ChoiceField(("synthetic", "rows", "none"))
 
 
-_COLUMN_KEYS = ("columns", "kinds", "optional", "weight")
+_COLUMN_KEYS = ("columns", "kinds", "optional", "asinh", "weight")
 
 
 class DataSchema(SectionSchema):
@@ -120,6 +120,7 @@ class DataSchema(SectionSchema):
     optional = CheckedField("'all', or a list of column names", lambda value: value == "all" or _are_names(value))
     unknown = ChoiceField(("refuse", "bucket"))  # type: ignore[assignment]  # marshmallow removes fields from the class
     scale = ChoiceField(("standard", "robust", "none"))
+    asinh = CheckedField("'skewed', or a list of column names", lambda value: value == "skewed" or _are_names(value))
     target_transform = ChoiceField(TRANSFORMS)
     weight = CheckedField("a column name", lambda value: isinstance(value, str) and bool(value))
     stream = CheckedField("true or false", lambda value: isinstance(value, bool))
@@ -167,6 +168,7 @@ class DataSchema(SectionSchema):
             ("target", targets),
             ("columns", data.get("columns", [])),
             ("optional", data.get("optional", []) if data.get("optional") != "all" else []),
+            ("asinh", data.get("asinh", []) if data.get("asinh") != "skewed" else []),
         ):
             if double := next((name for i, name in enumerate(names) if name in names[:i]), None):
                 raise validation_error(f"'{double}' is listed twice", "list each column once", key=key)

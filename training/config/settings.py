@@ -40,6 +40,7 @@ class DataSection(TableOptions):
     optional: str | list[str] | None = None
     unknown: str = "bucket"
     scale: str = "standard"
+    asinh: str | list[str] | None = None
     target_transform: str | None = None
     weight: str | None = None
     stream: bool | None = None
@@ -48,6 +49,11 @@ class DataSection(TableOptions):
     def optional_names(self) -> list[str]:
         """The inputs that are listed as optional."""
         return self.optional if isinstance(self.optional, list) else []
+
+    @property
+    def asinh_names(self) -> list[str]:
+        """The inputs that are listed to be scaled by their asinh."""
+        return self.asinh if isinstance(self.asinh, list) else []
 
     def is_optional(self, name: str) -> bool:
         """Return True if requests may leave out an input although no row lacks it."""

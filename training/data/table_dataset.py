@@ -88,7 +88,7 @@ def choose_columns(
     inputs = section.columns
     if inputs is None:
         inputs = [name for name in table.columns if name not in (*targets, *extra.values())]
-        stated = (*table.unsupported, *section.kinds, *section.optional_names)
+        stated = (*table.unsupported, *section.kinds, *section.optional_names, *section.asinh_names)
         reasons = {name: identifier_reason(name, table.columns[name]) for name in inputs if name not in stated}
         identifiers = {name: reason for name, reason in reasons.items() if reason}
         if 0 < len(identifiers) < len(inputs):
@@ -107,6 +107,7 @@ def choose_columns(
                 faults.append(Fault(location, f"unknown column '{name}'", fix))
     named = [(f"data.kinds.{name}", name) for name in section.kinds]
     named += [("data.optional", name) for name in section.optional_names]
+    named += [("data.asinh", name) for name in section.asinh_names]
     for location, name in named:
         if name not in inputs:
             fix = did_you_mean(name, inputs) or f"the inputs are {list_names(inputs)}"

@@ -95,6 +95,8 @@ def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> 
         data = replace(data, columns=list(signature.names), kinds={name: rows.kinds[name] for name in signature.names})
         if data.optional_names:
             data = replace(data, optional=[name for name in data.optional_names if name not in empty])
+        if data.asinh_names:
+            data = replace(data, asinh=[name for name in data.asinh_names if name not in empty])
     resolved = spec.resolved(replace(settings, data=data))
     notes = rows.notes + [f"column {name} has no value in the training rows and is left out" for name in empty]
     if settings.data.weight is not None:

@@ -297,7 +297,7 @@ def _group_features(dataset: StreamedDataset, signature: Signature, network_spec
 def _divides_exactly(column: Column, dtype: np.dtype[Any], network_dtype: str) -> bool:
     """Return True if a division in float32 gives the same bits as `encode`: both numbers are exact in float32."""
     exact = dtype.kind in "ui" and dtype.itemsize <= 2 and column.scale == np.float32(column.scale)
-    return exact and column.offset == 0 and network_dtype == "float32"
+    return exact and column.offset == 0 and column.linear_width is None and network_dtype == "float32"
 
 
 def _whole_batches(rows: int, batch_size: int) -> int:

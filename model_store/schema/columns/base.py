@@ -194,6 +194,7 @@ class Column(ABC):
     shape: tuple[int, ...] = ()  # of one value
     offset: float = 0.0  # a scaled feature is `(value - offset) / scale`
     scale: float = 1.0
+    linear_width: float | None = None  # if given, the feature is `(asinh(value / linear_width) - offset) / scale`
     format: Any = None  # how texts spell the values, if they are more than plain ones
     is_whole_row: ClassVar[bool] = False  # True: a value is a row by itself, and the column the only input
     in_number_table: ClassVar[bool] = False  # True: parsed values are finite numbers, one scaled feature each
@@ -216,6 +217,15 @@ class Column(ABC):
         """Return parsed values as features (n, width)."""
 
     missing_value: ClassVar[float | None] = math.nan  # as `parse` returns it
+
+    def to_feature(self, values: Array) -> Array:
+        """Return numbers as a scaled feature, in float64; infinite if one overflows."""
+        feature: Array = (values - self.offset) / self.scale
+        return feature
+
+    def from_feature(self, feature: float) -> float:
+        """Return the number that `to_feature` scales to a feature, up to rounding."""
+        return feature * self.scale + self.offset
 
     def missing_values(self, count: int) -> Array:
         """Return so many missing values as `parse` does."""

@@ -24,6 +24,8 @@ from model_store.schema.columns.base import (
 from model_store.schema.columns.number_text import MAX_NUMBER_TEXT, NumberFormat, NumberFormatField
 from model_store.schema.columns.scaled_numbers import (
     check_scale,
+    compress,
+    decompress,
     describe_range,
     describe_summary,
     finite_number_field,
@@ -42,9 +44,14 @@ from model_store.utils.values import (
 )
 
 
+_NULL: dict[str, Any] = {"error_messages": {"null": "expected a number above 0"}}
+
+
 @dataclass(frozen=True)
 class NumberColumn(Column):
     """A column of numbers, encoded as one feature: `(value - offset) / scale`.
+
+    With a `linear_width` w it is `(asinh(value / w) - offset) / scale`; see `scaled_numbers`.
 
     `fill` replaces a missing value; without it a missing value is rejected. `indicator` adds a feature that is 1 for a
     missing value, else 0. `format` is how texts spell numbers, None if texts are rejected.
@@ -58,8 +65,9 @@ class NumberColumn(Column):
     kind: Literal["number"] = "number"
     format: NumberFormat | None = None
     indicator: bool = False
+    linear_width: float | None = None
     in_number_table = True
-    newer_attributes = ("format", "indicator")
+    newer_attributes = ("format", "indicator", "linear_width")
     tensor_datatype = "FP64"
     _MISSING_FIX = "send a number; the column is required"
 
@@ -117,8 +125,15 @@ class NumberColumn(Column):
             else:
                 self.note_filled(np.flatnonzero(missing).tolist(), locations, faults)
                 values = np.where(missing, self.fill, values)
-        scaled = ((values - self.offset) / self.scale).reshape(-1, 1)
+        scaled = self.to_feature(values).reshape(-1, 1)
         return np.column_stack([scaled, missing]) if self.indicator else scaled
+
+    def to_feature(self, values: Array) -> Array:
+        return super().to_feature(values if self.linear_width is None else compress(values, self.linear_width))
+
+    def from_feature(self, feature: float) -> float:
+        value = super().from_feature(feature)
+        return value if self.linear_width is None else decompress(value, self.linear_width)
 
     def _parse_text(self, text: str) -> Any:
         value = self._parse_formatted(text)
@@ -136,6 +151,7 @@ class NumberColumn(Column):
             "fill": finite_number_field(required=True, allow_none=True),
             "format": NumberFormatField(load_default=None),
             "indicator": fields.Raw(validate=validate.OneOf([True]), load_default=False),
+            "linear_width": finite_number_field(check_scale, load_default=None, allow_none=False, **_NULL),
         }
 
     def find_problem(self) -> str | None:
@@ -179,11 +195,15 @@ class NumberColumn(Column):
 
     def describe_statistics(self, statistics: Mapping[str, Any], shorten: Callable[[str], str]) -> str:
         del shorten
-        return ", ".join(describe_summary(statistics))
+        words = describe_summary(statistics)
+        return ", ".join([*words, *self._scale_words()] if words else [])
 
     def summarize(self, format_number: Callable[[float], str]) -> str:
         low, high, mean = (format_number(self.statistics[key]) for key in ("min", "max", "mean"))
-        return self._with_unit(f"{low} to {high}, mean {mean}")
+        return ", ".join([self._with_unit(f"{low} to {high}, mean {mean}"), *self._scale_words()])
+
+    def _scale_words(self) -> list[str]:
+        return [] if self.linear_width is None else ["asinh scale"]
 
     @property
     def is_constant(self) -> bool:
@@ -199,11 +219,11 @@ class NumberColumn(Column):
     def typical_value(self) -> Any:
         known = self.training_range()
         spread = known.get("max", 0.0) - known.get("min", 0.0)
-        return _round(float(known.get("mean") or self.offset), spread, integral=False)
+        return _round(float(known.get("mean") or self.from_feature(0.0)), spread, integral=False)
 
     def draw_values(self, count: int, rng: np.random.Generator) -> list[Any]:
         """Return the median, and numbers between the deciles, rounded to a hundredth of the range or to integers."""
-        deciles = np.array(finite_numbers(self.statistics.get("deciles")) or [self.offset], np.float64)
+        deciles = np.array(finite_numbers(self.statistics.get("deciles")) or [self.from_feature(0.0)], np.float64)
         unit = exact_unit(deciles)
         places = np.linspace(0, 1, len(deciles))
         drawn = np.interp([0.5, *rng.random(count - 1)], places, deciles / unit) * unit

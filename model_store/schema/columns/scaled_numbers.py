@@ -1,4 +1,8 @@
-"""What columns of scaled numbers share: numbers and arrays, whose features are `(value - offset) / scale`."""
+"""What columns of scaled numbers share: numbers and arrays, whose features are `(value - offset) / scale`.
+
+Numbers that span orders of magnitude, such as prices, are compressed before that: `asinh(value / w)` is about linear up
+to the linear width w, and about logarithmic above: `asinh(x) ≈ ln 2x`. It is defined for 0 and below.
+"""
 
 from __future__ import annotations
 
@@ -14,19 +18,37 @@ from model_store.schema.columns.base import Bins, Column, FaultCollector, finite
 from model_store.utils.number_format import format_number
 from model_store.utils.values import is_finite_number
 
+_LARGEST = np.finfo(np.float64).max
 _MAX_BINS = 100  # of statistics in an artifact, which training writes in ten: each is a cell of the metrics
+
+
+def compress(values: Array, linear_width: Array | float) -> Array:
+    """Return `asinh(value / linear_width)`, which ascends and is finite, up to 711, for all finite numbers."""
+    with np.errstate(over="ignore"):
+        quotients = values / linear_width
+    compressed: Array = np.arcsinh(np.clip(quotients, -_LARGEST, _LARGEST))
+    return compressed
+
+
+def decompress(compressed: float, linear_width: float) -> float:
+    """Return the number that `compress` maps to `compressed`, up to rounding; infinite if it overflows."""
+    with np.errstate(over="ignore"):
+        return float(np.sinh(np.float64(compressed)) * linear_width)
 
 
 def scaled_range_limits(column: Column) -> tuple[float, float]:
     """Return `Column.range_limits` of scaled numbers."""
-    known, offset, scale = column.training_range(), float(column.offset), float(column.scale)
-    return (known.get("min", -math.inf) - offset) / scale, (known.get("max", math.inf) - offset) / scale
+    known = column.training_range()
+    ends = np.array([known.get("min", -math.inf), known.get("max", math.inf)])
+    with np.errstate(over="ignore"):
+        low, high = column.to_feature(ends).tolist()
+    return low, high
 
 
 def scaled_range_problem(column: Column, feature: float) -> str:
     """Return `Column.range_problem` of a scaled number."""
     known = column.training_range()
-    value = float(f"{feature * column.scale + column.offset:.4g}")  # float32 has little more precision far off
+    value = float(f"{column.from_feature(feature):.4g}")  # float32 has little more precision far off
     low, high = known.get("min", -math.inf), known.get("max", math.inf)
     return f"{value:g} is outside the training range, {low:g} to {high:g}"
 
@@ -47,7 +69,7 @@ def scaled_bins(column: Column, statistics: Any, dtype: Any, margin: float = 0.0
     if column.fill is not None:  # the network's input for a missing value
         expected[np.searchsorted(edges, column.fill)] += missing_count(statistics)
     with np.errstate(over="ignore"):
-        scaled = ((edges - column.offset) / column.scale).astype(dtype)
+        scaled = column.to_feature(edges).astype(dtype)
     last = np.flatnonzero([*(scaled[1:] > scaled[:-1] + margin), True])  # of the deciles that share a bin
     first = [0, *(last + 1)]
     return Bins(np.add.reduceat(expected, first), (scaled[last] + margin).astype(dtype), None)

@@ -18,6 +18,10 @@ def hostile(artifact: ValidArtifact) -> Variants:
         "a column twice": artifact.with_manifest_value("signature/inputs", [number, number, number]),
         "an unknown kind": artifact.with_manifest_value("signature/inputs/0/kind", "pickle"),
         "a zero scale": artifact.with_manifest_value("signature/inputs/0/scale", 0),
+        "a linear width of 0": artifact.with_manifest_value("signature/inputs/0", {**number, "linear_width": 0}),
+        "a linear width that is none": artifact.with_manifest_value(
+            "signature/inputs/0", {**number, "linear_width": None}
+        ),
         "a format without a unit": artifact.with_manifest_value(
             "signature/inputs/0/format", {"decimal": ".", "group": ","}
         ),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from model_store.errors import Fault
 from model_store.schema.columns import ArrayColumn, CategoryColumn, DateColumn, NumberColumn
@@ -13,9 +14,16 @@ from model_store.schema.columns.boolean_words import find_boolean_words
 from model_store.schema.columns.category import MISSING_CATEGORY
 from model_store.schema.columns.date import CYCLES, DAY
 from model_store.schema.columns.decile_statistics import decile_statistics
+from model_store.schema.columns.scaled_numbers import compress
 from model_store.utils.values import exact_unit
 from training.config.settings import DataSection
-from training.data.fitting.statistics import ArrayStatistics, CategoryStatistics, NumberStatistics
+from training.data.fitting.statistics import (
+    ArrayStatistics,
+    CategoryStatistics,
+    NumberStatistics,
+    skewness,
+    summarize,
+)
 from training.data.type_inference import MAX_CATEGORIES
 from training.errors import DataError
 
@@ -23,16 +31,30 @@ Missing = Literal["impute", "refuse"]
 Unknown = Literal["refuse", "bucket"]
 
 
-def fit_number(name: str, statistics: NumberStatistics, missing: Missing, scaling: str) -> NumberColumn | None:
+_MIN_SKEWNESS = 2.0
+_LINEAR_SHARE = 0.01
+
+
+def fit_number(
+    name: str, statistics: NumberStatistics, missing: Missing, scaling: str, *, asinh: bool = False
+) -> NumberColumn | None:
     """Fit a numeric column: offset and scale are mean and standard deviation, the fill value is the median.
 
     With the scaling "robust", offset and scale are the median and the range between the quartiles, or if that is 0 half
     of the whole range: outliers do not compress the other values. Mean and deviation replace them if they overflow.
+
+    asinh: compresses the numbers first, unless they are constant: offset and scale are those of `asinh(value / w)`.
     """
     summary, sample = statistics.summary, statistics.sample
     if summary is None:
         return None
     spread = decile_statistics(sample if len(sample) else np.array([summary.mean]))
+    fill = spread["deciles"][5] if missing == "impute" else None
+    found = {**summary.statistics(), "missing": statistics.missing, **spread}
+    width = _fit_linear_width(sample) if asinh and not summary.is_constant else None
+    if width is not None:
+        sample = compress(sample, width)
+        summary = summarize(sample)
     offset, scale = summary.scaling(scaling != "none")
     if scaling == "robust" and not summary.is_constant:
         with np.errstate(over="ignore", invalid="ignore"):
@@ -40,8 +62,21 @@ def fit_number(name: str, statistics: NumberStatistics, missing: Missing, scalin
         middle_range = high - low or (summary.maximum - summary.minimum) / 2
         if np.isfinite([median, middle_range]).all():
             offset, scale = median, middle_range
-    fill = spread["deciles"][5] if missing == "impute" else None
-    return NumberColumn(name, offset, scale, fill, {**summary.statistics(), "missing": statistics.missing, **spread})
+    return NumberColumn(name, offset, scale, fill, found, linear_width=width)
+
+
+def is_skewed(statistics: NumberStatistics) -> bool:
+    """Return True if numbers are of at least 0, and their skewness is 2 or more, as that of many prices and counts."""
+    summary, sample = statistics.summary, statistics.sample
+    if summary is None or summary.minimum < 0 or summary.is_constant or sample.min() == sample.max():
+        return False
+    return skewness(sample) >= _MIN_SKEWNESS
+
+
+def _fit_linear_width(sample: NDArray[np.float64]) -> float | None:
+    """Return the number that a hundredth of the sizes above 0 do not exceed: `asinh` is about logarithmic above it."""
+    sizes = np.abs(sample[sample != 0])
+    return float(np.quantile(sizes, _LINEAR_SHARE)) if len(sizes) else None
 
 
 def fit_date(name: str, statistics: NumberStatistics, section: DataSection) -> DateColumn | None:

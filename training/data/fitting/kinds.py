@@ -16,7 +16,7 @@ from model_store.schema.columns.number_text import NumberFormat
 from model_store.schema.columns.text import TEXT_FEATURES
 from training.config.settings import DataSection
 from training.data import type_inference
-from training.data.fitting.columns import fit_array, fit_category, fit_date, fit_number
+from training.data.fitting.columns import fit_array, fit_category, fit_date, fit_number, is_skewed
 from training.data.fitting.statistics import ArrayStatistics, CategoryStatistics, NumberStatistics, StreamedColumn
 from training.data.readers import Table
 
@@ -105,7 +105,8 @@ class NumberKind(ColumnKind):
 
     def fit(self, name: str, statistics: Any, section: DataSection) -> Column | None:
         missing: Any = section.missing
-        column = fit_number(name, statistics, missing, section.scale)
+        asinh = is_skewed(statistics) if section.asinh == "skewed" else name in section.asinh_names
+        column = fit_number(name, statistics, missing, section.scale, asinh=asinh)
         return column and replace(column, indicator=_is_indicated(column, statistics, section))
 
 

@@ -35,6 +35,9 @@ def fit_signature(
     inputs: list[Column] = []
     faults: list[Fault] = []
     for name, kind, statistics in columns:
+        if kind != "number" and name in section.asinh_names:
+            fix = "remove it, or write its kind in [data] kinds"
+            faults.append(Fault("data.asinh", f"expected columns of numbers, found '{name}', a {kind}", fix))
         required = name not in incomplete and not section.is_optional(name)
         own = replace(section, missing="refuse") if required else section
         try:

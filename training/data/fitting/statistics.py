@@ -80,6 +80,14 @@ def summarize(values: NDArray[Any]) -> NumericSummary:
     return NumericSummary(values.size, _clip(mean, low, high), deviation or math.ulp(0.0), low, high)
 
 
+def skewness(values: NDArray[np.float64]) -> float:
+    """Return `m₃ / m₂^(3/2)` of the central moments of numbers that are not all equal."""
+    values = values / exact_unit(values)
+    centered = values - values.mean()
+    centered /= np.abs(centered).max()  # the cubes of larger numbers overflow
+    return float((centered**3).mean() / (centered**2).mean() ** 1.5)
+
+
 def _clip(mean: float, low: float, high: float) -> float:
     """Return a mean that rounding does not move out of the range."""
     return min(max(mean, low), high)

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from model_store.errors import Fault
 from model_store.schema.signature import Output, RegressionOutput, Signature
 from model_store.schema.target_transform import TargetTransform
-from model_store.utils.values import exact_unit
 from training.config.settings import DataSection
 from training.data.fitting.signature import constant_target_fault
-from training.data.fitting.statistics import summarize
+from training.data.fitting.statistics import skewness, summarize
 from training.errors import DataError
 
 _MIN_SKEWNESS = 1.0
@@ -50,13 +49,8 @@ def find_skewed(values: NDArray[np.float64]) -> tuple[float, float] | None:
     """
     if values.min() <= 0 or values.min() == values.max():
         return None
-    before, after = _skewness(values / exact_unit(values)), _skewness(np.log(values))
+    before, after = skewness(values), skewness(np.log(values))
     return (before, after) if before >= _MIN_SKEWNESS and abs(after) <= before / 2 else None
-
-
-def _skewness(values: NDArray[np.float64]) -> float:
-    centered = values - values.mean()
-    return float((centered**3).mean() / (centered**2).mean() ** 1.5)
 
 
 def fit_quantiles(targets: NDArray[Any]) -> TargetTransform:
