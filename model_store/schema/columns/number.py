@@ -43,7 +43,6 @@ from model_store.utils.values import (
     parse_texts,
 )
 
-
 _NULL: dict[str, Any] = {"error_messages": {"null": "expected a number above 0"}}
 
 
