@@ -255,7 +255,7 @@ DEFENCES = {
         "tests/service/server/event_worker/test_event_worker.py::test_a_flood_of_scrapes_does_not_delay_health_checks",
     ),
     "few golden rows of many features are checked": Defence(
-        "model_store/artifact/model.py", "min(by_cost, MAX_BATCH_VALUES // self.signature.width)", "by_cost",
+        "model_store/artifact/model.py", "min(by_cost, MAX_ARRAY_BYTES // self.row_bytes)", "by_cost",
         "tests/model_store/artifact/test_model.py::test_check_golden_of_many_categories_encodes_few_rows",
     ),
     "Flask requires a key": Defence(
@@ -421,11 +421,11 @@ DEFENCES = {
         "tests/model_store/nn/test_cost.py::test_pooling_counts_a_call_for_each_place_in_a_window",
     ),
     "the vectors of a layer count as operations": Defence(
-        "model_store/nn/cost.py", "layer.value * values + layer.vector * vectors, layer", "layer.value * values, layer",
+        "model_store/nn/cost.py", "layer.value(dtype) * values + layer.vector * vectors", "layer.value(dtype) * values",
         "tests/model_store/nn/test_cost.py::test_a_vector_of_few_values_costs_more_than_they_do",
     ),
     "rows are limited by their encoded size": Defence(
-        "service/validation/row_limits.py", "MAX_BATCH_VALUES // model.signature.width,", "",
+        "service/validation/row_limits.py", "MAX_ARRAY_BYTES // model.row_bytes,", "",
         "tests/service/routes/test_row_limits.py::test_the_limit_counts_the_labels_of_categories",
     ),
     "rows are limited by their cells": Defence(
@@ -578,8 +578,25 @@ DEFENCES = {
         "tests/model_store/test_similar_names.py::test_comparisons_are_bounded",
     ),
     "a network runs on as many rows as fit": Defence(
-        "model_store/nn/sequential.py", "max(1, MAX_BATCH_VALUES // self.row_cost.values)", "1 << 30",
-        "tests/model_store/nn/test_cost.py::test_no_batch_has_more_values_than_the_limit",
+        "model_store/nn/sequential.py", "batch = self.row_cost.batch_rows", "batch = 1 << 30",
+        "tests/model_store/nn/test_cost.py::test_the_arrays_of_a_batch_stay_in_the_cache",
+    ),
+    "an array of a row has bounded bytes": Defence(
+        "model_store/nn/from_config.py", "(found := network.row_cost.bytes) > MAX_ARRAY_BYTES", "False",
+        "tests/model_store/nn/test_cost.py::test_a_network_with_a_larger_array_for_a_row_is_rejected",
+    ),
+    "values of float64 count at their slowest arguments": Defence(
+        "model_store/nn/cost.py", "self.float32 if dtype == np.float32 else self.float64", "self.float32",
+        "tests/model_store/nn/test_cost.py::test_float64_counts_its_slowest_arguments",
+    ),
+    "waves count cosines of large angles": Defence(
+        "model_store/nn/cost.py", "cosine = 120 if dtype == np.float32 else 1_000", "cosine = 10",
+        "tests/model_store/nn/test_cost.py::test_waves_count_cosines_of_large_angles",
+    ),
+    "an activation runs in pieces": Defence(
+        "model_store/nn/layers/activations.py", "return apply_in_pieces(self.activation, inputs)",
+        "return self.activation(inputs)",
+        "tests/model_store/nn/test_cost.py::test_an_activation_needs_no_more_than_its_outputs",
     ),
     "the noise of small samples is no drift": Defence(
         "service/inference/drift.py", "(false_alarm_quantile(freedom) - freedom) * noise", "0.0",

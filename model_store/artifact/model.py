@@ -11,7 +11,7 @@ import numpy as np
 
 from model_store.errors import ArtifactError, Fault, InputError
 from model_store.nn import Array, Sequential
-from model_store.nn.cost import MAX_BATCH_VALUES, MAX_ROW_OPERATIONS
+from model_store.nn.cost import MAX_ARRAY_BYTES, MAX_ROW_OPERATIONS
 from model_store.schema.signature import ClassificationOutput, MultiLabelOutput, Signature
 from model_store.utils.values import integral_floats_to_ints
 
@@ -68,6 +68,11 @@ class Model:
         return self.signature.decode(self.network(self.encode(instances)), top_k)
 
     @property
+    def row_bytes(self) -> int:
+        """The bytes of an encoded row."""
+        return self.signature.width * self.network.dtype.itemsize
+
+    @property
     def example_values(self) -> int:
         """The number of values of a row and of its prediction."""
         return sum(math.prod(column.shape) for column in self.signature.inputs) + (self.network.output_size or 1)
@@ -97,12 +102,12 @@ class Model:
 
         Outputs are compared with relative tolerance 1e-3 and absolute tolerance 1e-5, since other CPUs round
         differently in float32. Of costly rows only the first are checked: `MAX_ROW_OPERATIONS` in all, and
-        `MAX_BATCH_VALUES` features, since a category of one text may be encoded as millions of features.
+        `MAX_ARRAY_BYTES` of features, since a category of one text may be encoded as millions of features.
         """
         if self.golden is None:
             return
         by_cost = self.network.row_cost.max_rows(MAX_ROW_OPERATIONS)
-        checked = max(1, min(by_cost, MAX_BATCH_VALUES // self.signature.width))
+        checked = max(1, min(by_cost, MAX_ARRAY_BYTES // self.row_bytes))
         try:
             rows = self.encode(self.golden.instances[:checked])
         except InputError as e:

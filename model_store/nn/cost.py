@@ -1,10 +1,13 @@
 """The cost of inference, from the shapes of a network's layers alone.
 
 A file of a few hundred bytes can describe layers that need gigabytes or hours for a row. So a network runs in batches
-of as many rows as fit into `MAX_BATCH_VALUES`, and `build` rejects one whose row costs more than `MAX_ROW_OPERATIONS`.
+whose arrays stay in the cache, and `build` rejects one whose row costs more than `MAX_ROW_OPERATIONS` or has an array
+of more than `MAX_ARRAY_BYTES`.
 
 An operation takes as long as a multiply-add of a dense layer with many rows, about 0.05 ns on the machine where these
-numbers were measured (benchmarks/layer_cost.py). A call of NumPy takes as long as 15,000 of them. A loop over a few
+numbers were measured (benchmarks/layer_cost.py); other layers count at their
+slowest arguments, as e⁻⁷²⁰, a subnormal float64, takes 34 ns and e⁻¹ 0.8, and with the arrays of a row out of the
+cache. A call of NumPy takes as long as 15,000 of them. A loop over a few
 neighbouring values, such as the channels of a pixel, takes longer than the values themselves. A dense layer multiplies
 one row as a block of at least 4 and at most 32 (batch_invariant.py); that a large one then reads its weights for few
 rows is not counted, as a file has no more weights than bytes.
@@ -14,7 +17,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from model_store.nn.layers import activations as a
 from model_store.nn.layers.conv import Conv2D, Flatten, MaxPool2D
@@ -25,16 +30,17 @@ from model_store.nn.layers.linear import Linear
 from model_store.nn.layers.normalization import BatchNorm, LayerNorm
 from model_store.nn.module import Module, Shape
 
-MAX_BATCH_VALUES = 2**24  # in one array of a forward pass: 64 MB in float32
+MAX_ARRAY_BYTES = 2**26  # of one array of a forward pass; a layer has about four at a time
+_BATCH_BYTES, _MIN_BATCH_ROWS = 2**20, 32  # arrays that stay in the cache, but rows for a whole block of a dense layer
 MAX_ROW_OPERATIONS = 2**33  # half a second on one core
 LAYER_OPERATIONS = 2_000  # to call a layer
 CALL_OPERATIONS = 15_000  # to call a function of NumPy
 
 
 class RowCost(NamedTuple):
-    """The largest number of values that a row takes in an array, its operations, and those of a pass of any rows."""
+    """The most bytes that a row takes in an array, its operations, and those of a pass of any rows."""
 
-    values: int
+    bytes: int
     operations: int
     pass_operations: int = 0
 
@@ -43,121 +49,155 @@ class RowCost(NamedTuple):
         """The operations of a forward pass of one row."""
         return self.operations + self.pass_operations
 
+    @property
+    def batch_rows(self) -> int:
+        """The rows of a forward pass."""
+        rows = max(_BATCH_BYTES // self.bytes, _MIN_BATCH_ROWS)
+        return max(1, min(rows, MAX_ARRAY_BYTES // self.bytes))
+
     def max_rows(self, operations: int) -> int:
         """Return how many rows need at most so many operations, perhaps in several batches; 0 if even one needs more.
 
         A pass costs the same for one row as for a batch.
         """
-        batch = max(1, MAX_BATCH_VALUES // self.values)
-        return max(0, (operations - self.pass_operations) // (self.operations + self.pass_operations // batch))
+        each = self.operations + self.pass_operations // self.batch_rows
+        return max(0, (operations - self.pass_operations) // each)
 
 
 class LayerCost(NamedTuple):
     """The cost of a layer: calls of NumPy, and operations of each value and of each vector along the last axis.
 
-    A vector of one value counts as none.
+    A value of float64 costs more, a vector of one value counts as none.
     """
 
     calls: int
-    value: int = 0
+    float32: int = 0
+    float64: int = 0
     vector: int = 0
+
+    def value(self, dtype: np.dtype[Any]) -> int:
+        """The operations of a value."""
+        return self.float32 if dtype == np.float32 else self.float64
 
 
 # Of the layers whose cost depends on nothing else. A value is one of the input or of the output, of the larger one.
 LAYER_COSTS: dict[type[Module], LayerCost] = {
     a.Identity: LayerCost(0),
-    a.Tanh: LayerCost(1, 8),
-    a.ReLU: LayerCost(1, 8),
-    a.Exp: LayerCost(1, 10),
-    a.LeakyReLU: LayerCost(2, 10),
-    a.SmoothClip: LayerCost(3, 95),
-    a.Sigmoid: LayerCost(4, 20),
-    a.SELU: LayerCost(5, 35),
-    a.Mish: LayerCost(5, 40),
-    a.GELU: LayerCost(6, 40),
-    a.Softmax: LayerCost(6, 25, 1_100),
-    BatchNorm: LayerCost(5, 15, 300),
-    LayerNorm: LayerCost(17, 35, 1_100),
-    ConstantInputs: LayerCost(3, 14, 200),
-    FeatureScale: LayerCost(1, 8, 100),
-    Clip: LayerCost(2, 15, 200),
+    a.Tanh: LayerCost(1, 16, 50),
+    a.ReLU: LayerCost(1, 16, 32),
+    a.Exp: LayerCost(1, 16, 650),
+    a.LeakyReLU: LayerCost(2, 20, 36),
+    a.SmoothClip: LayerCost(3, 100, 220),
+    a.Sigmoid: LayerCost(4, 32, 650),
+    a.SELU: LayerCost(5, 50, 80),
+    a.Mish: LayerCost(5, 50, 650),
+    a.GELU: LayerCost(6, 50, 90),
+    a.Softmax: LayerCost(6, 45, 650, 1_100),
+    BatchNorm: LayerCost(5, 32, 60, 300),
+    LayerNorm: LayerCost(17, 60, 120, 1_100),
+    ConstantInputs: LayerCost(3, 24, 40, 200),
+    FeatureScale: LayerCost(1, 16, 32, 100),
+    Clip: LayerCost(2, 28, 50, 200),
     Dropout: LayerCost(0),
     Flatten: LayerCost(1),
 }
-_OTHER_COST = LayerCost(6, 40, 1_100)  # of a layer that no model file has
+_OTHER_COST = LayerCost(6, 60, 650, 1_100)  # of a layer that no model file has
 
 
-def row_cost(modules: Iterable[Module], shapes: Iterable[tuple[Shape | None, Shape | None]]) -> RowCost:
+def row_cost(
+    modules: Iterable[Module], shapes: Iterable[tuple[Shape | None, Shape | None]], dtype: np.dtype[Any]
+) -> RowCost:
     """Return the cost of a row in `modules`, whose input and output `shapes` are those of `Sequential.shapes`.
 
     A layer of unknown shape counts as one of no values.
     """
-    values, operations, pass_operations = 1, 1, 0
+    most, operations, pass_operations = 1, 1, 0
     for module, (before, after) in zip(modules, shapes, strict=True):
-        found = layer_cost(module, before or (0,), after or (0,))
-        values, operations = max(values, found.values), operations + found.operations
+        found = layer_cost(module, before or (0,), after or (0,), dtype)
+        most, operations = max(most, found.bytes), operations + found.operations
         pass_operations += found.pass_operations
-    return RowCost(values, operations, pass_operations)
+    return RowCost(most, operations, pass_operations)
 
 
-def layer_cost(module: Module, before: Shape, after: Shape) -> RowCost:
-    """Return the cost of a layer with this input and output shape."""
+def layer_cost(module: Module, before: Shape, after: Shape, dtype: np.dtype[Any]) -> RowCost:
+    """Return the cost of a layer with this input and output shape, computed in `dtype`.
+
+    Unless `LAYER_COSTS` has one for it, a value of float64 costs twice as much as one of float32.
+    """
     if isinstance(nested := getattr(module, "row_cost", None), RowCost):
         return nested
     values = max(math.prod(before), math.prod(after))
     vectors = 0 if before[-1] == 1 else math.prod(before[:-1])
-    if isinstance(module, Linear):
-        products, loads = module.input_size * module.output_size, 3 * module.input_size + 15 * module.output_size
-        found = _cost(values, products + loads, 5)
-        return found._replace(pass_operations=found.pass_operations + 3 * products + 31 * loads)
-    if isinstance(module, Conv2D):
-        return _convolution_cost(module, values)
-    if isinstance(module, MaxPool2D):
-        return _pooling_cost(module, values)
-    if isinstance(module, Embedding):
-        embeddings = len(module.positions)
-        return _cost(values, 50 * module.input_size + embeddings * (80 + 25 * module.size), 12)
-    if isinstance(module, PeriodicEmbedding):
-        waves, numbers = len(module.positions) * module.waves, module.size - 1
-        loop = 500 if numbers > 1 else 10
-        operations = 400 + 50 * module.input_size + 150 * len(module.positions) + waves * (loop + 20 * numbers)
-        return _cost(max(values, waves * module.size), operations, 16)
     if isinstance(module, ParametricActivation):
-        function = LAYER_COSTS[type(module.function)]
-        return _cost(values, (function.value + 10) * values + 100 * vectors, function.calls + 2)
+        each = LAYER_COSTS[type(module.function)].value(dtype) + 20 * _width(dtype)
+        calls = LAYER_COSTS[type(module.function)].calls + 2
+        return _cost(values * dtype.itemsize, each * values + 100 * vectors, calls)
+    if isinstance(module, PeriodicEmbedding):
+        return _periodic_cost(module, values, dtype)
+    if isinstance(module, Linear | Conv2D | MaxPool2D | Embedding):
+        most, operations, calls, block = _shape_cost(module, values)
+        found = _cost(most * dtype.itemsize, operations * _width(dtype), calls)
+        return found._replace(pass_operations=found.pass_operations + block * _width(dtype))
     layer = next((LAYER_COSTS[kind] for kind in type(module).__mro__ if kind in LAYER_COSTS), _OTHER_COST)
-    return _cost(values, layer.value * values + layer.vector * vectors, layer.calls)
+    return _cost(values * dtype.itemsize, layer.value(dtype) * values + layer.vector * vectors, layer.calls)
 
 
 def average_cost(members: Sequence[RowCost], outputs: int) -> RowCost:
     """Return the cost of the mean of networks with so many outputs each."""
     return RowCost(
-        max(member.values for member in members),
+        max(member.bytes for member in members),
         sum(member.operations for member in members) + 8 * outputs * len(members),
         sum(member.pass_operations + LAYER_OPERATIONS + CALL_OPERATIONS for member in members),
     )
 
 
-def _cost(values: int, operations: int, calls: int) -> RowCost:
-    return RowCost(values, operations, LAYER_OPERATIONS + CALL_OPERATIONS * calls)
+def _cost(most: int, operations: int, calls: int) -> RowCost:
+    return RowCost(most, operations, LAYER_OPERATIONS + CALL_OPERATIONS * calls)
 
 
-def _convolution_cost(layer: Conv2D, values: int) -> RowCost:
-    """Return the cost of a convolution: padding, copies of the windows, a product for each image, and the bias."""
+def _width(dtype: np.dtype[Any]) -> int:
+    return 1 if dtype == np.float32 else 2
+
+
+def _shape_cost(layer: Linear | Conv2D | MaxPool2D | Embedding, values: int) -> tuple[int, int, int, int]:
+    """Return the values of the largest array, operations in float32 and calls; last the operations to fill a block."""
+    if isinstance(layer, Linear):
+        products, loads = layer.input_size * layer.output_size, 3 * layer.input_size + 15 * layer.output_size
+        return values, products + loads, 5, 3 * products + 31 * loads
+    if isinstance(layer, Embedding):
+        return values, 50 * layer.input_size + len(layer.positions) * (80 + 25 * layer.size), 12, 0
+    return (*_convolution_cost(layer, values), 0) if isinstance(layer, Conv2D) else (*_pooling_cost(layer, values), 0)
+
+
+def _convolution_cost(layer: Conv2D, values: int) -> tuple[int, int, int]:
+    """Return the cost of a convolution: padding, copies of the windows, a product for each image, and the bias.
+
+    A product with few filters or small windows takes as long as to read every value of the windows and to write every
+    output.
+    """
     window = layer.window
     padded = window.height * window.width * window.channels
     in_window = window.size**2 * window.channels
     covered, outputs = window.positions * in_window, window.positions * layer.filters
     # See `Window.empty_patches`: runs of neighbouring values that are copied at once.
     runs = window.rows * window.size**2 if window.channels == 1 else window.positions * window.size
-    operations = 2 * CALL_OPERATIONS + 2 * padded + 80 * runs + 5 * covered
-    operations += covered * layer.filters + 8 * in_window * layer.filters + 10 * outputs
-    return _cost(max(values, padded, covered), operations, 20)
+    operations = 2 * CALL_OPERATIONS + 4 * padded + 80 * runs + 13 * covered
+    operations += covered * layer.filters + 8 * in_window * layer.filters + 24 * outputs
+    return max(values, padded, covered), operations, 20
 
 
-def _pooling_cost(layer: MaxPool2D, values: int) -> RowCost:
+def _pooling_cost(layer: MaxPool2D, values: int) -> tuple[int, int, int]:
     """Return the cost of a pooling: two calls for each place in a window, and loops over the values of all windows."""
     window = layer.window
     places = window.size**2
     loops = places * (window.rows if window.channels == 1 else window.positions)
-    return _cost(values, 12 * window.positions * places * window.channels + 30 * loops, 2 * places)
+    return values, 16 * window.positions * places * window.channels + 30 * loops, 2 * places
+
+
+def _periodic_cost(layer: PeriodicEmbedding, values: int, dtype: np.dtype[Any]) -> RowCost:
+    """Return the cost of waves: a cosine of a large angle takes 5 ns in float32 and 45 in float64."""
+    waves, numbers = len(layer.positions) * layer.waves, layer.size - 1
+    cosine = 120 if dtype == np.float32 else 1_000
+    each = cosine + (500 if numbers > 1 else 0) + 20 * _width(dtype) * numbers
+    operations = 400 + _width(dtype) * (50 * layer.input_size + 150 * len(layer.positions)) + waves * each
+    return _cost(max(values, waves * layer.size) * dtype.itemsize, operations, 16)

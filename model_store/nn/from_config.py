@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from model_store.nn.arrays import Array
 from model_store.nn.average import Average
-from model_store.nn.cost import MAX_ROW_OPERATIONS
+from model_store.nn.cost import MAX_ARRAY_BYTES, MAX_ROW_OPERATIONS
 from model_store.nn.initializers import DEFAULT_INITIALIZER
 from model_store.nn.layers.activations import ACTIVATIONS, Exp, Softmax
 from model_store.nn.layers.conv import Conv2D, Flatten, MaxPool2D
@@ -61,6 +61,8 @@ def build(
     network = Sequential(modules)
     if (found := network.row_cost.one_row_operations) > MAX_ROW_OPERATIONS:
         raise ValueError(f"modules: expected at most {MAX_ROW_OPERATIONS} operations a row, found {found}")
+    if (found := network.row_cost.bytes) > MAX_ARRAY_BYTES:
+        raise ValueError(f"modules: expected at most {MAX_ARRAY_BYTES} bytes of a row in an array, found {found}")
     if arrays is not None and (unknown := sorted(arrays.keys() - network.arrays().keys())):
         raise ValueError(f"{unknown[0]}: expected no such array, for no layer uses it")
     return network

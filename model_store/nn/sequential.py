@@ -11,7 +11,7 @@ import numpy as np
 
 from model_store.nn.arrays import SMALL_FEATURES, Array, aligned_zeros, enclosing_vector
 from model_store.nn.batch_invariant import BLOCK_SIZES, pad_rows
-from model_store.nn.cost import MAX_BATCH_VALUES, row_cost
+from model_store.nn.cost import row_cost
 from model_store.nn.module import Module, Shape, as_rows
 
 
@@ -42,10 +42,10 @@ class Sequential(Module):
         self._input_shape = next((m.input_shape for m in self.modules if m.input_shape is not None), None)
         shapes = self.shapes()
         output_shape = shapes[-1][1] if shapes else self._input_shape
-        self.row_cost = row_cost(self.modules, shapes)
         self.input_size = None if self._input_shape is None else math.prod(self._input_shape)
         self.output_size = output_shape[0] if output_shape is not None and len(output_shape) == 1 else None
         self.dtype = next((array.dtype for array in self.arrays().values()), np.dtype(np.float32))
+        self.row_cost = row_cost(self.modules, shapes, self.dtype)
 
     @property
     def input_shape(self) -> Shape | None:
@@ -82,7 +82,7 @@ class Sequential(Module):
 
     def __call__(self, inputs: Array) -> Array:
         rows, column = self._as_batch(inputs)
-        batch = max(1, MAX_BATCH_VALUES // self.row_cost.values)
+        batch = self.row_cost.batch_rows
         if len(rows) <= batch:
             outputs = self._infer(rows)
         else:

@@ -13,7 +13,7 @@ from typing import Any
 from model_store.artifact.model import Model
 from model_store.errors import Fault
 from model_store.nn import Array
-from model_store.nn.cost import MAX_BATCH_VALUES
+from model_store.nn.cost import MAX_ARRAY_BYTES
 from model_store.schema.columns.text import MAX_HASHED_CHARACTERS, TextColumn
 from model_store.schema.signature import MultiLabelOutput, RegressionOutput
 
@@ -93,8 +93,8 @@ class RowLimits:
         """Return how many rows a request for `model` may have.
 
         A response repeats the labels for each row, so long ones count as several values. The encoded rows, in which a
-        category takes a value for each of its labels, may have as many values as an array of a forward pass, and so may
-        the outputs. A cell, the value of a column in a row, counts also if it is left out and filled in.
+        category takes a value for each of its labels, may have as many bytes as an array of a forward pass, and so
+        may the outputs. A cell, the value of a column in a row, counts also if it is left out and filled in.
         """
         output = model.signature.output
         names = output.names if isinstance(output, RegressionOutput) else output.labels
@@ -102,9 +102,9 @@ class RowLimits:
         inference_rows = min(
             self.max_instances,
             model.network.row_cost.max_rows(self.max_operations),
-            MAX_BATCH_VALUES // model.signature.width,
+            MAX_ARRAY_BYTES // model.row_bytes,
             self.max_cells // len(model.signature.inputs),
-            max(MAX_BATCH_VALUES, self.max_output_values) // len(names),
+            max(MAX_ARRAY_BYTES // model.network.dtype.itemsize, self.max_output_values) // len(names),
         )
         several = isinstance(output, MultiLabelOutput)  # the labels, beside their probabilities
         inputs = model.signature.inputs

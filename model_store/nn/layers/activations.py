@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from model_store.nn.arrays import Array
+from model_store.nn.arrays import Array, apply_in_pieces
 from model_store.nn.config_fields import FINITE_FLOAT
 from model_store.nn.module import Module, Shape
 
@@ -29,7 +29,7 @@ class Activation(Module):
         raise NotImplementedError(f"{type(self).__name__} has no activation_prime()")
 
     def __call__(self, inputs: Array) -> Array:
-        return self.activation(inputs)
+        return apply_in_pieces(self.activation, inputs)
 
     def forward(self, inputs: Array) -> Array:
         self.inputs = inputs
@@ -41,6 +41,9 @@ class Activation(Module):
 
 class Identity(Activation):
     """`f(x) = x`, `f'(x) = 1`."""
+
+    def __call__(self, inputs: Array) -> Array:
+        return inputs
 
     def activation(self, inputs: Array) -> Array:
         return inputs

@@ -137,7 +137,9 @@ class ParametricActivation(_FeatureLayer):
         self.function = ACTIVATIONS[activation]()
 
     def __call__(self, inputs: Array) -> Array:
-        outputs: Array = inputs + self._alpha * (self.function.activation(inputs) - inputs)
+        outputs: Array = self.function(inputs) - inputs
+        outputs *= self._alpha
+        outputs += inputs
         return outputs
 
     def forward(self, inputs: Array) -> Array:

@@ -242,6 +242,10 @@ def test_rows_cost_2_33_operations_at_most(assert_rejected: AssertRejected) -> N
     assert_rejected("rows_cost_2_33_operations_at_most", r"modules: expected at most 8589934592 operations a row")
 
 
+def test_arrays_of_a_row_have_64_mib_at_most(assert_rejected: AssertRejected) -> None:
+    assert_rejected("arrays_of_a_row_have_64_mib_at_most", r"modules: expected at most 67108864 bytes of a row")
+
+
 def test_signature_fits_the_network(assert_rejected: AssertRejected) -> None:
     assert_rejected("signature_fits_the_network", r"(signature|modules)(\.[a-z0-9_.]+)?: .*expected")
 

@@ -99,6 +99,6 @@ def test_check_golden_of_many_categories_encodes_few_rows(monkeypatch: pytest.Mo
     encoded: list[int] = []
     monkeypatch.setattr(Model, "encode", lambda self, rows: encoded.append(len(rows)) or self.signature.encode(rows))
     for limit, count in ((10, 1), (5000, 5), (10**6, 100)):
-        monkeypatch.setattr(artifact_model, "MAX_BATCH_VALUES", limit)
+        monkeypatch.setattr(artifact_model, "MAX_ARRAY_BYTES", 4 * limit)
         it.check_golden()
         assert encoded.pop() == count

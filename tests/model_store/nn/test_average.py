@@ -66,7 +66,7 @@ def test_a_network_is_rebuilt_from_its_configuration_and_arrays() -> None:
 def test_the_cost_of_a_row_is_that_of_all_members() -> None:
     one = member()
     network = Sequential([Average([member(), member(), member()])])
-    assert network.row_cost.values == one.row_cost.values
+    assert network.row_cost.bytes == one.row_cost.bytes
     assert network.row_cost.operations == 3 * (one.row_cost.operations + 8 * (one.output_size or 0)) + 1
     assert network.row_cost.pass_operations == 3 * (one.row_cost.pass_operations + 2_000 + 15_000)
     wide = [{"type": "Linear", "input_size": 2**16, "output_size": 2**16}]

@@ -146,7 +146,7 @@ def test_the_limit_counts_operations() -> None:
     model = Model(Sequential(layers), Signature((NumberColumn("x"),), RegressionOutput(("y",), (0.0,), (1.0,))))
     cost = model.network.row_cost
     assert cost.operations > 500 * 500
-    limit = cost.pass_operations + 7 * (cost.operations + cost.pass_operations // 10_000)
+    limit = cost.pass_operations + 7 * (cost.operations + cost.pass_operations // cost.batch_rows)
     assert RowLimits(10_000, 2**20, limit, 1, 2**20).for_model(model).max_rows() == 7
     assert RowLimits(10_000, 2**20, cost.operations // 2, 1, 2**20).for_model(model).max_rows() == 1
 

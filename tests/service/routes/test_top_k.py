@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flask.testing import FlaskClient
 
-from model_store.nn.cost import MAX_BATCH_VALUES
+from model_store.nn.cost import MAX_ARRAY_BYTES
 from model_store.registry.store import open_store
 from service.config import Settings
 from tests.service.conftest import PENGUIN, assert_error, fault_locations
@@ -52,7 +52,7 @@ def test_more_rows_fit_the_smaller_response(wide: FlaskClient) -> None:
 
 def test_the_outputs_of_the_network_limit_the_rows_too() -> None:
     assert max_rows(classifier(CLASSES), 5) == 10_000
-    assert max_rows(classifier(5000), 1) == MAX_BATCH_VALUES // 5000 == 3355
+    assert max_rows(classifier(5000), 1) == MAX_ARRAY_BYTES // 4 // 5000 == 3355
     assert max_rows(classifier(5000)) == 2**20 // 5000
     assert max_rows(classifier(CLASSES, length=320), 20) == 2**20 // (21 * 11)
 
