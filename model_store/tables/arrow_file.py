@@ -176,8 +176,19 @@ def to_texts(array: Any, column: str) -> list[str | None]:
     if pa.types.is_dictionary(array.type):
         values, codes = dictionary_parts(array, column)
         return list(map(values.__getitem__, codes))
+    if pa.types.is_duration(array.type):
+        array = to_seconds(array)
     texts: list[str | None] = array.cast(pa.string()).to_pylist()
     return texts
+
+
+def to_seconds(array: Any) -> Any:
+    """Return durations of pyarrow's as seconds in float64."""
+    import pyarrow as pa  # noqa: PLC0415
+    from pyarrow import compute  # noqa: PLC0415
+
+    units = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+    return compute.divide(array.cast(pa.int64()).cast(pa.float64(), safe=False), float(units[array.type.unit]))
 
 
 def dictionary_parts(array: Any, column: str) -> tuple[list[str | None], list[int]]:
@@ -195,16 +206,16 @@ def dictionary_parts(array: Any, column: str) -> tuple[list[str | None], list[in
 
 
 def _is_supported(kind: Any) -> bool:
-    """Return True for types of pyarrow's that are numbers, strings, dates and times, and dictionaries of them.
+    """Return True for types of pyarrow's that are numbers, strings, dates, times, durations, and dictionaries of them.
 
-    A duration would need a unit; run-end encoded columns have 2^30 rows in 1 kB.
+    Run-end encoded columns have 2^30 rows in 1 kB.
     """
     from pyarrow import types  # noqa: PLC0415
 
     if types.is_dictionary(kind):
         kind = kind.value_type
     checks = [types.is_null, types.is_boolean, types.is_integer, types.is_floating, types.is_decimal]
-    checks += [types.is_date, types.is_time, types.is_timestamp]
+    checks += [types.is_date, types.is_time, types.is_timestamp, types.is_duration]
     return _is_text(kind) or any(check(kind) for check in checks)
 
 

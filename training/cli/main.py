@@ -20,9 +20,11 @@ import click
 from rich.console import Console
 
 from model_store.cli import common, terminal
+from model_store.cli.group import table_options
 from model_store.errors import did_you_mean
 from model_store.registry.store import open_store
 from model_store.tables.formats import table_stem
+from model_store.tables.options import TableOptions
 from model_store.utils.current_user import current_user
 from training.cli import check_output, output, ranks, scaffold
 from training.cli.init_output import print_draft
@@ -291,13 +293,21 @@ def check(file: str, overrides: tuple[tuple[str, Any], ...], seed: int | None, a
     help="Job file to write.  [default: next to the table]",
 )
 @click.option("--name", metavar="NAME", help="Name of the model.  [default: name of the job file]")
+@table_options
 @click.option("--fast", is_flag=True, help="Write one small network, which trains faster and is less accurate.")
 @click.option("--force", is_flag=True, help="Overwrite an existing job file.")
 @common.json_option
 @common.verbosity_option
 @common.exit_codes(EXIT_CODES)
 def init(
-    data: Path, target: str | None, job: Path | None, name: str | None, fast: bool, force: bool, as_json: bool
+    data: Path,
+    target: str | None,
+    job: Path | None,
+    name: str | None,
+    options: TableOptions,
+    fast: bool,
+    force: bool,
+    as_json: bool,
 ) -> None:
     """Write a commented job file for a TABLE: CSV, JSON lines, Parquet, Arrow or Excel.
 
@@ -305,7 +315,7 @@ def init(
     from. Review the file before training.
     """
     path = job or data.parent / f"{table_stem(data.name)}.toml"  # Path(".") has no name for with_suffix
-    draft = scaffold.draft_job(data, target, path, name, fast=fast)
+    draft = scaffold.draft_job(data, target, path, name, options, fast=fast)
     scaffold.write_job_file(path, draft.text, force=force)
     if as_json:
         left_out = dict(draft.left_out)

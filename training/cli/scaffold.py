@@ -19,7 +19,7 @@ from model_store.errors import Fault, did_you_mean
 from model_store.schema.columns import TABLE_KINDS
 from model_store.schema.columns.date_text import infer_date_format
 from model_store.tables.formats import TABLE_FORMATS, is_table
-from model_store.tables.text_file import EncodingError
+from model_store.tables.options import TableOptions
 from model_store.utils.atomic_write import atomic_write
 from model_store.utils.number_format import format_number
 from model_store.utils.printable import printable
@@ -35,12 +35,14 @@ from training.data.splitting import part_sizes
 from training.data.streaming import table_reader
 from training.data.streaming.dataset import is_streamed
 from training.data.streaming.source import TYPE_INFERENCE_ROWS
-from training.data.table_dataset import drop_rows_without_target
-from training.data.tables import open_job_table, read_table
+from training.data.table_dataset import UNSUPPORTED, drop_rows_without_target
+from training.data.tables import read_detected
 from training.errors import DataError, JobError
 from training.pipeline.job import from_dict, prepare
 
+_DETECTED = TableOptions()
 _MAX_NAMED_TARGETS = 5
+_UNSUPPORTED = f"{UNSUPPORTED}; to use it, write a column for each of its values into the table"
 _ADD_IT = "; to use it, add it to columns"
 _CORRECT_THEM = "to use it, correct or empty them, and add it to columns"
 
@@ -58,9 +60,18 @@ class JobDraft:
     error: DataError | JobError | None = None
 
 
-def draft_job(path: Path, target: str | None, job: Path, name: str | None = None, *, fast: bool = False) -> JobDraft:
+def draft_job(
+    path: Path,
+    target: str | None,
+    job: Path,
+    name: str | None = None,
+    options: TableOptions = _DETECTED,
+    *,
+    fast: bool = False,
+) -> JobDraft:
     """Return a job file at `job` for the table at `path`. JobError or DataError if there is no such table or target.
 
+    options: how the table is written; the job file states them.
     fast: asks for the small network.
     """
     if not job.parent.is_dir():  # the job file names the table by its path from there
@@ -72,7 +83,7 @@ def draft_job(path: Path, target: str | None, job: Path, name: str | None = None
         fix = "start from examples/digits.toml" if kind == ".npz" else "docs/jobs.md shows a complete job file"
         raise DataError(path.name, [Fault("", f"expected a {TABLE_FORMATS} file; found {kind or 'no extension'}", fix)])
     streamed = is_streamed(DataSection(path=path.name), path.parent)
-    table, options = _read_table(path, TYPE_INFERENCE_ROWS if streamed else None)
+    table, keys = read_detected(path, TYPE_INFERENCE_ROWS if streamed else None, options)
     if target is None:
         fix = f"add --target COLUMN, one of {list_names(list(table.columns))}"
         raise JobError(path.name, [Fault("", "expected the column to predict", fix)])
@@ -80,7 +91,7 @@ def draft_job(path: Path, target: str | None, job: Path, name: str | None = None
     model = name or _model_name(job.stem)
     if not is_name(model):
         raise JobError("--name", [Fault("", f"expected letters, digits, '.', '_' and '-'; found {model!r}")])
-    draft = _render(table, targets, model, os.path.relpath(path, job.parent), options, streamed=streamed, fast=fast)
+    draft = _render(table, targets, model, os.path.relpath(path, job.parent), keys, streamed=streamed, fast=fast)
     error = _find_error(table, draft, job.parent, streamed=streamed)
     if error is None:
         return draft
@@ -123,22 +134,6 @@ def _find_error(table: Table, draft: JobDraft, folder: Path, *, streamed: bool) 
     except (DataError, JobError) as error:
         return error
     return None
-
-
-def _read_table(path: Path, rows: int | None) -> tuple[Table, dict[str, str]]:
-    """Return the table, or its first rows, and the keys of `[data]` that say how it is written.
-
-    A text that is not UTF-8 is read as the encodings of Western Windows and Unix. Rows with too many cells are left
-    out here, and training reports them.
-    """
-    for encoding in (None, "cp1252", "latin-1"):
-        file = open_job_table(path, DataSection(path=path.name, encoding=encoding, long_rows="drop"))
-        try:
-            return read_table(file, rows, may_be_empty=True), file.detected
-        except DataError as error:
-            if not isinstance(error.__cause__, EncodingError) or encoding == "latin-1":
-                raise
-    raise AssertionError("latin-1 has a character for every byte")
 
 
 def write_job_file(path: Path, text: str, *, force: bool = False) -> None:
@@ -193,7 +188,13 @@ def _render(
         group=_toml_string(group or "patient"),
         kind_names=" or ".join(f'"{name}"' for name in TABLE_KINDS),
         kinds="\n".join(
-            f"#   {printable(name)}: {_describe_column(values, exclusions[name])}" for name, values in inputs.items()
+            [
+                *(
+                    f"#   {printable(name)}: {_describe_column(values, exclusions[name])}"
+                    for name, values in inputs.items()
+                ),
+                *(f"#   {printable(name)}: left out: {_UNSUPPORTED}" for name in table.unsupported),
+            ]
         ),
         columns=f"columns = [{', '.join(map(_toml_string, used))}]" if used else _NO_COLUMNS,
         transform=_suggest_transform(cells) if task == "regression" and len(targets) == 1 else "",
@@ -208,7 +209,8 @@ def _render(
     columns = f"{count} column{'s' * (count != 1)}"
     title = "several labels" if task == "multi_label" else task
     summary = f"{title} of {list_names(targets, _MAX_NAMED_TARGETS)} from {columns}, {rows}"
-    return JobDraft(text, summary, {name: reason for name, reason in exclusions.items() if reason and used})
+    left_out = {name: reason for name, reason in exclusions.items() if reason and used}
+    return JobDraft(text, summary, left_out | dict.fromkeys(table.unsupported, _UNSUPPORTED))
 
 
 def _infer_task(table: Table, targets: list[str]) -> tuple[str, str | None]:
@@ -308,6 +310,8 @@ def _toml_string(text: str) -> str:
 
 
 def _toml_escape(character: str) -> str:
+    if character == "\t":
+        return "\\t"
     return f"\\u{ord(character):04x}" if ord(character) < 0x10000 else f"\\U{ord(character):08x}"
 
 

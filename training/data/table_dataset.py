@@ -23,6 +23,7 @@ from training.data.type_inference import identifier_reason
 from training.errors import DataError
 
 _MAX_LISTED_ROWS = 5
+UNSUPPORTED = "lists, structures, bytes or the index of pandas"  # what the columns that no reader reads hold
 
 
 def from_table(
@@ -72,7 +73,7 @@ def table_notes(table: Table, section: DataSection) -> list[str]:
     notes = list(table.notes)
     if table.unsupported and section.columns is None:
         names = ", ".join(table.unsupported)
-        notes.append(f"ignored columns (lists, structures, bytes, durations or the index of pandas): {names}")
+        notes.append(f"ignored columns ({UNSUPPORTED}): {names}")
     return notes
 
 
@@ -96,7 +97,7 @@ def choose_columns(
             found = ", ".join(f"{name} ({reason})" for name, reason in identifiers.items())
             notes.append(f"left out columns that identify rows: {found}; to use one, list all columns in data.columns")
     if wrong := [name for name in [*targets, *inputs] if name in table.unsupported]:
-        problem = "expected numbers or strings, found lists, structures, bytes, durations or the index of pandas"
+        problem = f"expected numbers or strings, found {UNSUPPORTED}"
         raise DataError(table.name, [Fault(f"column {name}", problem, "choose other columns") for name in wrong])
     faults = []
     listed = [("data.target", targets), ("data.columns", inputs), *((key, [name]) for key, name in extra.items())]

@@ -6,16 +6,19 @@ case, or \\N as databases write it. What a column means is decided by `training.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from model_store.errors import Fault, InputError
 from model_store.schema.columns.base import parse_text_cell
 from model_store.tables.formats import open_table
+from model_store.tables.options import TableOptions
 from model_store.tables.table_file import TableFile
-from model_store.tables.text_file import FILE_NULL
+from model_store.tables.text_file import FILE_NULL, EncodingError
 from training.config.settings import DataSection
 from training.data.readers import Table, open_file
 from training.errors import DataError
@@ -49,6 +52,38 @@ def read_table(file: TableFile, rows: int | None = None, *, may_be_empty: bool =
         empty = "the file has a header and no rows" if file.row_unit == "line" else "the file has no rows"
         raise DataError(file.name, [Fault("", empty, "add rows of data")])
     return Table(file.name, columns, lines, file.row_unit, notes, unsupported, commas)
+
+
+def read_detected(path: Path, rows: int | None, options: TableOptions) -> tuple[Table, dict[str, str]]:
+    """Return the table, or its first rows, and the keys of `[data]` that say how it is written, as far as it is known.
+
+    options: what is known before. DataError if it cannot be read.
+
+    A text that is not UTF-8 is read as the encodings of Western Windows and Unix, and lines that begin with # above the
+    header are comments. Rows with too many cells are left out here, and training reports them.
+    """
+    given = {key: value for key, value in asdict(options).items() if value is not None}
+    for encoding in (None, "cp1252", "latin-1") if options.encoding is None else (options.encoding,):
+        keys = given if encoding is None else {**given, "encoding": encoding}
+        try:
+            table, detected = _read_as(path, rows, keys)
+            if options.comment is None and next(iter(table.columns)).startswith("#"):
+                with suppress(DataError):  # of a file without other lines
+                    other, found = _read_as(path, rows, {**keys, "comment": "#"})
+                    if len(other.columns) > len(table.columns):
+                        return other, {**given, "comment": "#", **found}
+            return table, {**given, **detected}
+        except DataError as error:
+            if not isinstance(error.__cause__, EncodingError) or encoding in ("latin-1", options.encoding):
+                raise
+    raise AssertionError("latin-1 has a character for every byte")
+
+
+def _read_as(path: Path, rows: int | None, keys: Mapping[str, str]) -> tuple[Table, dict[str, str]]:
+    """Return the table that is written as `keys` say, and the keys that were detected."""
+    section: Any = {"path": path.name, "long_rows": "drop", **keys}
+    file = open_job_table(path, DataSection(**section))
+    return read_table(file, rows, may_be_empty=True), file.detected
 
 
 class CellParser:

@@ -271,10 +271,15 @@ def _mostly_numbers(cells: Sequence[str | None]) -> tuple[bool, list[int]]:
     Return with it the rows whose cells are none. A bound or a range, such as 25-34, is none here.
     """
     counts = Counter(cell for cell in cells if cell is not None)
-    numbers = {text for text in counts if parse_number(text) is not None or infer_number_format([text]) is not None}
+    numbers = {text for text in counts if parse_number(text) is not None or _is_written_number(text)}
     if len(numbers) <= FEW_CATEGORIES + 1 or 2 * sum(map(counts.__getitem__, numbers)) < counts.total():
         return False, []
     return True, [row for row, cell in enumerate(cells) if cell is not None and cell not in numbers]
+
+
+def _is_written_number(text: str) -> bool:
+    """Return True for a number with a unit or separators, not for a phone number."""
+    return not (text.startswith("+") and " " in text) and infer_number_format([text]) is not None
 
 
 def kind_warnings(table: Table, kinds: Mapping[str, str], declared: Mapping[str, str]) -> list[str]:

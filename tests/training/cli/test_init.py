@@ -326,3 +326,28 @@ def test_a_model_of_a_job_by_init_predicts_rows_with_gaps_that_no_training_row_h
         model.signature.encode([{"shop": "u"}, {}])
     with pytest.raises(InputError, match=r"instances\.0\.size: expected a number, found none"):
         strict.signature.encode([{"size": None, "shop": "u", "day": "2024-01-11"}])
+
+
+def test_init_skips_comments_above_the_header_and_takes_the_options_of_a_table(train: Train, tmp_path: Path) -> None:
+    rows = "".join(f"{i % 9},{i * 0.5}\n" for i in range(60))
+    (tmp_path / "a.csv").write_text("# device 7\n# exported today\nx,y\n" + rows)
+    assert train("init", tmp_path / "a.csv", "--target", "y").exit_code == 0
+    assert 'comment = "#"\n' in (tmp_path / "a.toml").read_text()
+    (tmp_path / "b.csv").write_text("#x,y\n" + rows)  # no comment, but the name of a column
+    assert train("init", tmp_path / "b.csv", "--target", "y").exit_code == 0
+    assert "comment" not in (tmp_path / "b.toml").read_text().replace("# comment", "")
+    (tmp_path / "c.csv").write_text("%note\nx\ty\n" + rows.replace(",", "\t"))
+    assert train("init", tmp_path / "c.csv", "--target", "y", "--comment", "%", "--separator", "\\t").exit_code == 0
+    text = (tmp_path / "c.toml").read_text()
+    assert 'comment = "%"\n' in text
+    assert 'separator = "\\t"\n' in text
+    assert train(tmp_path / "c.toml", "--no-publish", "--set", "train.epochs=1").exit_code == 0
+
+
+def test_init_names_the_columns_of_lists_that_it_leaves_out(train: Train, tmp_path: Path) -> None:
+    lines = [json.dumps({"x": i % 9, "tags": ["a"], "user": {"age": i}, "y": i * 0.5}) for i in range(60)]
+    (tmp_path / "t.jsonl").write_text("\n".join(lines))
+    found = train("init", tmp_path / "t.jsonl", "--target", "y")
+    assert "  tags: lists, structures, bytes or the index of pandas" in found.stdout
+    text = (tmp_path / "t.toml").read_text()
+    assert "#   user: left out: lists, structures, bytes or the index of pandas; to use it, write a column for" in text

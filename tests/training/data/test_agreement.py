@@ -143,11 +143,19 @@ def test_invalid_values_are_the_same_error(tmp_path: Path, columns: dict[str, An
         assert expected in found
 
 
-def test_durations_are_ignored_as_they_have_no_number(tmp_path: Path) -> None:
-    write(tmp_path, x=NUMBERS, wait=pa.array([5] * ROWS, pa.duration("s")), y=AB)
-    prepared = prepare(from_dict(content("parquet"), tmp_path))
-    assert prepared.signature.names == ("x",)
-    assert any("durations" in note and "wait" in note for note in prepared.notes)
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_durations_are_numbers_of_seconds(tmp_path: Path, unit: str) -> None:
+    per_second = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
+    waits = [None if i % 9 == 0 else i * per_second * 3 // 2 for i in range(ROWS)]
+    write(tmp_path, wait=pa.array(waits, pa.duration(unit)), emb=pa.array([[1.0, 2.0]] * ROWS), y=AB)
+    for stream in (False, True):
+        data = {**content("parquet"), "data": {"path": "t.parquet", "target": "y", "stream": stream}}
+        prepared = prepare(from_dict(data | {"split": {"test": 0, "validation": 0}}, tmp_path))
+        (wait,) = prepared.signature.inputs
+        assert wait.kind == "number"
+        assert wait.statistics["max"] == 299 * per_second * 3 // 2 / per_second
+        assert wait.statistics["missing"] == 34
+        assert "ignored columns (lists, structures, bytes or the index of pandas): emb" in prepared.notes
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from model_store.errors import Fault
 from model_store.schema.columns.base import MISSING_CELLS
-from model_store.tables.arrow_file import ArrowFile, to_texts
+from model_store.tables.arrow_file import ArrowFile, to_seconds, to_texts
 from model_store.tables.table_file import Block, TableFile
 from model_store.tables.text_file import open_decompressed, translate_read_errors
 from model_store.utils.values import parse_finite_number
@@ -281,6 +281,8 @@ def _convert_numbers(array: Any) -> NDArray[np.float64]:
         rows = array.indices.dictionary_encode("encode")  # each value of the dictionary is converted once
         numbers: NDArray[np.float64] = _convert_numbers(array.dictionary.take(rows.dictionary))[rows.indices.to_numpy()]
         return numbers
+    if pa.types.is_duration(array.type):
+        array = to_seconds(array)
     if pa.types.is_decimal(array.type):
         array = array.cast(pa.string())  # a decimal cast to float64 is not always the nearest number
     if array.type in (pa.string(), pa.large_string(), pa.string_view()):
