@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from functools import cached_property
 from itertools import islice
@@ -16,38 +16,45 @@ from model_store.tables.table_file import Record, TableFile
 from model_store.utils.values import describe_value
 
 _FIRST_ROWS = 10_000  # that have every column
+_MAX_DEPTH = 8  # of objects whose values are columns
 MAX_SPARSITY, MIN_SPARSE_CELLS = 100, 1 << 22  # cells of the table for each value in the file, and in any file
 
 
 class JsonLinesFile(TableFile):
     """Objects of numbers, strings, booleans and null. A number is read as it is written; a key that lacks is missing.
 
-    The first rows decide what the columns are. Columns of lists and objects are ignored.
+    The values of an object in a row are columns such as `user.age`. The first rows decide what the columns are. Columns
+    of lists are ignored.
     """
 
     @cached_property
-    def _columns(self) -> tuple[list[str], list[str]]:
-        """The names of the columns, in order of appearance, and those of lists and objects in the first rows."""
+    def _columns(self) -> tuple[list[str], list[str], set[str]]:
+        """The names of the columns, in order of appearance, those of lists in the first rows, and of objects there."""
         names: dict[str, bool] = {}
+        parents: set[str] = set()
         with closing(self._objects()) as objects:
-            for _, row in islice(objects, _FIRST_ROWS):
-                for name, value in row.items():
+            for number, row in islice(objects, _FIRST_ROWS):
+                parents.update(_object_names(row, "", 0))
+                for name, value in _flatten(row, number).items():
                     names[name] = names.get(name, False) or isinstance(value, (list, dict))
-        return [name for name, nested in names.items() if not nested], [name for name in names if names[name]]
+        parents &= names.keys()  # an object in some rows, null in others
+        flat = [name for name, nested in names.items() if not (nested or name in parents)]
+        return flat, [name for name in names if names[name]], parents
 
     @property
     def unsupported(self) -> list[str]:
         return self._columns[1]
 
     def records(self) -> Generator[Record]:
-        names, nested = self._columns
-        known = {*names, *nested}
+        names, nested, parents = self._columns
+        known = {*names, *nested, *parents}
         if not known:
             return
         yield 1, names
         values = cells = 0
         with closing(self._objects()) as objects:
-            for line, row in objects:
+            for line, found in objects:
+                row = _flatten(found, line)
                 values, cells = values + len(row) + 1, cells + len(names)
                 if cells > max(MIN_SPARSE_CELLS, MAX_SPARSITY * values):
                     problem = f"expected rows with most of the {len(names)} columns, found few values in each"
@@ -81,6 +88,33 @@ def _parse_object(line: str, number: int) -> dict[str, Any]:
         problem = f"expected an object, found {'a list' if isinstance(found, list) else describe_value(found)}"
         raise InputError([Fault(f"line {number}", problem, 'write one object per line: {"column": 1}')])
     return found
+
+
+def _flatten(row: dict[str, Any], number: int) -> dict[str, Any]:
+    """Return a row with the values of its objects by dotted names. InputError if two have the same name."""
+    if not any(isinstance(value, dict) for value in row.values()):
+        return row
+    pairs = list(_leaves(row, "", 0))
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise InputError([Fault(f"line {number}", f"two values are named {twice!r}", "rename one of them")])
+    return found
+
+
+def _object_names(row: dict[str, Any], prefix: str, depth: int) -> Iterator[str]:
+    for key, value in row.items():
+        if isinstance(value, dict) and depth < _MAX_DEPTH:
+            yield f"{prefix}{key}"
+            yield from _object_names(value, f"{prefix}{key}.", depth + 1)
+
+
+def _leaves(row: dict[str, Any], prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
+    for key, value in row.items():
+        if isinstance(value, dict) and depth < _MAX_DEPTH:
+            yield from _leaves(value, f"{prefix}{key}.", depth + 1)
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -228,7 +228,11 @@ def suggest_conversion(present: Sequence[str]) -> str:
     if all(_DATE.fullmatch(cell) for cell in present):
         return "replace the dates with numbers, such as the year, the month or the age in days"
     example = next((cell for cell in present if parse_finite_number(cell) is None), None)
-    if example is not None and all(_FORMATTED_NUMBER.fullmatch(cell) for cell in present):
+    if (
+        example is not None
+        and not _is_phone_number(example)
+        and all(_FORMATTED_NUMBER.fullmatch(cell) for cell in present)
+    ):
         return f"write numbers such as {example!r} with a decimal point, without commas and units"
     return ""
 
@@ -279,7 +283,11 @@ def _mostly_numbers(cells: Sequence[str | None]) -> tuple[bool, list[int]]:
 
 def _is_written_number(text: str) -> bool:
     """Return True for a number with a unit or separators, not for a phone number."""
-    return not (text.startswith("+") and " " in text) and infer_number_format([text]) is not None
+    return not _is_phone_number(text) and infer_number_format([text]) is not None
+
+
+def _is_phone_number(text: str) -> bool:
+    return text.startswith("+") and " " in text
 
 
 def kind_warnings(table: Table, kinds: Mapping[str, str], declared: Mapping[str, str]) -> list[str]:

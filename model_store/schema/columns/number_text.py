@@ -16,7 +16,7 @@ from typing import Any
 
 from marshmallow import ValidationError, fields
 
-from model_store.schema.columns.units import MAGNITUDE_LETTERS, MAX_UNITS, combine_units
+from model_store.schema.columns.units import MAX_UNITS, combine_units
 from model_store.utils.values import parse_finite_number
 
 MAX_NUMBER_TEXT = 64  # characters; longer texts are no numbers
@@ -235,8 +235,8 @@ def infer_number_format(cells: Collection[str]) -> NumberFormat | None:
         if (combined := combine_units(found_units, currencies, plain=plain)) is None:
             return None
         base, units = combined
-    elif is_code:
-        return None
+    elif is_code and not any(sign in number for number in numbers for sign in ".,"):
+        return None  # a code such as 12A, not a number such as 41.8C
     unit = written.get(base, "")
     for decimal, group in _STYLES:
         pattern = _pattern(decimal, group)
@@ -294,8 +294,6 @@ def _split_units(text: str) -> tuple[str, str, str] | None:
     after = text[last + 1 :].strip(" ()")
     if before and not _PREFIX_UNIT.fullmatch(before):
         return None
-    if len(after) == 1 and after.isupper() and text[last + 1] != " " and after not in MAGNITUDE_LETTERS:
-        return None  # a code such as 12A
     if after and (len(after) > MAX_UNIT or not _UNIT.fullmatch(after)):
         return None
     return number, before, after

@@ -31,7 +31,6 @@ _CODES_OF_CURRENCIES = {
     "¥": {"jpy", "cny"},
     "₹": {"inr", "rs", "rs."},
 }
-MAGNITUDE_LETTERS = "KMB"  # that are no code, as the letter of 12A is
 
 
 def combine_units(

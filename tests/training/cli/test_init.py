@@ -345,9 +345,12 @@ def test_init_skips_comments_above_the_header_and_takes_the_options_of_a_table(t
 
 
 def test_init_names_the_columns_of_lists_that_it_leaves_out(train: Train, tmp_path: Path) -> None:
-    lines = [json.dumps({"x": i % 9, "tags": ["a"], "user": {"age": i}, "y": i * 0.5}) for i in range(60)]
+    users = [{"age": i % 13, "home": {"town": "ab"[i % 2]}} for i in range(60)]
+    rows = [{"x": i % 9, "tags": ["a"], "user": user, "y": i * 0.5} for i, user in enumerate(users)]
+    lines = map(json.dumps, rows)
     (tmp_path / "t.jsonl").write_text("\n".join(lines))
     found = train("init", tmp_path / "t.jsonl", "--target", "y")
     assert "  tags: lists, structures, bytes or the index of pandas" in found.stdout
     text = (tmp_path / "t.toml").read_text()
-    assert "#   user: left out: lists, structures, bytes or the index of pandas; to use it, write a column for" in text
+    assert "#   tags: left out: lists, structures, bytes or the index of pandas; to use it, write a column for" in text
+    assert 'columns = ["x", "user.age", "user.home.town"]' in text

@@ -119,3 +119,24 @@ def test_a_missing_file_is_a_data_error_that_suggests_similar_names(tmp_path: Pa
     assert "did you mean 'table.csv'" in message(tmp_path / "tabel.csv")
     assert "no such directory" in message(tmp_path / "nowhere" / "table.csv")
     assert "cannot be read" in message(tmp_path)
+
+
+def rows_of(folder: Path, lines: str) -> Table:
+    path = folder / "t.jsonl"
+    path.write_text(lines)
+    return read(path)
+
+
+def test_objects_in_json_lines_are_columns_with_dotted_names(tmp_path: Path) -> None:
+    lines = (
+        '{"u": {"age": 3, "t": {"x": true}}, "a.b": 1, "a": 5}\n{"u": null, "a.b": 2}\n{"u": {"age": 4, "l": [1]}}\n'
+    )
+    found = rows_of(tmp_path, lines)
+    assert found.columns == {
+        "u.age": ["3", None, "4"], "u.t.x": ["true", None, None], "a.b": ["1", "2", None], "a": ["5", None, None],
+    }  # fmt: skip
+    assert found.unsupported == ["u.l"]
+    with pytest.raises(DataError, match=r"line 2: two values are named 'a\.b'"):
+        rows_of(tmp_path, '{"a": {"b": 1}}\n{"a": {"b": 1}, "a.b": 2}\n')
+    deep = '{"a": ' * 20 + "1" + "}" * 20
+    assert rows_of(tmp_path, f'{{"x": 1, "d": {deep}}}\n').columns == {"x": ["1"]}
