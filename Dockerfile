@@ -104,6 +104,37 @@ RUN install -d -o 10001 -g 10001 /predictions \
 USER 10001:10001
 CMD ["models", "predict", "--help"]
 
+# The packages of the extra sweep, from the hash-checked lock: Optuna, SQLAlchemy and psycopg with what they need.
+FROM python:3.11-slim AS sweep-packages
+COPY requirements/dev.lock /tmp/
+RUN for name in alembic colorlog greenlet mako markupsafe optuna packaging psycopg psycopg-binary pyyaml sqlalchemy tqdm \
+        typing-extensions; do sed -n "/^$name==/,/# via/p" /tmp/dev.lock; done > /tmp/sweep.txt \
+ && pip install --quiet --no-cache-dir --no-compile --disable-pip-version-check --no-deps --require-hashes \
+        --only-binary :all: --target /packages --requirement /tmp/sweep.txt \
+ && rm -r /packages/bin
+
+# `train sweep` in many containers: see docs/sweeps.md.
+FROM training AS sweep
+COPY --from=sweep-packages /packages /opt/venv/lib/python3.11/site-packages
+RUN ["python", "-c", "import psycopg, training.sweep.record"]
+
+# PostgreSQL for the studies of sweeps, with its data in /data, for trying: it asks clients of its network for no
+# password.
+FROM python:3.11-slim AS studies
+# hadolint ignore=DL3008
+RUN apt-get update -qq && apt-get install -qq --yes --no-install-recommends postgresql \
+ && rm -rf /var/lib/apt/lists/* \
+ && ln -s /usr/lib/postgresql/*/bin/* /usr/local/bin/ \
+ && useradd --uid 10001 --user-group --no-create-home --home-dir /tmp --shell /usr/sbin/nologin forward-pass \
+ && install -d -m 700 -o 10001 -g 10001 /data
+USER 10001:10001
+EXPOSE 5432
+# SIGINT ends the sessions of clients; SIGTERM would wait for them.
+STOPSIGNAL SIGINT
+HEALTHCHECK --interval=2s --timeout=5s --start-period=60s --retries=5 \
+    CMD ["psql", "-h", "127.0.0.1", "-U", "sweep", "-d", "postgres", "-c", "select 1"]
+CMD ["sh", "-c", "[ -s /data/PG_VERSION ] || { initdb -D /data -U sweep --auth=trust && echo 'host all all samenet trust' >> /data/pg_hba.conf; } && exec postgres -D /data -c listen_addresses='*' -c unix_socket_directories=/tmp"]
+
 FROM base AS service
 COPY service service
 RUN find . ! -perm -o=r -exec chmod go+rX {} + \

@@ -37,6 +37,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=ROOT / "data" / "sweeps", help="default: %(default)s")
     parser.add_argument("--trials", type=int, default=50, metavar="N", help="default: %(default)s")
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="of the comparison; default: %(default)s")
+    parser.add_argument("--folds", type=int, metavar="K", help="of jobs that train one network; default: none")
     parser.add_argument("--search-only", action="store_true", help="join the study, and compare nothing")
     return parser.parse_args()
 
@@ -66,17 +67,18 @@ def toml(value: Any) -> str:
     return "[" + ", ".join(map(toml, value)) + "]" if isinstance(value, list) else json.dumps(value)
 
 
-def search(job: dict[str, Any], table: Table, trials: int) -> str:
+def search(job: dict[str, Any], table: Table, trials: int, folds: int | None) -> str:
     """Return the section [search] for a job of `train init`."""
     section = job["train"]
     rate, decay, epochs = section["learning_rate"], section["weight_decay"], section["epochs"]
     options = [layers(job, width, dropout) for width in _WIDTHS for dropout in _DROPOUTS]
     batch = section["batch_size"]
+    folded = f"folds = {folds}\n" if folds is not None and "ensemble" not in section else ""
     return f"""
 [search]
 trials = {trials}
 metric = "{"log_loss" if table.classes else "rmse"}"
-
+{folded}
 [search.train]
 learning_rate = {{ log_uniform = [{rate / 5:g}, {rate * 5:g}] }}
 weight_decay = {{ log_uniform = [{decay / 10:g}, {decay * 10:g}] }}
@@ -88,7 +90,7 @@ layers = {{ choice = {toml(options)} }}
 """
 
 
-def write_job(table: Table, folder: Path, work: Path, trials: int) -> Path:
+def write_job(table: Table, folder: Path, work: Path, trials: int, folds: int | None) -> Path:
     """Write the job of `train init` with the held-out rows as its test rows, and with a search."""
     path = work / f"{table.name}.toml"
     data = (folder / "tables" / table.name / "test").resolve()
@@ -100,7 +102,7 @@ def write_job(table: Table, folder: Path, work: Path, trials: int) -> Path:
     at = lines.index(next(line for line in lines if line.startswith("[split]")))
     lines.insert(at + 1, f'test_file = "{data / "test.csv"}"')
     text = "\n".join(lines) + "\n"
-    path.write_text(text + search(tomllib.loads(text), table, trials), encoding="utf-8")
+    path.write_text(text + search(tomllib.loads(text), table, trials, folds), encoding="utf-8")
     return path
 
 
@@ -123,7 +125,7 @@ def main() -> None:
     named = {table.name: table for table in TABLES}
     for name in options.tables.split(","):
         table = named[name]
-        job = write_job(table, options.folder, options.work, options.trials)
+        job = write_job(table, options.folder, options.work, options.trials, options.folds)
         found = train("sweep", str(job), "--join", "--no-publish")
         best = found["best"]
         if options.search_only:

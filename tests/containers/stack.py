@@ -61,9 +61,9 @@ class Stack:
             return json.load(answer)
 
 
-def eventually(claim: Callable[[], bool]) -> None:
+def eventually(claim: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
     """Repeat until the condition holds."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + seconds
     while not claim():
-        assert time.monotonic() < deadline, f"still not so after {PATIENCE_SECONDS} s"
+        assert time.monotonic() < deadline, f"still not so after {seconds} s"
         time.sleep(0.2)

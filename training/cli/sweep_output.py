@@ -27,7 +27,8 @@ def metric_title(metric: str) -> str:
 def search_line(sweep: Sweep) -> str:
     """Return what is searched, and how trials are compared."""
     search, count = sweep.search, len(sweep.search.space.parameters)
-    rows = "out-of-fold rows" if sweep.prepared.job.settings.train.ensemble else "validation rows"
+    folded = search.folds is not None or sweep.prepared.job.settings.train.ensemble is not None
+    rows = "rows out of fold" if folded else "validation rows"
     better = "higher" if sweep.higher_is_better else "lower"
     metric = f"by the {metric_title(sweep.metric)} of the {rows}, {better} is better"
     pruning = "no pruning" if search.pruning == "none" else f"{search.pruning} pruning"

@@ -35,6 +35,7 @@ class SearchSchema(SectionSchema):
     timeout = number_field("a number of seconds above 0", lambda seconds: seconds > 0)
     metric = ChoiceField(("loss", *METRIC_DIRECTIONS))
     pruning = ChoiceField(PRUNING)
+    folds = integer_field(2, 20)
     data = fields.Raw()
     network = fields.Raw()
     train = fields.Raw()
@@ -74,6 +75,9 @@ def check_search(job: Mapping[str, Any], space: SearchSpace, load: Callable[[Map
         problem = "missing; a search starts from the training that the job describes"
         faults["train"] = Fault("train", problem, "write [train]; train init writes one")
         return list(faults.values())
+    if job["search"].get("folds") is not None and ("ensemble" in job["train"] or "train.ensemble" in space.parameters):
+        problem = "the networks of an ensemble hold out each row once already"
+        return [Fault("search.folds", problem, "remove it, or train.ensemble")]
     for values, varied in _candidates(space):
         try:
             load(with_overrides(job, space.overrides(values)))

@@ -160,6 +160,7 @@ class SearchSection:
     timeout: float | None = None  # seconds
     metric: str | None = None
     pruning: str = "median"
+    folds: int | None = None
     space: SearchSpace = field(default_factory=SearchSpace)
 
 

@@ -48,10 +48,12 @@ def search_metric(prepared: PreparedJob) -> str:
     if search is None:
         raise ValueError("expected a job with [search]")
     name = search.metric or (section and section.metric) or "loss"
-    rows = prepared.sizes["training"] if ensemble is not None else len(prepared.split.validation)
+    folded = ensemble is not None or search.folds is not None
+    rows = prepared.sizes["training"] if folded else len(prepared.split.validation)
     if not rows and "train.ensemble" not in search.space.parameters:
         problem = "expected rows held out for validation, which trials are compared on; found none"
-        raise JobError(job.source, [Fault("split.validation", problem, "write validation = 0.1 in [split]")])
+        fix = "write validation = 0.1 in [split], or folds = 5 in [search]"
+        raise JobError(job.source, [Fault("split.validation", problem, fix)])
     output, loss = prepared.signature.output, prepared.network_spec.loss
     if faults := check_metric(EarlyStoppingSection(metric=name), output, 1, loss):
         raise JobError(job.source, [replace(fault, location="search.metric") for fault in faults])

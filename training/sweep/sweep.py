@@ -13,7 +13,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import FrameType
@@ -76,7 +76,12 @@ class Sweep:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What a study belongs to: the job, the data and the search without `trials` and `timeout`."""
-        search = {"metric": self.metric, "pruning": self.search.pruning, **self.search.space.template}
+        search = {
+            "metric": self.metric,
+            "pruning": self.search.pruning,
+            "folds": self.search.folds,
+            **self.search.space.template,
+        }
         data = {**self.prepared.identity["data"], "rows": sum(self.sizes.values())}
         return {"job": self.prepared.identity["job"], "data": data, "search": search}
 
@@ -95,9 +100,13 @@ class Sweep:
         return jobs.from_dict(with_overrides(self.content, overrides), self.folder, self.source)
 
     def prepare(self, values: Mapping[str, Any]) -> PreparedJob:
-        """Return the prepared job of a trial, without test rows."""
+        """Return the prepared job of a trial, without test rows; with `folds` it is that of an ensemble."""
         rows = None if self.prepared.stream is not None else self.prepared.dataset
-        return without_test_rows(jobs.prepare(self.job(values), rows=rows))
+        job = self.job(values)
+        if self.search.folds is not None:
+            train = replace(job.settings.train, ensemble=self.search.folds)
+            job = replace(job, settings=replace(job.settings, train=train))
+        return without_test_rows(jobs.prepare(job, rows=rows))
 
     def open_study(self, address: str, name: str | None = None, warn: Callable[[str], None] = lambda _: None) -> Study:
         """Open the study of this sweep. StudyError, or OtherStudyError if it belongs to another job or other data."""

@@ -65,8 +65,17 @@ def read(open_sweep: Callable[..., Sweep], sweep_file: Path, address: str) -> li
     return tried
 
 
-def wait_for_trials(open_sweep: Callable[..., Sweep], sweep_file: Path, address: str, count: int) -> None:
+def wait_for_trials(
+    open_sweep: Callable[..., Sweep],
+    sweep_file: Path,
+    address: str,
+    count: int,
+    processes: list[subprocess.Popen[str]],
+) -> None:
+    """Wait until so many trials have ended. Fail if a process ends before."""
     while sum(one.state in ("complete", "pruned") for one in read(open_sweep, sweep_file, address)) < count:
+        for process in processes:
+            assert process.poll() is None, process.communicate()[0]
         time.sleep(0.1)
 
 
@@ -104,7 +113,7 @@ def test_after_four_processes_are_killed_the_search_continues(
 ) -> None:
     address = storage(tmp_path)
     processes = [start(sweep_file, address, "--join", "--no-publish") for _ in range(4)]
-    wait_for_trials(open_sweep, sweep_file, address, 4)
+    wait_for_trials(open_sweep, sweep_file, address, 4, processes)
     for process in processes:
         process.kill()
     for process in processes:
@@ -126,7 +135,7 @@ def test_processes_that_are_killed_one_by_one_are_replaced(
     address, rng = storage(tmp_path), random.Random(7)
     processes = [start(sweep_file, address, "--join", "--no-publish") for _ in range(3)]
     for count in (2, 5, 8):
-        wait_for_trials(open_sweep, sweep_file, address, count)
+        wait_for_trials(open_sweep, sweep_file, address, count, processes)
         victim = processes.pop(rng.randrange(len(processes)))
         victim.kill()
         victim.communicate()
@@ -141,7 +150,7 @@ def test_a_process_does_not_join_unasked(
 ) -> None:
     address = storage(tmp_path)
     first = start(sweep_file, address, "--no-publish")
-    wait_for_trials(open_sweep, sweep_file, address, 1)
+    wait_for_trials(open_sweep, sweep_file, address, 1, [first])
     second = start(sweep_file, address, "--no-publish")
     output = second.communicate()[0]
     assert second.returncode == 2, output

@@ -170,3 +170,22 @@ def test_the_record_of_a_search_is_bounded(
     assert len(record["trials"]) == 5
     assert best.number in {trial["number"] for trial in record["trials"]}
     assert 0 < sum(one["importance"] for one in record["parameters"]) <= 1.001
+
+
+def test_with_folds_trials_are_compared_on_all_rows_that_are_not_tested(
+    open_sweep: OpenSweep, open_study: OpenStudy
+) -> None:
+    """The best settings train one network, as the job does."""
+    sweep = open_sweep(search__folds=3, search__trials=2, search__metric="accuracy")
+    values = {"train.learning_rate": 0.1, "train.batch_size": 8}
+    assert sweep.prepare(values).sizes == {"training": 32, "validation": 0, "test": 0}
+    found = evaluate(sweep.prepare(values), sweep.metric)
+    folded = jobs.train_and_evaluate(jobs.prepare(open_sweep(train__ensemble=3).job(values)))
+    assert found.value == folded.model.training["ensemble"]["out_of_fold"]["accuracy"]
+    search(sweep, open_study(sweep))
+    assert sweep.job(values).settings.train.ensemble is None
+
+
+def test_folds_of_an_ensemble_are_a_fault(open_sweep: OpenSweep) -> None:
+    with pytest.raises(JobError, match=r"search\.folds: the networks of an ensemble hold out each row once already"):
+        open_sweep(search__folds=3, train__ensemble=3)
