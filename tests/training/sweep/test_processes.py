@@ -79,14 +79,19 @@ def wait_for_trials(
         time.sleep(0.1)
 
 
-def check_nothing_twice(tried: list[Tried]) -> None:
+def check_nothing_twice(tried: list[Tried], *, killed_again: bool = False) -> None:
+    """Check that all sets have ended, after at most one attempt before, which was killed.
+
+    killed_again: the second attempt may have been killed, too, which a search does not repeat.
+    """
     assert len(tried) == TRIALS
     assert len({tuple(one.values.items()) for one in tried}) == TRIALS
-    assert {one.state for one in tried} <= {"complete", "pruned"}
     for one in tried:
         *before, _ = one.attempts
         assert {attempt.user_attrs["reason"] for attempt in before} <= {KILLED}
         assert len(before) <= 1
+        again = killed_again and one.state == "failed" and one.reason == KILLED and before
+        assert one.state in ("complete", "pruned") or again
 
 
 def test_four_processes_share_a_study(
@@ -142,7 +147,7 @@ def test_processes_that_are_killed_one_by_one_are_replaced(
         processes.append(start(sweep_file, address, "--join", "--no-publish"))
     outputs = [process.communicate()[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * 3, outputs
-    check_nothing_twice(read(open_sweep, sweep_file, address))
+    check_nothing_twice(read(open_sweep, sweep_file, address), killed_again=True)
 
 
 def test_a_process_does_not_join_unasked(
