@@ -38,9 +38,9 @@ def test_four_containers_share_a_study_and_one_that_is_killed_is_replaced(projec
     project.compose("--profile", "sweep", "up", "--build", "--detach", "--quiet-pull", "--scale", "sweep=4", "sweep")
     started = containers(project)
     assert len(started) == 4
-    eventually(lambda: any("trial 3/" in log(project, one) for one in started))
+    eventually(lambda: any("trial 3/" in log(project, one) for one in started), 300)
     project.docker("kill", "--signal", "KILL", started[0]["Id"])  # not restarted: compose takes it as asked for
-    eventually(lambda: not any(one["State"]["Running"] for one in containers(project)))
+    eventually(lambda: not any(one["State"]["Running"] for one in containers(project)), 600)
     ended = {one["Id"]: one["State"]["ExitCode"] for one in containers(project)}
     logs = {one["Id"]: log(project, one) for one in started}
     assert ended.pop(started[0]["Id"]) == 137
