@@ -183,6 +183,8 @@ def _convolution_cost(layer: Conv2D, values: int) -> tuple[int, int, int]:
     runs = window.rows * window.size**2 if window.channels == 1 else window.positions * window.size
     operations = 2 * CALL_OPERATIONS + 4 * padded + 80 * runs + 13 * covered
     operations += covered * layer.filters + 8 * in_window * layer.filters + 24 * outputs
+    if layer.filters > 1:
+        operations += 150 * window.positions  # to add the bias, a loop over few values
     return max(values, padded, covered), operations, 20
 
 
