@@ -3,8 +3,8 @@
 The default is a network like RealMLP (Holzmüller, Grinsztajn & Steinwart 2024). Below `MIN_SINGLE_ROWS` rows it is an
 ensemble of narrower ones: the validation rows of one network are then too few to stop it at the right epoch, and the
 average of networks that stop on different rows has a lower error. Tables of a few rows get a small network. All was
-chosen on the development splits of benchmarks/quality. Numbers are scaled by mean and standard deviation: the paper's
-smooth clip lost what large values of a column say of the target.
+chosen on the development splits of benchmarks/quality. Numbers are scaled by mean and standard deviation, skewed ones
+after `asinh`: the paper's smooth clip lost what large values of a column say of the target.
 """
 
 from __future__ import annotations
