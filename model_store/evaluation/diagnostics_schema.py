@@ -38,6 +38,11 @@ class Roc(Section):
     points = ListField(fields.Tuple((Share(), Share())), required=True)
 
 
+class LabelRoc(Section):
+    left_out = Count()
+    curves = ListField(fields.Nested(Roc), required=True)
+
+
 class PrecisionRecall(Section):
     of = fields.String(required=True)
     average = Share()

@@ -17,6 +17,7 @@ from model_store.evaluation.diagnostics_schema import (
     Calibration,
     Costs,
     Importance,
+    LabelRoc,
     PrecisionRecall,
     Residuals,
     Roc,
@@ -183,6 +184,7 @@ class TrainingRecord:
     linear: dict[str, Any] | None
     calibration: dict[str, Any] | None
     roc: dict[str, Any] | None
+    label_roc: dict[str, Any] | None
     precision_recall: dict[str, Any] | None
     costs: dict[str, Any] | None
     residuals: dict[str, Any] | None
@@ -209,6 +211,7 @@ class TrainingRecord:
             load_or_none(linear, training.get("linear")),
             load_or_none(Calibration, diagnostics.get("calibration")),
             load_or_none(Roc, diagnostics.get("roc")),
+            load_or_none(LabelRoc, diagnostics.get("label_roc")),
             load_or_none(PrecisionRecall, diagnostics.get("precision_recall")),
             load_or_none(Costs, diagnostics.get("costs")),
             load_or_none(Residuals, diagnostics.get("residuals")),

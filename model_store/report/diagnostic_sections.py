@@ -50,8 +50,16 @@ def calibration(record: TrainingRecord) -> Markup | None:
 
 
 def thresholds(record: TrainingRecord) -> Markup | None:
-    """Return what the thresholds on the probability of the second of two classes give."""
+    """Return what the thresholds on the probability of the second of two classes give, or of labels."""
     figures = []
+    if record.label_roc:
+        left_out = record.label_roc["left_out"]
+        for curve in record.label_roc["curves"]:
+            name, positive = truncate_middle(curve["of"], MAX_LABEL_LENGTH), "a random row with the label scores higher"
+            caption = f"The area under the curve (AUC) is the probability that {positive} than one without it."
+            if left_out:
+                caption += f" {format_number(left_out)} rarer labels are left out."
+            figures.append(figure(f"ROC curve of “{name}”", charts.roc_curve(curve), caption))
     if curve := record.roc:
         caption = (
             f"True-positive rate against false-positive rate of “{truncate_middle(curve['of'], MAX_LABEL_LENGTH)}” at "

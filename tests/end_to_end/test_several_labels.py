@@ -211,7 +211,13 @@ def test_versions_are_compared_by_exact_matches(store: Store) -> None:
 
 def test_the_report_shows_each_label(store: Store) -> None:
     page = render(store.load("films", 1)[1], "films/1")
-    for part in ("Metrics by label", "All labels right in", "pairs of a row and a label", "Errors by slice"):
+    for part in (
+        "Metrics by label",
+        "All labels right in",
+        "pairs of a row and a label",
+        "Errors by slice",
+        "of “drama”",
+    ):
         assert part in page
 
 

@@ -4,6 +4,8 @@
                       "rows", "said", "found"}: the mean predicted probability and the observed frequency
                       a row of a multi-label classifier is a pair of a row and a label there
     roc               for two classes: {"of": label, "area", "points": [[false-positive rate, true-positive rate], ...]}
+    label_roc         for several labels: {"left_out", "curves": [...]}, a "roc" of each of the most frequent ones that
+                      some rows have and others do not
     precision_recall  for two classes: {"of": label, "average", "points": [[recall, precision], ...]}
     costs             for two classes: {"of": label, "rows", "positives", "options": [{"cost_ratio", "threshold",
                       "false_positives", "false_negatives"}]}
@@ -44,7 +46,7 @@ from training.evaluation.label_metrics import label_log_probabilities
 from training.evaluation.loss_metrics import SQUARED_ERROR, TargetLoss
 from training.evaluation.metrics import Weights, log_loss, log_probabilities
 from training.evaluation.predictor import Predictor
-from training.evaluation.threshold_curves import threshold_curves
+from training.evaluation.threshold_curves import label_roc, threshold_curves
 
 CALIBRATION_BINS = 10
 MAX_EVALUATION_ROWS = 100_000  # a sample of more rows is used: precise enough for every metric here, and little memory
@@ -114,6 +116,7 @@ def diagnose(
         row_losses = -np.where(true, log_yes, log_no).mean(axis=1)
         mean_loss = float(np.average(row_losses, weights=part.weights))
         diagnostics["calibration"] = label_calibration(true, np.exp(log_yes), mean_loss, part.weights)
+        diagnostics["label_roc"] = label_roc(output.labels, true, log_yes - log_no, part.weights)
         diagnostics["worst_rows"] = worst_labelled(output, true, predicted, row_losses, part.locate)
         measure, errors = "error_rate", (true != predicted).any(axis=1).astype(np.float64)
     else:

@@ -7,12 +7,14 @@ by their weights, if they have any.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 MAX_POINTS = 100  # of a curve
+MAX_LABEL_CURVES = 8  # of several labels
 COST_RATIOS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)  # the cost of a missed positive row, in false alarms
 
 
@@ -46,6 +48,24 @@ def threshold_curves(
             "options": [_cost_option(ratio, positive, log_odds, amounts) for ratio in COST_RATIOS],
         },
     }
+
+
+def label_roc(
+    labels: Sequence[str],
+    true: NDArray[np.bool_],
+    log_odds: NDArray[Any],
+    weights: NDArray[np.float64] | None = None,
+) -> dict[str, Any]:
+    """Return the entry "label_roc" of the diagnostics: the curves of at most `MAX_LABEL_CURVES` labels.
+
+    true, log_odds: (rows, labels), as in `threshold_curves`. The most frequent labels come first.
+    """
+    counts = true.sum(axis=0)
+    varying = np.flatnonzero((counts > 0) & (counts < len(true)))
+    shown = varying[np.argsort(-counts[varying], kind="stable")][:MAX_LABEL_CURVES]
+    curves = [threshold_curves(labels[i], true[:, i], log_odds[:, i], weights).get("roc") for i in shown.tolist()]
+    found = [curve for curve in curves if curve is not None]
+    return {"left_out": len(labels) - len(found), "curves": found}
 
 
 def roc_area(positive: NDArray[np.bool_], scores: NDArray[Any]) -> float | None:

@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.evaluation.threshold_curves import COST_RATIOS, threshold_curves
+from training.evaluation.threshold_curves import (
+    COST_RATIOS,
+    MAX_LABEL_CURVES,
+    label_roc,
+    roc_area,
+    threshold_curves,
+)
 
 RNG = np.random.default_rng
 LABELS_AND_SCORES = st.lists(st.tuples(st.booleans(), st.integers(-4, 4)), min_size=1, max_size=30)
@@ -61,3 +67,18 @@ def test_the_threshold_of_a_cost_has_the_least_cost_if_the_probabilities_are_cal
             flagged = p >= threshold
             other = ratio * int((~flagged & positive).sum()) + int((flagged & ~positive).sum())
             assert cost <= other * 1.02
+
+
+def test_the_roc_curves_of_labels_are_those_of_the_most_frequent_ones_that_vary() -> None:
+    rng = np.random.default_rng(0)
+    true = rng.random((200, 12)) < np.linspace(0.05, 0.6, 12)
+    true[:, 3], true[:, 11] = False, True
+    odds = rng.standard_normal((200, 12)) + true
+    labels = [f"l{i}" for i in range(12)]
+    found = label_roc(labels, true, odds)
+    assert found["left_out"] == 4
+    assert len(found["curves"]) == MAX_LABEL_CURVES
+    expected = sorted((i for i in range(12) if i not in (3, 11)), key=lambda i: -true[:, i].sum())[:MAX_LABEL_CURVES]
+    assert [curve["of"] for curve in found["curves"]] == [labels[i] for i in expected]
+    for curve, i in zip(found["curves"], expected, strict=True):
+        assert curve["area"] == pytest.approx(roc_area(true[:, i], odds[:, i]))
