@@ -1,6 +1,7 @@
 """Rows/s of batch scoring from Parquet to Parquet: one Dask worker, two, and a process without Dask.
 
     python -m benchmarks.batch_scoring [STORE] [ROWS] [ROUNDS] [ROWS OF A PART]
+    python -m benchmarks.batch_scoring tasks       # processor time of client and scheduler for a task
 
 Each round scores the same parts with each contestant, in alternating order. A machine with other work gives two workers
 less than two cores, which the column `cores` shows; rows for each second of processor time do not depend on it much.
@@ -15,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -27,9 +29,10 @@ from benchmarks.rounds import machine, unpin
 from model_store.batch import cluster
 from model_store.batch.job import BatchJob, score_here
 from model_store.batch.model_source import ModelSource
-from model_store.batch.plan import BatchOptions, ScoredModel, make_plan
+from model_store.batch.plan import BatchOptions, Part, ScoredModel, make_plan
+from model_store.batch.scoring import PartResult
 from model_store.registry.store import open_store
-from model_store.storage.input_files import list_input_files
+from model_store.storage.input_files import InputFile, list_input_files
 
 ROW_GROUP = 100_000
 MODEL = "penguins"
@@ -70,22 +73,19 @@ class Contestants:
     def dask(self, count: int) -> Mapping[str, float]:
         client = self.clients[count]
         return self._measure(
-            lambda job: cluster.score_all(client, job.part_job, job.missing_parts()),
+            lambda job: cluster.score_all(client, partial(cluster.score_in_worker, job.part_job), job.missing_parts()),
             lambda: sum(client.run(time.process_time).values()),
         )
 
     def _measure(self, score: Callable[[BatchJob], Any], processor_time: Callable[[], float]) -> Mapping[str, float]:
         job = BatchJob(self.plan, str(self.folder / "out"))
-        used, started, own = processor_time(), time.perf_counter(), time.process_time()
+        used, started = processor_time(), time.perf_counter()
         done = sum(result.rows for result in score(job))
-        own = time.process_time() - own
         seconds, used = time.perf_counter() - started, processor_time() - used
         if done != self.rows:
             raise RuntimeError(f"expected {self.rows} rows, found {done}")
         shutil.rmtree(self.folder / "out")
-        per_task = 1000 * own / self.plan.part_count  # of the client's process, which the scheduler runs in
-        found = {"rows/s": done / seconds, "cores": used / seconds, "rows per processor second": done / used}
-        return found | {"ms of scheduler a task": per_task}
+        return {"rows/s": done / seconds, "cores": used / seconds, "rows per processor second": done / used}
 
 
 def main(store: str = "models", rows: int = 2_000_000, rounds: int = 5, part_rows: int = ROW_GROUP) -> None:
@@ -108,7 +108,7 @@ def main(store: str = "models", rows: int = 2_000_000, rounds: int = 5, part_row
             for name in names:
                 measured[name].append(ways[name]())
             print(f"round {turn + 1}: load {os.getloadavg()[0]:.1f}", flush=True)
-        keys = ("rows/s", "cores", "rows per processor second", "ms of scheduler a task")
+        keys = ("rows/s", "cores", "rows per processor second")
         print(" " * 12, *(f"{key:>26}" for key in keys))
         for name, found in measured.items():
             print(f"{name:>12}", *(f"{median(one[key] for one in found):>26,.2f}" for key in keys))
@@ -120,7 +120,25 @@ def main(store: str = "models", rows: int = 2_000_000, rounds: int = 5, part_row
             print(f"{what}: median {median(ratios):.2f}x, {ratios[0]:.2f} to {ratios[-1]:.2f}")
 
 
+def score_nothing(part: Part) -> PartResult:
+    return PartResult(part.number)
+
+
+def measure_tasks(count: int = 400) -> None:
+    """Print the processor time of this process, which client and scheduler run in, for a task that does nothing."""
+    parts = [Part(i, InputFile("s3://bucket/in/rows.parquet", 1, "0" * 32), i) for i in range(count)]
+    with cluster.connect("local:2") as client:
+        for _ in range(3):
+            used, started = time.process_time(), time.perf_counter()
+            done = sum(1 for _ in cluster.score_all(client, score_nothing, parts))
+            used, seconds = time.process_time() - used, time.perf_counter() - started
+            print(f"{done} tasks in {seconds:.1f} s: {1000 * used / done:.1f} ms of client and scheduler a task")
+
+
 if __name__ == "__main__":
     unpin()
     arguments = sys.argv[1:]
-    main(*arguments[:1], *map(int, arguments[1:]))
+    if arguments == ["tasks"]:
+        measure_tasks()
+    else:
+        main(*arguments[:1], *map(int, arguments[1:]))

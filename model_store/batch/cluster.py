@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -46,7 +47,7 @@ class ShipModel(WorkerPlugin):  # type: ignore[misc]  # distributed has no types
         _models.pop(self.source.model.digest, None)
 
 
-def _score(job: PartJob, part: Part) -> PartResult:
+def score_in_worker(job: PartJob, part: Part) -> PartResult:
     """Score a part in a worker. StoreError if the storage failed, for Dask to try again, perhaps elsewhere."""
     result = score_part(job, part, _models[job.model.digest])
     if result.store_error:
@@ -63,7 +64,7 @@ def score_on_cluster(address: str, job: BatchJob, parts: Sequence[Part], source:
         plugin = ShipModel(source if _LOCAL.fullmatch(address) else source.with_content())
         try:
             client.register_plugin(plugin)
-            yield from score_all(client, job.part_job, parts)
+            yield from score_all(client, partial(score_in_worker, job.part_job), parts)
         finally:
             client.unregister_worker_plugin(plugin.name)
 
@@ -90,24 +91,24 @@ def connect(address: str) -> Iterator[Any]:
         raise StoreError(f"{address}: expected a Dask scheduler with workers, found none: {e}; {fix}") from e
 
 
-def score_all(client: Any, job: PartJob, parts: Sequence[Part]) -> Iterator[PartResult]:
+def score_all(client: Any, score: Callable[[Part], PartResult], parts: Sequence[Part]) -> Iterator[PartResult]:
     """Yield the results of parts as they come. The workers have the model: see `ShipModel`."""
     waiting = iter(parts)
     limit = _TASKS_PER_THREAD * max(1, sum(client.nthreads().values()))
     by_key: dict[str, Part] = {}
 
     def submit(count: int) -> list[Any]:
-        futures = []
-        for part in islice(waiting, count):
-            future = client.submit(_score, job, part, retries=_RETRIES, pure=False)
-            by_key[future.key] = part
-            futures.append(future)
+        """Submit parts in one message."""
+        some = list(islice(waiting, count))
+        futures: list[Any] = client.map(score, some, retries=_RETRIES, pure=False) if some else []
+        by_key.update((future.key, part) for future, part in zip(futures, some, strict=True))
         return futures
 
     running = as_completed(submit(limit))
     for future in running:
         yield _result(future, by_key.pop(future.key))
-        running.update(submit(limit - running.count()))
+        if len(by_key) <= limit // 2:
+            running.update(submit(limit - len(by_key)))
 
 
 def _result(future: Any, part: Part) -> PartResult:

@@ -64,6 +64,8 @@ def _parse(column: Column, array: Any) -> Array:
     """Return a column as `Column.parse` does. InputError if a value is not of its kind."""
     if column.kind == "number" and (values := numbers(array)) is not None:
         return values
+    if column.kind == "number" and column.format is None and (values := _plain_numbers(array)) is not None:
+        return values
     texts, codes = dictionary_parts(_as_dictionary(array), column.name)
     parse = _cell_parser(column)
     faults = FaultCollector()
@@ -71,6 +73,17 @@ def _parse(column: Column, array: Any) -> Array:
     faults.raise_if_any()
     found: Array = distinct[codes]
     return found
+
+
+def _plain_numbers(array: Any) -> Array | None:
+    """Return texts as numbers if all of them are finite ones that Arrow reads, else None; null is NaN."""
+    if not pa.types.is_string(array.type):
+        return None
+    try:
+        values: Array = array.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    except pa.ArrowInvalid:
+        return None
+    return values if np.isfinite(values).sum() + array.null_count == len(values) else None
 
 
 def _as_dictionary(array: Any) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -58,6 +58,7 @@ class PartResult:
     rows: int = 0
     written: bool = False
     filled: dict[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     faults: tuple[Fault, ...] = ()
     fault_count: int = 0
     store_error: str = ""
@@ -84,7 +85,8 @@ def _score(job: PartJob, part: Part, model: Model) -> PartResult:
     if storage.keys(part.key):
         return PartResult(part.number)
     rows, filled, metadata = 0, Counter[str](), _metadata(job, part)
-    with storage.stage(part.key) as staged, closing(_read_batches(job.options, part, model)) as batches:
+    notes: list[str] = []
+    with storage.stage(part.key) as staged, closing(_read_batches(job.options, part, model, notes)) as batches:
         writer, waiting, waiting_bytes = None, [], 0
         for kept, features, batch_filled in batches:
             table = _output_table(model.signature.output, kept, _predict(model, features, part.first_row + rows))
@@ -101,7 +103,7 @@ def _score(job: PartJob, part: Part, model: Model) -> PartResult:
                 writer.write_table(pa.concat_tables(waiting))
             writer.close()
         written = staged.commit(part.key)
-    return PartResult(part.number, rows, written, dict(filled))
+    return PartResult(part.number, rows, written, dict(filled), tuple(f"{part.location}: {note}" for note in notes))
 
 
 def _metadata(job: PartJob, part: Part) -> dict[bytes, bytes]:
@@ -141,11 +143,11 @@ def batch_rows(signature: Signature) -> int:
 Batch = tuple[dict[str, Any], Array, Counter[str]]  # kept columns, features, numbers of values that were filled in
 
 
-def _read_batches(options: BatchOptions, part: Part, model: Model) -> Generator[Batch]:
+def _read_batches(options: BatchOptions, part: Part, model: Model, notes: list[str]) -> Generator[Batch]:
     table = open_input_table(part.file, options)
     if isinstance(table, ArrowFile) and table.is_parquet:
         return _read_row_group(table, options, part, model)
-    return _read_rows(table, options, part, model)
+    return _read_rows(table, options, part, model, notes)
 
 
 def check_columns(table: TableFile, options: BatchOptions, signature: Signature) -> None:
@@ -217,28 +219,43 @@ def _no_features(model: Model) -> Array:
     return np.empty((0, model.signature.width), model.network.dtype)
 
 
-def _read_rows(table: TableFile, options: BatchOptions, part: Part, model: Model) -> Generator[Batch]:
+def _read_rows(table: TableFile, options: BatchOptions, part: Part, model: Model, notes: list[str]) -> Generator[Batch]:
     """Read the rows of a text file, or of its range of bytes, or of another table."""
     signature, count = model.signature, 0
-    with _open_rows(table, options, part, signature) as rows:
+    with _open_rows(table, options, part, signature, notes) as rows:
         names = rows.names or [f"column_{i + 1}" for i in range(rows.width)]
         _check_kept(options.keep, names)
+        plain = not set(table.decimal_commas).intersection(signature.names)
         kept = {name: names.index(name) for name in (names if options.keep is None else options.keep)}
-        while (batch := _read_batch(rows, part, batch_rows(signature))).rows:
-            try:
-                features = model.encode(batch.rows)
-            except InputError as e:
-                raise batch.with_lines(e) from e
-            count += len(batch.rows)
+        while (batch := _read_cells(rows, part, batch_rows(signature))).cells:
+            count += len(batch.cells)
             cells = {name: pa.array([row[i] for row in batch.cells], pa.string()) for name, i in kept.items()}
-            yield cells, features, count_filled(signature, batch.rows)
+            yield cells, *_encode_cells(rows, batch, model, plain)
     if not count:
         yield {name: pa.array([], pa.string()) for name in kept}, _no_features(model), Counter()
 
 
-def _read_batch(rows: RowTable, part: Part, size: int) -> RowBatch:
+def _encode_cells(rows: RowTable, batch: RowBatch, model: Model, by_column: bool) -> tuple[Array, Counter[str]]:
+    """Return the features of rows of texts, and how many values of each column were filled in.
+
+    A column at a time takes half as long as rows, which are made if a cell is invalid: their errors name the line.
+    """
+    signature = model.signature
+    if by_column and not signature.inputs[0].is_whole_row:
+        indices = {name: i for i, name in enumerate(rows.names) if name in signature.names}
+        columns = {name: pa.array([row[i] or None for row in batch.cells], pa.string()) for name, i in indices.items()}
+        with suppress(InputError):
+            return encode_record_batch(signature, pa.record_batch(columns), model.network.dtype)
+    batch = rows.with_rows(batch)
     try:
-        return rows.read(size)
+        return model.encode(batch.rows), count_filled(signature, batch.rows)
+    except InputError as e:
+        raise batch.with_lines(e) from e
+
+
+def _read_cells(rows: RowTable, part: Part, size: int) -> RowBatch:
+    try:
+        return rows.read_cells(size)
     except InputError as e:
         if part.span is None:
             raise
@@ -249,8 +266,13 @@ def _read_batch(rows: RowTable, part: Part, size: int) -> RowBatch:
 
 
 @contextmanager
-def _open_rows(table: TableFile, options: BatchOptions, part: Part, signature: Signature) -> Iterator[RowTable]:
-    """Open the rows of a part. The header and the dialect of a range of bytes are those of its file."""
+def _open_rows(
+    table: TableFile, options: BatchOptions, part: Part, signature: Signature, notes: list[str]
+) -> Iterator[RowTable]:
+    """Open the rows of a part. The header and the dialect of a range of bytes are those of its file.
+
+    What the reader changed in the rows is added to `notes` at the end.
+    """
     named, source, header = is_named(table, options, signature), table, options.header
     is_later = part.span is not None and part.span[0] > 0
     if part.span is not None and isinstance(table, DelimitedFile):
@@ -260,9 +282,10 @@ def _open_rows(table: TableFile, options: BatchOptions, part: Part, signature: S
     with closing(source.named_records() if named and not is_later else source.records()) as records:
         rows: Iterator[tuple[int, list[str]]] = records
         if is_later:
-            rows = chain([(0, table.names)], table.named_rows(records)) if named else records
+            rows = chain([(0, table.names)], source.named_rows(records, table.header)) if named else records
             header = "present" if named else "absent"
         yield RowTable(
             rows, "", signature, header, ignore_unknown=True, row_unit=table.row_unit, null=FILE_NULL,
             plain_numbers=table.decimal_commas,
         )  # fmt: skip
+        notes += source.ragged.notes()

@@ -103,6 +103,10 @@ class RowTable:
 
     def read(self, size: int | None = None) -> RowBatch:
         """Return the next rows, up to `size`; none at the end. InputError lists lines of another length."""
+        return self.with_rows(self.read_cells(size))
+
+    def read_cells(self, size: int | None = None) -> RowBatch:
+        """Return the cells of the next rows, which are not parsed yet. InputError as of `read`."""
         found = list(islice(self._records, size if size is None or self._first is None else size - 1))
         if self._first is not None:
             found.insert(0, self._first)
@@ -110,8 +114,11 @@ class RowTable:
         faults = [self._length_fault(line, cells) for line, cells in found if len(cells) != self.width]
         if faults:
             raise InputError(faults)
-        table = [cells for _, cells in found]
-        return RowBatch(self._parse_rows(table), [line for line, _ in found], table, self._row_unit)
+        return RowBatch([], [line for line, _ in found], [cells for _, cells in found], self._row_unit)
+
+    def with_rows(self, batch: RowBatch) -> RowBatch:
+        """Return a batch of cells with its rows."""
+        return replace(batch, rows=self._parse_rows(batch.cells))
 
     def _parse_rows(self, table: list[list[str]]) -> list[Any]:
         """Return the rows; a text is parsed once for all columns in which it means the same."""

@@ -124,11 +124,10 @@ class TableFile(ABC):
         with closing(self.records()) as records:
             line, _ = next(records)
             yield line, header.names
-            yield from self.named_rows(records)
+            yield from self.named_rows(records, header)
 
-    def named_rows(self, records: Iterator[Record]) -> Iterator[Record]:
+    def named_rows(self, records: Iterator[Record], header: Header) -> Iterator[Record]:
         """Yield rows of the file with a cell for each name of the header. InputError if one is longer, or too short."""
-        header = self.header
         for line, cells in records:
             row = _fit(cells, header.width)
             if len(row) > header.width:

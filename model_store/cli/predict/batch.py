@@ -101,7 +101,7 @@ class _Summary:
 
     def __init__(self, plan: Plan, share: Share | None) -> None:
         self._plan, self._share = plan, share
-        self._rows = self._written = self._fault_count = 0
+        self._rows = self._written = self._fault_count = self._note_count = 0
         self._filled = Counter[str]()
         self._faults: list[tuple[int, Sequence[Fault]]] = []
         self._store_errors: list[str] = []
@@ -110,6 +110,9 @@ class _Summary:
         self._rows, self._written = self._rows + result.rows, self._written + result.written
         self._filled += Counter(result.filled)
         self._fault_count += result.fault_count
+        for note in result.notes[: max(0, _SHOWN_NOTES - self._note_count)]:
+            print_note(note)
+        self._note_count += len(result.notes)
         if result.faults and len(self._faults) < InputError.MAX_FAULTS:
             self._faults.append((result.number, result.faults))
         if result.store_error:
@@ -137,7 +140,7 @@ class _Summary:
             print_json(found | ({"filled": dict(self._filled)} if self._filled else {}))
 
 
-_SHOWN_ERRORS = 10  # of the storage
+_SHOWN_ERRORS = _SHOWN_NOTES = 10  # of the storage, and of the reader of rows
 
 
 def _check_usage(files: Sequence[str], output: str, cluster: str | None, share: Share | None) -> None:

@@ -166,6 +166,15 @@ def test_a_cell_with_a_line_break_across_ranges_is_an_error_not_other_rows(
     assert len(read_rows(tmp_path / "whole")) == 5000
 
 
+def test_rows_that_are_shorter_than_the_header_are_noted(models, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("model_store.batch.plan.RANGE_BYTES", 40)
+    (tmp_path / "rows.csv").write_text("town,note,age\n" + "Bath,x,30\n" * 6 + "York,y\n" + "Bath,x,30\n" * 2)
+    result = models("predict", "chess/2", f"{tmp_path}/rows.csv", "--output", f"{tmp_path}/out/")
+    assert result.stderr.count("fewer cells than the header") == 1
+    assert "rows.csv bytes 40 to 80: 1 row has fewer cells than the header" in result.stderr
+    assert len(read_rows(tmp_path / "out")) == 9
+
+
 def test_empty_inputs_have_empty_outputs(models, tmp_path: Path) -> None:
     table = pa.table({"age": pa.array([], pa.float64()), "town": pa.array([], pa.string())})
     with parquet.ParquetWriter(tmp_path / "a.parquet", table.schema) as writer:
