@@ -59,6 +59,19 @@ DEFENCES = {
         "model_store/utils/values.py", "in dict.fromkeys(texts) if text not in known)", "in texts)",
         "tests/model_store/schema/test_row_parser.py::test_a_text_that_a_request_repeats_is_parsed_once",
     ),
+    "few texts of a binary tensor are parsed for an example": Defence(
+        "service/routes/row_repair.py", "tensors.first_texts(data, stop)[start:]",
+        "tensors.first_texts(data, _MAX_TEXTS)[start:stop]",
+        "tests/service/routes/test_error_examples.py::test_few_texts_of_a_binary_tensor_are_parsed_for_an_example",
+    ),
+    "only the first cells of golden rows are checked": Defence(
+        "model_store/artifact/model.py", "min(by_cost, by_cells,", "min(by_cost,",
+        "tests/model_store/artifact/test_model.py::test_only_the_first_cells_of_golden_rows_are_checked",
+    ),
+    "a thread closes a connection that lists close": Defence(
+        "service/server/gunicorn_compat.py", "            req.force_close()", "            pass",
+        "tests/service/server/test_gunicorn_compat.py::test_a_thread_closes_a_connection_that_lists_close",
+    ),
     "columns of a request share parsed texts": Defence(
         "model_store/schema/columns/base.py", "return self._known_texts.setdefault(key, {})", "return {}",
         "tests/model_store/schema/test_row_parser.py::test_columns_of_a_request_share_parsed_texts",
@@ -255,7 +268,7 @@ DEFENCES = {
         "tests/service/server/event_worker/test_event_worker.py::test_a_flood_of_scrapes_does_not_delay_health_checks",
     ),
     "few golden rows of many features are checked": Defence(
-        "model_store/artifact/model.py", "min(by_cost, MAX_ARRAY_BYTES // self.row_bytes)", "by_cost",
+        "model_store/artifact/model.py", "by_cells, MAX_ARRAY_BYTES // self.row_bytes)", "by_cells)",
         "tests/model_store/artifact/test_model.py::test_check_golden_of_many_categories_encodes_few_rows",
     ),
     "Flask requires a key": Defence(

@@ -16,6 +16,7 @@ from model_store.schema.signature import ClassificationOutput, MultiLabelOutput,
 from model_store.utils.values import integral_floats_to_ints
 
 MAX_EXAMPLE_VALUES = 10_000  # of a row and its prediction: a row of 4096 x 4096 takes 650 MB as Python lists
+MAX_CHECKED_CELLS = 100_000  # of golden rows, which training writes up to eight of
 MAX_EXAMPLE_CHARACTERS = 100_000  # of the texts of a row
 
 
@@ -102,12 +103,14 @@ class Model:
 
         Outputs are compared with relative tolerance 1e-3 and absolute tolerance 1e-5, since other CPUs round
         differently in float32. Of costly rows only the first are checked: `MAX_ROW_OPERATIONS` in all, and
-        `MAX_ARRAY_BYTES` of features, since a category of one text may be encoded as millions of features.
+        `MAX_ARRAY_BYTES` of features, since a category of one text may be encoded as millions of features. So are the
+        first `MAX_CHECKED_CELLS`: 10,000 rows of 100 columns, each of one text, fit a file of 10 kB.
         """
         if self.golden is None:
             return
         by_cost = self.network.row_cost.max_rows(MAX_ROW_OPERATIONS)
-        checked = max(1, min(by_cost, MAX_ARRAY_BYTES // self.row_bytes))
+        by_cells = MAX_CHECKED_CELLS // len(self.signature.inputs)
+        checked = max(1, min(by_cost, by_cells, MAX_ARRAY_BYTES // self.row_bytes))
         try:
             rows = self.encode(self.golden.instances[:checked])
         except InputError as e:

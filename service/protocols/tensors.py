@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from typing import Any, NamedTuple, TypeGuard
 
@@ -274,16 +275,8 @@ def _parse_texts(
 ) -> Array | None:
     """Parse strings: each is its length in 4 bytes, then its UTF-8 bytes."""
     texts: list[str] = []
-    packed, at = bytes(data), 0
-    end, read_size = len(packed) - 4, struct.Struct("<I").unpack_from
     try:
-        while at <= end and len(texts) < count:
-            start = at + 4
-            stop = start + read_size(packed, at)[0]
-            if stop > len(packed):
-                break
-            texts.append(packed[start:stop].decode())
-            at = stop
+        at = _read_texts(data, count, texts)
     except UnicodeDecodeError:
         faults.add(location, "expected UTF-8, found other bytes", "encode the strings as UTF-8")
         return None
@@ -294,3 +287,25 @@ def _parse_texts(
         faults.add(location, problem, "send as many strings as the shape has")
         return None
     return np.array(texts, object).reshape(tuple(shape))
+
+
+def _read_texts(data: memoryview, count: int, texts: list[str]) -> int:
+    """Append up to `count` whole strings, and return where the last one ends. Raises UnicodeDecodeError."""
+    packed, at = bytes(data), 0
+    end, read_size = len(packed) - 4, struct.Struct("<I").unpack_from
+    while at <= end and len(texts) < count:
+        start = at + 4
+        stop = start + read_size(packed, at)[0]
+        if stop > len(packed):
+            break
+        texts.append(packed[start:stop].decode())
+        at = stop
+    return at
+
+
+def first_texts(data: memoryview, count: int) -> list[str]:
+    """Return the first strings of binary data, up to `count`, as far as they can be parsed."""
+    texts: list[str] = []
+    with suppress(UnicodeDecodeError):
+        _read_texts(data, count, texts)
+    return texts

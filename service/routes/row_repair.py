@@ -21,7 +21,7 @@ from service.registry.loaded_version import LoadedVersion
 _MAX_ENCODED = 1e6  # standard deviations: beyond it the network may overflow, and no forward pass is run to find out
 _MAX_UNKNOWN_NAMES = 20  # each is compared with all names of the model
 _MAX_COMPARED = 20  # unknown categories that are compared with those of their columns
-_MAX_TEXTS = 10_000  # of a tensor: more are not parsed to find those of one row
+_MAX_TEXTS = 1000  # of a tensor: more are not parsed to find those of one row
 
 
 def repair_row(served: LoadedVersion, example: Any, sent: Any) -> Any:
@@ -71,12 +71,11 @@ def row_from_tensors(served: LoadedVersion, inputs: Any, tail: memoryview, numbe
         if tensor is None:
             continue
         width = math.prod(tensor.shape[1:])
-        leaves = (
-            flatten_lists(item.get("data"), tensors.MAX_DIMENSIONS)
-            if data is None
-            else _values_from_bytes(item, tensor, data)
-        )
-        values = leaves[number * width : (number + 1) * width]
+        start, stop = number * width, (number + 1) * width
+        if data is None:
+            values = flatten_lists(item.get("data"), tensors.MAX_DIMENSIONS)[start:stop]
+        else:
+            values = _values_from_bytes(item, tensor, data, start, stop)
         if tensor.labels:  # the table of all number columns
             row |= dict(zip(tensor.labels, values, strict=False))
         elif values:
@@ -108,14 +107,16 @@ def _is_accepted(served: LoadedVersion, column: Column, value: Any) -> bool:
     return in_range and not faults.total
 
 
-def _values_from_bytes(item: Mapping[str, Any], tensor: tensors.TensorSpec, data: memoryview) -> list[Any]:
-    """Parse bytes in the given datatype, or in the declared one if that is invalid."""
+def _values_from_bytes(
+    item: Mapping[str, Any], tensor: tensors.TensorSpec, data: memoryview, start: int, stop: int
+) -> list[Any]:
+    """Parse these values of bytes in the given datatype, or in the declared one if that is invalid."""
     datatype = item.get("datatype")
     if not isinstance(datatype, str) or datatype not in tensors.DATATYPES:
         datatype = tensor.datatype
-    size, shape = tensors.DATATYPES[datatype].itemsize, item.get("shape")
-    count = len(data) // size if datatype != "BYTES" else math.prod(shape) if tensors.is_valid_shape(shape) else 0
-    if datatype == "BYTES" and count > _MAX_TEXTS:
-        return []
-    found = tensors.from_bytes(datatype, [count], data, "", FaultCollector())
-    return [] if found is None else found.ravel().tolist()
+    if datatype == "BYTES":
+        return tensors.first_texts(data, stop)[start:] if stop <= _MAX_TEXTS else []
+    size = tensors.DATATYPES[datatype].itemsize
+    wanted = data[start * size : stop * size]
+    found = tensors.from_bytes(datatype, [len(wanted) // size], wanted, "", FaultCollector())
+    return [] if found is None else found.tolist()

@@ -133,6 +133,11 @@ def _content_length(reader: Any) -> int | None:
 class ThreadWorker(GunicornThreadWorker):  # type: ignore[misc]
     """gunicorn's worker with threads, whose messages quote nothing of a request."""
 
+    def handle_request(self, req: Any, conn: Any) -> Any:
+        if _asks_to_close(req.headers):
+            req.force_close()
+        return super().handle_request(req, conn)
+
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
         if isinstance(exc, ParseError):
             status, problem = parse_error_status(exc), describe_parse_error(exc)

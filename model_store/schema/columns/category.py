@@ -116,9 +116,10 @@ class CategoryColumn(Column):
         in training: without spaces around it, and as a missing value if it means one.
         """
         known: dict[Any, Any] = {None: None}
-        parse_texts(self.parse_cell, (value for value in values if type(value) is str), known)
         if set(map(type, values)) <= {str, NoneType}:
+            parse_texts(self.parse_cell, set(values) - {None}, known)
             return np.fromiter(map(known.__getitem__, values), object, len(values))
+        parse_texts(self.parse_cell, (value for value in values if type(value) is str), known)
         parsed = np.empty(len(values), object)  # of None
         for i, value in enumerate(values):
             if value is None:
@@ -152,8 +153,8 @@ class CategoryColumn(Column):
         features = np.fromiter(map(self._feature_by_category.get, found, repeat(-1)), np.intp, len(found))
         others = np.flatnonzero(features < 0).tolist()
         if others:
-            missing = [i for i in others if found[i] is None]
-            unknown = [i for i in others if found[i] is not None] if len(missing) < len(others) else []
+            missing = [i for i in others if found[i] is None] if None in found else []
+            unknown = [i for i in others if found[i] is not None] if missing else others
             if self.fill is not None and missing:
                 self.note_filled(missing, locations, faults)
                 features[missing] = self._feature_by_category.get(self.fill, len(self.categories))
@@ -161,14 +162,14 @@ class CategoryColumn(Column):
                 features[unknown] = len(self.categories)
                 if faults.replaced is not None:
                     faults.replaced.add_rows(unknown, locations, self.name, lambda i: self._replaced(found[i]))
-            rejected = [i for i in others if features[i] < 0 and found[i] is not _ALREADY_REPORTED]
-            if rejected:
+            others = np.flatnonzero(features < 0).tolist()
+            if rejected := [i for i in others if found[i] is not _ALREADY_REPORTED]:
                 known = list_names(self.categories)
                 faults.add_rows(rejected, locations, self.name, lambda i: self._rejected(known, found[i]))
         if self.encoding == "code":
             return features.reshape(-1, 1).astype(np.float64)
         encoded = np.zeros((len(values), self.codes))
-        rows = np.flatnonzero(features >= 0)
+        rows = np.flatnonzero(features >= 0) if others else np.arange(len(features))
         encoded[rows, features[rows]] = 1
         return encoded
 

@@ -102,3 +102,19 @@ def test_check_golden_of_many_categories_encodes_few_rows(monkeypatch: pytest.Mo
         monkeypatch.setattr(artifact_model, "MAX_ARRAY_BYTES", 4 * limit)
         it.check_golden()
         assert encoded.pop() == count
+
+
+def test_only_the_first_cells_of_golden_rows_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model file of 10 kB with 10,000 rows of 100 texts took 0.3 s to load."""
+    columns = tuple(NumberColumn(f"x{i}") for i in range(100))
+    network = Sequential([Linear(100, 1, rng=np.random.default_rng(0))])
+    signature = Signature(columns, RegressionOutput(("y",), (0.0,), (1.0,)))
+    rows = [[1] * 100 for _ in range(5000)]
+    encoded, encode = [], Signature.encode
+    monkeypatch.setattr(
+        Signature,
+        "encode",
+        lambda self, rows, *args, **options: encoded.append(len(rows)) or encode(self, rows, *args, **options),
+    )
+    Model(network, signature, golden=Golden(rows, network(np.ones((5000, 100), np.float32)))).check_golden()
+    assert encoded == [1000]

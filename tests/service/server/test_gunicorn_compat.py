@@ -21,6 +21,7 @@ from gunicorn.glogging import Logger
 from gunicorn.http import errors, wsgi
 from gunicorn.http.message import Request
 from gunicorn.workers.base import Worker
+from gunicorn.workers.gthread import ThreadWorker as GunicornThreadWorker
 
 from service.server.event_worker import EventWorker
 from service.server.gunicorn_compat import (
@@ -28,6 +29,7 @@ from service.server.gunicorn_compat import (
     HookedArbiter,
     ParsedHead,
     ParseError,
+    ThreadWorker,
     early_signals,
     keep_early_signals,
     parse_error_status,
@@ -196,3 +198,22 @@ def test_a_new_workers_early_signals_are_in_a_queue_of_the_master() -> None:
     keep_early_signals(SimpleNamespace(SIG_QUEUE=signals), worker)
     signals.put(signal.SIGTERM)
     assert list(early_signals(worker)) == [signal.SIGTERM]
+
+
+@pytest.mark.parametrize(
+    ("connection", "closes"),
+    [
+        ("Upgrade, HTTP2-Settings, close", True),
+        ("te , Close", True),
+        ("close", True),
+        ("Upgrade", False),
+        ("te", False),
+    ],
+)
+def test_a_thread_closes_a_connection_that_lists_close(
+    monkeypatch: pytest.MonkeyPatch, connection: str, closes: bool
+) -> None:
+    monkeypatch.setattr(GunicornThreadWorker, "handle_request", lambda _, req, conn: not req.should_close())
+    request = parse(f"Connection: {connection}").message
+    keeps_alive = ThreadWorker.handle_request(object.__new__(ThreadWorker), request, None)
+    assert keeps_alive is not closes, "see ThreadWorker.handle_request and gunicorn's Message.force_close"
