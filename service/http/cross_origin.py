@@ -18,8 +18,8 @@ _PREFLIGHT: Headers = (
     ("Access-Control-Allow-Methods", "GET, HEAD, POST"),
     (
         "Access-Control-Allow-Headers",
-        "Authorization, Content-Type, Content-Encoding, Inference-Header-Content-Length, X-Request-Id, traceparent, "
-        "tracestate",
+        "Authorization, Content-Type, Content-Encoding, Inference-Header-Content-Length, X-Model-Version-At-Least, "
+        "X-Request-Id, traceparent, tracestate",
     ),
     ("Access-Control-Max-Age", "7200"),  # seconds; browsers keep it no longer
 )

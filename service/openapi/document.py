@@ -11,6 +11,7 @@ from apispec.ext.marshmallow import MarshmallowPlugin
 from marshmallow import Schema
 
 from model_store.utils.values import list_names
+from service.http.model_version import AT_LEAST_HEADER
 from service.http.responses import uses_plain_error_body
 from service.openapi import response_schemas
 from service.openapi.json_schema import RETRY_AFTER, STRING, TABLE_BODIES, Json, json_content, response_header
@@ -41,6 +42,13 @@ _REQUEST_ID_PARAMETER = {
     "required": False,
     "schema": {"type": "string"},
     "description": "Returned in the response and written to the log. Generated if missing or longer than 128.",
+}
+_AT_LEAST_PARAMETER = {
+    "in": "header",
+    "name": AT_LEAST_HEADER,
+    "required": False,
+    "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
+    "description": "The oldest acceptable version, unless a version is asked for by number. 503 if all are older.",
 }
 _QUERY_PARAMETERS = [
     {
@@ -111,9 +119,10 @@ def build_document(snapshot: Snapshot, *, require_keys: bool = False) -> Json:
             f"E{status}", {"description": text, **retry, **json_content(response_schemas.ErrorSchema)}
         )
     for served in described:
-        add_model_paths(spec, served, [_REQUEST_ID_PARAMETER], _QUERY_PARAMETERS, _TOP_K_PARAMETER, _ERROR_DESCRIPTIONS)
+        headers = [_REQUEST_ID_PARAMETER, _AT_LEAST_PARAMETER]
+        add_model_paths(spec, served, headers, _QUERY_PARAMETERS, _TOP_K_PARAMETER, _ERROR_DESCRIPTIONS)
     _add_general_paths(spec)
-    add_protocol_paths(spec, _REQUEST_ID_PARAMETER)
+    add_protocol_paths(spec, _REQUEST_ID_PARAMETER, _AT_LEAST_PARAMETER)
     found: Json = spec.to_dict()
     return _add_security(found) if require_keys else found
 
@@ -176,7 +185,13 @@ def _add_general_paths(spec: APISpec) -> None:
                     "summary": "Predictions",
                     "description": TABLE_BODIES,
                     "operationId": operation_id,
-                    "parameters": [*parameters, *_QUERY_PARAMETERS, _TOP_K_PARAMETER, _REQUEST_ID_PARAMETER],
+                    "parameters": [
+                        *parameters,
+                        *_QUERY_PARAMETERS,
+                        _TOP_K_PARAMETER,
+                        _REQUEST_ID_PARAMETER,
+                        _AT_LEAST_PARAMETER,
+                    ],
                     "requestBody": {"required": True, **json_content(PredictSchema())},
                     "responses": {
                         "200": {

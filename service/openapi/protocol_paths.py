@@ -235,8 +235,8 @@ _ERROR_DESCRIPTIONS = {
 }
 
 
-def add_protocol_paths(spec: APISpec, request_id: Json) -> None:
-    """Add the endpoints. `request_id` is the parameter of all that have a body."""
+def add_protocol_paths(spec: APISpec, request_id: Json, at_least: Json) -> None:
+    """Add the endpoints. `request_id` is a parameter of all that have a body, `at_least` of all that predict."""
     for name, schema in _COMPONENTS.items():
         spec.components.schema(name, schema)
     error = ref("ErrorText")
@@ -260,6 +260,7 @@ def add_protocol_paths(spec: APISpec, request_id: Json) -> None:
             }
             if request:
                 operation["parameters"].append(request_id)
+                operation["parameters"] += [] if "repository" in path else [at_least]
                 operation["requestBody"] = {"required": "repository" not in path, **json_content(ref(request))}
             if own and request:
                 operation["responses"]["422"] = "E422"

@@ -19,16 +19,19 @@ class PredictParser:
         self._registry = registry
         self._schema_without_model = PredictSchema()
 
-    def parse(self, body: dict[str, Any], name: str | None, version: str | None) -> tuple[LoadedVersion, EncodedRows]:
+    def parse(
+        self, body: dict[str, Any], name: str | None, version: str | None, at_least: int = 0
+    ) -> tuple[LoadedVersion, EncodedRows]:
         """Return the version that predicts and the encoded rows. Raises InputError with all errors of the body."""
-        served, faults = self.find_version(body, name, version)
+        served, faults = self.find_version(body, name, version, at_least)
         return self.encode(body, served, faults)
 
     def find_version(
-        self, body: dict[str, Any], name: str | None, version: str | None
+        self, body: dict[str, Any], name: str | None, version: str | None, at_least: int = 0
     ) -> tuple[LoadedVersion | None, list[Fault]]:
         """Find the version that the URL (`name`, `version`) and the body select, or None and why it is not clear which.
 
+        `at_least`: the oldest version that the client accepts, unless it asks for one by number.
         Raises UnknownModelError or UnavailableError if the request is well-formed and no such version can predict.
         """
         model, ref = body.get("model"), body.get("version")
@@ -39,6 +42,7 @@ class PredictParser:
             served = self._registry.find(
                 name if name is not None else model if isinstance(model, str) else None,
                 version if version is not None else ref if is_version_ref(ref) else None,
+                at_least=at_least,
             )
         except (InputError, UnknownModelError, UnavailableError) as e:
             # The schema reports a malformed model or version in the body; a missing model name is reported here.

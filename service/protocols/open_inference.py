@@ -19,6 +19,7 @@ from model_store.schema.columns import FaultCollector
 from model_store.schema.signature import Signature
 from model_store.utils.values import describe_value, list_names
 from service.http.exceptions import error_at
+from service.http.model_version import MODEL_VERSION_HEADER
 from service.http.request_body import parse_json
 from service.http.responses import ListInBlocks, join_pieces, json_pieces
 from service.protocols import tensors
@@ -102,7 +103,7 @@ def serialize_response(
     body = [*document, *join_pieces(tail)] if tail else document
     headers = {
         "Content-Type": "application/octet-stream" if tail else "application/json",
-        "X-Model-Version": str(served.number),
+        MODEL_VERSION_HEADER: str(served.number),
         "Vary": "Accept-Encoding",
     }
     if tail:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from model_store.errors import Fault, NotFoundError, did_you_mean
 from model_store.utils.values import describe_value, list_names
+from service.http.model_version import AT_LEAST_HEADER
 
 
 class UnknownModelError(NotFoundError):
@@ -48,6 +49,19 @@ def unloaded_error(name: str) -> UnavailableError:
 def load_error(name: str, number: int, problem: str) -> UnavailableError:
     fault = Fault(f"{name}/{number}", problem, "request another version")
     return UnavailableError("model_unavailable", f"{fault.location} cannot be loaded", fault)
+
+
+def older_version_error(name: str, found: int, expected: int, stored: Sequence[int], seconds: int) -> UnavailableError:
+    """Return the error for a default version or an alias that is older than the client expects.
+
+    `stored`: the numbers of the versions in the store, as last read. `seconds`: until the store may be read again.
+    """
+    problem = f"expected version {expected} or newer of {name}, found {found}"
+    if any(number >= expected for number in stored):
+        fix = "send a smaller number if an older version was chosen on purpose, or try again"
+    else:
+        fix = "try again: this replica has not yet found a newer version"
+    return UnavailableError("older_version", f"{problem}; {fix}", Fault(AT_LEAST_HEADER, problem, fix), seconds)
 
 
 def budget_error(name: str, number: int, seconds: int) -> UnavailableError:

@@ -1,7 +1,10 @@
-"""Load versions that are neither a default nor have an alias, at their first request and within a budget.
+"""What requests make the service load: versions that are not in memory, and newer ones that a client has seen.
 
-The budget is processor time. A client that asks for one version after the other, more than the cache holds, has each
-loaded anew: 0.1 to 0.5 s of processor time for a model of thousands of columns, for a request of 100 bytes.
+A version that is neither a default nor has an alias is loaded at its first request. A request that expects a newer
+version than this replica serves, as the client has seen one on another replica, makes it sync with the store before
+the next regular sync. Both have a budget of processor time. A client that asks for one version after the
+other, more than the cache holds, has each loaded anew: 0.1 to 0.5 s of processor time for a model of thousands of
+columns, for a request of 100 bytes.
 """
 
 from __future__ import annotations
@@ -15,10 +18,14 @@ from contextlib import contextmanager
 from service.registry.errors import WouldBlock, budget_error, load_error
 from service.registry.loaded_version import LoadedVersion
 from service.registry.loader import Loader
+from service.registry.periodic import SyncInterval
+from service.registry.switch_barrier import SwitchBarrier
 from service.registry.version_cache import VersionCache
 
 LOAD_SHARE = 0.1  # of a processor, in each worker
 LOAD_BURST_SECONDS = 3.0  # of processor time, after a pause: dozens of versions of most models
+EARLY_SYNC_SECONDS = 0.1  # between the last sync of any worker and one for a request
+_SWITCH_SECONDS = 1.0  # that a request waits for the other workers to load what was found
 
 
 class LoadBudget:
@@ -92,3 +99,43 @@ class OnDemandVersions:
     def _check_budget(self, name: str, number: int) -> None:
         if (seconds := self._budget.retry_after()) > 0:
             raise budget_error(name, number, seconds)
+
+
+class EarlySync:
+    """Syncs for requests that expect a newer version than this worker serves.
+
+    A client could otherwise force one sync after the other, so a sync needs all of: `EARLY_SYNC_SECONDS` since the last
+    sync of any worker, the interval of costly syncs (`SyncInterval`), and something left in the budget.
+    """
+
+    def __init__(
+        self, refresh: Callable[[], object], barrier: SwitchBarrier, budget: LoadBudget, interval: SyncInterval
+    ) -> None:
+        self._refresh, self._barrier, self._budget, self._interval = refresh, barrier, budget, interval
+        self._lock = threading.Lock()  # held during a sync for a request
+        self.enabled = False  # whether the store is read at all without a signal
+
+    @property
+    def may_help(self) -> bool:
+        """Whether `run` would sync now, or wait for a sync or a switch that is in progress."""
+        if self._lock.locked() or not self._barrier.has_no_pending_proposal:
+            return True
+        return self.enabled and self._budget.retry_after() == 0 and self._barrier.synced_before(self._seconds())
+
+    @property
+    def retry_after(self) -> int:
+        """The seconds after which a client should try again."""
+        return max(1, self._budget.retry_after(), math.ceil(self._interval.min_seconds()))
+
+    def run(self) -> None:
+        """Sync once if that is allowed now. Wait for the switch to what was found, for `_SWITCH_SECONDS` at most."""
+        with self._lock:
+            if self.enabled and self._budget.retry_after() == 0 and self._barrier.claim_early_sync(self._seconds()):
+                with self._budget.spend():
+                    self._refresh()
+        deadline = time.monotonic() + _SWITCH_SECONDS
+        while not self._barrier.has_no_pending_proposal and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def _seconds(self) -> float:
+        return max(EARLY_SYNC_SECONDS, self._interval.min_seconds())

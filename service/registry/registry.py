@@ -28,12 +28,13 @@ from service.registry.errors import (
     WouldBlock,
     no_model_error,
     no_version_error,
+    older_version_error,
     unloaded_error,
 )
 from service.registry.generations import Generations
 from service.registry.loaded_version import LoadedVersion
 from service.registry.loader import Loader
-from service.registry.on_demand import LoadBudget, OnDemandVersions
+from service.registry.on_demand import EarlySync, LoadBudget, OnDemandVersions
 from service.registry.periodic import SyncInterval, start_periodic
 from service.registry.shared_names import NameSet, SharedNames
 from service.registry.signature_policy import SignatureCheck
@@ -95,6 +96,7 @@ class ModelRegistry:
         self.event_loop_thread: int | None = None  # serves all connections, so it must not wait for a load
         self._syncing_pid: int | None = None  # the process whose threads sync
         self._sync_interval = SyncInterval()
+        self._early_sync = EarlySync(self.refresh, self._barrier, LoadBudget(clock), self._sync_interval)
         self._idle_until = 0.0  # of `time.monotonic`, without other processes
         self._unreachable = False  # whether this process could not read the store when it tried to join
 
@@ -115,11 +117,13 @@ class ModelRegistry:
         snapshot: Snapshot | None = None,
         *,
         load: bool = True,
+        at_least: int = 0,
     ) -> LoadedVersion:
         """Return the version of a model (None: the only one) by number or alias (None: the default).
 
         Pass `snapshot` to read several things of one state. Raises WouldBlock if the version is not in memory and
-        either `load` is False or this is the event loop's thread.
+        either `load` is False or this is the event loop's thread. If the default or an alias is older than version
+        `at_least`, the store may be read once; UnavailableError if it is still older.
         """
         snapshot = snapshot or self._generations.active
         entry = self._find_model(snapshot, name)
@@ -131,6 +135,21 @@ class ModelRegistry:
             served = entry.loaded_by_alias.get(str(ref)) or self._find_version(entry, ref, load)
         if served is None:
             raise no_version_error(entry.name, snapshot.problems)
+        if served.number < at_least and not (ref is not None and _is_number(ref)):
+            return self._find_newer(entry.name, ref, at_least)
+        return served
+
+    def _find_newer(self, name: str, ref: str | int | None, at_least: int) -> LoadedVersion:
+        if self._early_sync.may_help:
+            if self._on_event_loop_thread():
+                raise WouldBlock
+            if self.find(name, ref).number < at_least:
+                self._early_sync.run()
+        snapshot = self.snapshot
+        served = self.find(name, ref, snapshot)
+        if served.number < at_least:
+            stored = snapshot.entries[name].versions
+            raise older_version_error(name, served.number, at_least, stored, self._early_sync.retry_after)
         return served
 
     def version_at(self, path: str) -> LoadedVersion | None:
@@ -303,6 +322,7 @@ class ModelRegistry:
         if self._syncing_pid == os.getpid():
             return
         self._syncing_pid = os.getpid()
+        self._early_sync.enabled = poll_seconds > 0
         shared = self._barrier.shared
         tick = min(poll_seconds or _PROPOSAL_POLL_SECONDS, _PROPOSAL_POLL_SECONDS) if shared else poll_seconds
         if shared:

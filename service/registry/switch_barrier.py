@@ -164,6 +164,21 @@ class SwitchBarrier:
             words[_SYNC_PID], words[_SYNCED_AT], words[_SYNCING_PID] = me, self._clock(), me
         return True
 
+    def synced_before(self, seconds: float) -> bool:
+        """Return True if the last sync of any process began at least `seconds` ago."""
+        return self._clock() - self._words[_SYNCED_AT] >= seconds * _SECOND
+
+    def claim_early_sync(self, seconds: float) -> bool:
+        """Return True if this process may sync now, before the next `claim_sync`: `seconds` after the last sync.
+
+        The process that syncs regularly remains the same.
+        """
+        with self._locked():
+            if not self.synced_before(seconds):
+                return False
+            self._words[_SYNCED_AT] = self._clock()
+        return True
+
     def end_sync(self) -> None:
         """Record that the sync is done which this process has claimed."""
         if self._words[_SYNCING_PID] == os.getpid():

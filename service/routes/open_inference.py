@@ -13,6 +13,7 @@ from model_store.errors import Fault, InputError
 from model_store.utils.values import describe_value
 from service.config import Settings
 from service.http.exceptions import ApiError
+from service.http.model_version import AT_LEAST_HEADER, require_at_least
 from service.http.request_body import check_json_content_type, parse_json, read_body
 from service.http.responses import json_response
 from service.inference.runner import InferenceRunner
@@ -109,7 +110,8 @@ def create_blueprint(
     @blueprint.post(f"{_VERSION}/infer")
     def infer(name: str, version: str | None = None) -> Response:
         # Before the body is read: an unknown model is reported at once.
-        g.request_record.served = served = registry.find(name, version)
+        at_least = require_at_least(request.headers.get(AT_LEAST_HEADER))
+        g.request_record.served = served = registry.find(name, version, at_least=at_least)
         json_length = request.headers.get(open_inference.JSON_LENGTH_HEADER)
         if json_length is None:
             check_json_content_type(request)

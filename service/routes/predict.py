@@ -18,6 +18,7 @@ from model_store.schema.columns import FaultCollector
 from model_store.schema.row_parser import RowBatch
 from model_store.schema.signature import RegressionOutput
 from service.config import Settings
+from service.http.model_version import AT_LEAST_HEADER, MODEL_VERSION_HEADER, require_at_least
 from service.http.request_body import check_json_content_type, parse_json, read_body
 from service.http.responses import ListInBlocks, json_response_in_pieces
 from service.inference.range_warnings import range_warnings
@@ -72,11 +73,12 @@ class Predictor:
         may have fewer rows.
         """
         record: RequestRecord = g.request_record
-        max_bytes = self._settings.max_body_bytes
-        if name is not None or request.mimetype in csv_npy.MEDIA_TYPES:
-            # Before the body is read: an unknown model is reported at once.
-            record.served = served = self._registry.find(name, version)
-        if request.mimetype in csv_npy.MEDIA_TYPES:
+        max_bytes, at_least = self._settings.max_body_bytes, require_at_least(request.headers.get(AT_LEAST_HEADER))
+        is_table = request.mimetype in csv_npy.MEDIA_TYPES
+        if name is not None or is_table:
+            # Before the body is read: an unknown model is reported at once. JSON may name a version.
+            record.served = served = self._registry.find(name, version, at_least=at_least if is_table else 0)
+        if is_table:
             _check_top_k(served, top_k)
             sent = read_body(request, max_bytes)
             max_rows = served.row_limit.max_rows(top_k, receipt=receipt)
@@ -101,7 +103,7 @@ class Predictor:
             body.pop(ignored_key, None)
             model = body.get("model")
             g.requested_model, g.sent_rows = model if isinstance(model, str) else "", body.get("instances")
-            found, faults = self._parser.find_version(body, name, version)
+            found, faults = self._parser.find_version(body, name, version, at_least)
             record.served = found
             if found is not None:
                 _check_top_k(found, top_k)
@@ -137,7 +139,7 @@ def create_blueprint(predictor: Predictor) -> Blueprint:
             response["receipt"] = partial(  # called when the predictions before it are rendered
                 make_receipt, served.name, served.number, served.digest, result.body, predictions_hash, asked.top_k
             )
-        return json_response_in_pieces(response)
+        return json_response_in_pieces(response, {MODEL_VERSION_HEADER: str(served.number)})
 
     return blueprint
 

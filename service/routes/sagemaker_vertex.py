@@ -11,6 +11,7 @@ from werkzeug.wrappers import Response
 
 from model_store.errors import Fault, InputError
 from service.config import Settings
+from service.http.model_version import MODEL_VERSION_HEADER
 from service.http.responses import json_response, json_response_in_pieces
 from service.protocols.native import with_warnings
 from service.registry.registry import ModelRegistry
@@ -27,7 +28,7 @@ def create_blueprint(registry: ModelRegistry, predictor: Predictor, settings: Se
     def invocations() -> Response:
         _reject_native_parameters()
         result = predictor(None, None, ignored_key="parameters")
-        headers = {"X-Model-Version": str(result.served.number)}
+        headers = {MODEL_VERSION_HEADER: str(result.served.number)}
         response = with_warnings({"predictions": result.predictions}, result.locate(result.warnings))
         return json_response_in_pieces(response, headers)
 

@@ -14,6 +14,7 @@ from model_store.schema.columns import FaultCollector
 from model_store.schema.signature import RegressionOutput, Signature
 from model_store.utils.values import describe_value, list_names
 from service.config import Settings
+from service.http.model_version import AT_LEAST_HEADER, MODEL_VERSION_HEADER, require_at_least
 from service.http.request_body import read_json
 from service.http.responses import json_response, json_response_in_pieces
 from service.inference.runner import InferenceRunner
@@ -88,7 +89,8 @@ def create_blueprint(registry: ModelRegistry, inference: InferenceRunner, settin
     @blueprint.post(f"{_MODEL}/labels/<version>:predict")
     def predict(name: str, version: str | None = None) -> Response:
         # Before the body is read: an unknown model is reported at once.
-        g.request_record.served = served = registry.find(name, version)
+        at_least = require_at_least(request.headers.get(AT_LEAST_HEADER))
+        g.request_record.served = served = registry.find(name, version, at_least=at_least)
         body = read_json(request, settings.max_body_bytes)
         if not isinstance(body, dict):
             raise not_an_object_error(body)
@@ -102,7 +104,7 @@ def create_blueprint(registry: ModelRegistry, inference: InferenceRunner, settin
         g.sent_rows = rows  # for the example in an error response
         encoded = encode_rows(served, rows, location)
         found = signature.decode_arrays(inference(g.request_record, served, encoded.inputs))
-        headers = {"X-Model-Version": str(served.number)}
+        headers = {MODEL_VERSION_HEADER: str(served.number)}
         if location == "inputs":
             if isinstance(signature.output, RegressionOutput):
                 outputs: Any = column_blocks(signature.output.names, found["values"])

@@ -21,6 +21,7 @@ from model_store.nn import Array
 from model_store.utils.duplicate_keys import has_duplicate_keys
 from service.config import Settings
 from service.http.cross_origin import CrossOrigin, Headers
+from service.http.model_version import AT_LEAST_HEADER, MODEL_VERSION_HEADER, parse_at_least
 from service.http.request_body import has_too_many_values, is_json_content_type
 from service.http.request_head import HostPolicy, is_valid_host
 from service.http.responses import RESPONSE_HEADERS, json_bytes
@@ -44,6 +45,7 @@ _ENDPOINT = "predict.predict"  # Flask's name of the view that does the same
 _ROUTES = ("/predict", "/models/<name>/predict", "/models/<name>/versions/<version>/predict")
 # Fields that change how the body is read or the response is written.
 _UNSUPPORTED_HEADERS = {"CONTENT-ENCODING", "TRANSFER-ENCODING", "EXPECT", "UPGRADE", "SCRIPT_NAME"}
+_AT_LEAST_NAME = AT_LEAST_HEADER.upper()  # as gunicorn's parser has it
 _FALLBACK_ERRORS = (
     AccessDeniedError,
     NotFound,
@@ -65,10 +67,12 @@ _JSON_LINES = header_lines([("Content-Type", "application/json"), *RESPONSE_HEAD
 class PredictTarget:
     """What the head of a request to a predict endpoint says, worked out once for each cached head."""
 
-    __slots__ = ("name", "response_lines", "route", "uri", "version")
+    __slots__ = ("at_least", "name", "response_lines", "route", "uri", "version")
 
-    def __init__(self, uri: str, name: str | None, version: str | None, cross_origin_headers: Headers) -> None:
-        self.uri, self.name, self.version = uri, name, version
+    def __init__(
+        self, uri: str, name: str | None, version: str | None, at_least: int, cross_origin_headers: Headers
+    ) -> None:
+        self.uri, self.name, self.version, self.at_least = uri, name, version, at_least
         self.response_lines = _JSON_LINES + header_lines(cross_origin_headers)
         self.route = _ROUTES[(name is not None) + (version is not None)]
 
@@ -194,7 +198,9 @@ class FastPath:
             return None
         if target.version is not None and plain.version is not None:
             return None
-        served = self._registry.find(target.name or plain.model, target.version or plain.version)
+        served = self._registry.find(
+            target.name or plain.model, target.version or plain.version, at_least=target.at_least
+        )
         signature = served.model.signature
         if signature.table_shape is None:
             return None
@@ -209,7 +215,7 @@ class FastPath:
         parsed = orjson.loads(body)
         if not isinstance(parsed, dict) or has_duplicate_keys(body, parsed):
             return None
-        return self._parser.parse(parsed, target.name, target.version)
+        return self._parser.parse(parsed, target.name, target.version, target.at_least)
 
     def _build_response(self, request: ParsedPredict, body: bytes, computing: float, computed: float) -> bytes:
         recorder, uncached_headers = self._recorder, request.head.uncached_headers
@@ -226,10 +232,11 @@ class FastPath:
         record.compute_started_at, record.compute_ended_at = computing, computed
         record.served, record.rows, record.key_name = request.served, len(request.inputs), request.key_name
         lines = header_lines(recorder.response_headers(record))
+        version = f"{MODEL_VERSION_HEADER}: {request.served.number}\r\n"
         request.record = record
         return (
             response_head(
-                "200 OK", f"{request.target.response_lines}Content-Length: {len(body)}\r\n{lines}", close=False
+                "200 OK", f"{request.target.response_lines}{version}Content-Length: {len(body)}\r\n{lines}", close=False
             )
             + body
         )
@@ -247,7 +254,10 @@ class FastPath:
             return False
         if not self._hosts.is_trusted(headers.get("HOST")):
             return False
-        return PredictTarget(head.uri, path[1], path[2], self._cross_origin.headers(headers.get("ORIGIN")))
+        at_least = parse_at_least(headers.get(_AT_LEAST_NAME))
+        if at_least is None:
+            return False
+        return PredictTarget(head.uri, path[1], path[2], at_least, self._cross_origin.headers(headers.get("ORIGIN")))
 
 
 def _encode_body(served: LoadedVersion, outputs: Array, warnings: Sequence[Fault]) -> bytes | None:

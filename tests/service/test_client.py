@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 from werkzeug.serving import make_server
 
-from forward_pass_client import Client, InputError, NotFoundError
+from forward_pass_client import Client, InputError, NotFoundError, ServiceError
 from model_store.cli.main import main
 from tests.service.conftest import PENGUIN, move, price
 
@@ -51,6 +51,21 @@ def test_client_asks_for_the_most_probable_labels(url):
             client.predict("penguins", [PENGUIN], top_k=0)
         with pytest.raises(InputError, match="top_k: expected rows in a list, found ndarray"):
             client.predict("price", np.zeros((1, 2)), top_k=1)
+
+
+def test_a_client_that_wants_never_older_versions_gets_none_from_another_replica(url, store, make_client):
+    with Client(url, never_older=True, retries=0) as client:
+        for rows in ([[3, 80]], np.array([[3.0, 80.0]])):
+            client.predict("price", rows)
+            client.predict("price", rows, version="champion")
+        assert client.newest_versions == {("price", None): 2, ("price", "champion"): 1}
+        client.newest_versions["price", None] = 3  # seen on another replica
+        for rows in ([[3, 80]], np.array([[3.0, 80.0]])):
+            with pytest.raises(ServiceError, match="expected version 3 or newer of price, found 2"):
+                client.predict("price", rows)
+            client.predict("price", rows, version="champion")
+        client.newest_versions.clear()
+        client.predict("price", [[3, 80]])
 
 
 def test_errors_in_arrays_by_column_speak_of_columns(url, store):

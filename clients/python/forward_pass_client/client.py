@@ -27,6 +27,7 @@ from forward_pass_client.errors import Fault, InputError, NotFoundError, Service
 from forward_pass_client.rows import encode_rows
 
 _JSON_LENGTH_HEADER = "Inference-Header-Content-Length"
+_VERSION_HEADER, _AT_LEAST_HEADER = "X-Model-Version", "X-Model-Version-At-Least"
 _CONNECTIONS = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
 _MAX_WAIT_SECONDS = 30.0  # even if Retry-After says more
 _READ_BYTES = 1 << 20  # at once
@@ -41,6 +42,9 @@ class Client:
     retries: attempts after the first.
     max_response_bytes: a longer response is an error, so that a wrong server cannot fill the memory. So is JSON of
         more than 1 MiB with more than one value for 16 of these bytes: each takes 56 bytes or more as an object.
+    never_older: predictions of the default version, or of an alias, are never of an older version than an earlier one
+        of this client, whichever replica of the service responds. `newest_versions` has the versions seen, by name and
+        alias; clear it after a version was set back on purpose, or predictions fail with status 503.
     sleep: for tests.
     """
 
@@ -52,6 +56,7 @@ class Client:
         timeout_seconds: float = 30.0,
         retries: int = 4,
         max_response_bytes: int = 64 << 20,
+        never_older: bool = False,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         kind, host, port, self._base_path = _split_url(url)
@@ -62,7 +67,8 @@ class Client:
         if key is not None:
             _check_key(url, key)
         self._auth_headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        self._retries, self._sleep = retries, sleep
+        self._retries, self._sleep, self._never_older = retries, sleep, never_older
+        self.newest_versions: dict[tuple[str, str | None], int] = {}  # seen by predict with never_older
         self._input_tensors: dict[str, list[dict[str, Any]]] = {}
         self.warnings: list[Fault] = []  # of the last predict: the missing values that the service filled in
 
@@ -110,8 +116,12 @@ class Client:
             rows = array.tolist()
         query = "" if top_k is None else f"?top_k={top_k}"
         path = f"{_model_path(name, version)}/predict{query}"
-        body = self._json("POST", path, encode_rows(rows))
+        response, _ = self._request_prediction(
+            path, encode_rows(rows), {"Content-Type": "application/json"}, name, version
+        )
+        self._check_value_count(path, response, 200)
         with self._expect_service(path):
+            body = json.loads(response)
             self.warnings = [Fault(**warning) for warning in body.get("warnings", [])]
             predictions = body["predictions"]
             self._check_count(path, predictions, len(rows))
@@ -123,7 +133,7 @@ class Client:
         header, data = tensors.encode_request(arrays)
         headers = {_JSON_LENGTH_HEADER: str(len(header)), "Content-Type": "application/octet-stream"}
         path = f"/v2{_model_path(name, version)}/infer"
-        body, response_headers = self._request("POST", path, header + data, headers)
+        body, response_headers = self._request_prediction(path, header + data, headers, name, version)
         with self._expect_service(path):
             length = int(response_headers.get(_JSON_LENGTH_HEADER) or len(body))
             self._check_value_count(path, body[:length], 200)
@@ -134,6 +144,20 @@ class Client:
             for output in found.values() if isinstance(found, dict) else [found]:
                 self._check_count(path, output, count)
             return found
+
+    def _request_prediction(
+        self, path: str, body: bytes, headers: dict[str, str], name: str, version: int | str | None
+    ) -> tuple[bytes, http.client.HTTPMessage]:
+        """Return body and headers of a 200 response; with `never_older` of a version not older than the newest seen."""
+        key = name, None if version is None else str(version)
+        newest = self.newest_versions.get(key, 0)
+        if newest:
+            headers = {**headers, _AT_LEAST_HEADER: str(newest)}
+        response, found = self._request("POST", path, body, headers)
+        number = found.get(_VERSION_HEADER, "")
+        if self._never_older and number.isascii() and number.isdigit():
+            self.newest_versions[key] = max(newest, int(number[:9]))
+        return response, found
 
     def _check_count(self, path: str, predictions: Any, rows: int) -> None:
         """Raise ServiceError unless there is a prediction for each row."""

@@ -64,6 +64,24 @@ def test_without_polling_a_sync_happens_only_on_request(claim: Callable[..., boo
     assert not claim(1, 0)
 
 
+def test_a_sync_for_a_request_needs_some_time_since_the_last_one_and_changes_not_who_syncs(
+    claim: Callable[..., bool], clock: Clock
+) -> None:
+    barrier: SwitchBarrier = claim.barrier  # type: ignore[attr-defined]
+    assert claim(1)
+    assert not claim(2)
+    assert not barrier.claim_early_sync(0.25)
+    clock.seconds += 0.25
+    assert barrier.synced_before(0.25)
+    assert barrier.claim_early_sync(0.25)
+    assert not barrier.claim_early_sync(0.25)
+    clock.seconds += 0.75
+    assert not claim(1)
+    clock.seconds += 0.25
+    assert not claim(2)
+    assert claim(1)
+
+
 def test_too_many_workers_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_PROCESSES", 2)
     barrier = SwitchBarrier(shared=True)

@@ -1,4 +1,4 @@
-"""The fast path responds as Flask does: 65 requests, each sent as it is and in two forms that Flask has to handle.
+"""The fast path responds as Flask does: 70 requests, each sent as it is and in two forms that Flask has to handle.
 
 `?warnings=false` and a harmless header that is sent twice change nothing but the way: status, headers and body are
 equal, but for ids, the date and timings.
@@ -97,6 +97,14 @@ REQUESTS = {
     "a byte order mark": Sent(body=b"\xef\xbb\xbf" + instances([3, 80])),
     "a host that is none": Sent(lines=("X: y",), host="Host: a b"),
     "no host": Sent(lines=("X: y",), host="X-Host: here"),
+    # The oldest version that the client accepts
+    "a version that is new enough": Sent(lines=("X-Model-Version-At-Least: 1",), fast=True),
+    "an older version by number": Sent(
+        "/models/price/versions/1/predict", lines=("X-Model-Version-At-Least: 2",), fast=True
+    ),
+    "too old a version": Sent(lines=("X-Model-Version-At-Least: 2",)),
+    "too old an alias": Sent("/models/price/versions/latest/predict", lines=("X-Model-Version-At-Least: 2",)),
+    "an oldest version that is none": Sent(lines=("X-Model-Version-At-Least: newest",)),
     # Invalid bodies
     "instances twice": Sent(body=b'{"instances": [[3, 80]], "instances": [[5, 80]]}'),
     "a column twice": Sent(body=b'{"instances": [{"rooms": 3, "area": 80, "rooms": 5}]}'),
@@ -199,6 +207,6 @@ def test_the_fast_path_responds_as_flask_does(services: dict[bool, Service], nam
     assert service.accepted == sent.fast
 
 
-def test_there_are_65_requests_of_which_the_fast_path_accepts_half() -> None:
-    assert len(REQUESTS) == 65
+def test_there_are_70_requests_of_which_the_fast_path_accepts_half() -> None:
+    assert len(REQUESTS) == 70
     assert sum(sent.fast for sent in REQUESTS.values()) >= 22
