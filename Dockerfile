@@ -77,6 +77,13 @@ HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=3 \
     CMD ["python", "-c", "import ssl, urllib.request as u; u.urlopen('https://127.0.0.1:8443/healthz', timeout=4, context=ssl._create_unverified_context())"]
 CMD ["nginx", "-e", "stderr", "-g", "daemon off;"]
 
+# nginx in front of several replicas, for the profile replicas: see examples/edge/replicas.conf.
+FROM edge AS balancer
+COPY --chmod=644 examples/edge/replicas.conf /etc/nginx/nginx.conf
+EXPOSE 8080
+HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=3 \
+    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8080/healthz', timeout=4)"]
+
 FROM base AS training
 COPY training training
 COPY examples examples

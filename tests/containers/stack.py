@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 PATIENCE_SECONDS = 60
-PUBLISHED = {"service": "SERVE_PUBLISH", "service-s3": "SERVE_S3_PUBLISH"}
+PUBLISHED = {"service": "SERVE_PUBLISH", "service-s3": "SERVE_S3_PUBLISH", "balancer": "REPLICAS_PUBLISH"}
+PROFILES = {"service-s3": "s3", "balancer": "replicas"}
 OTHERS = ("EDGE_PUBLISH", "EDGE_MUTUAL_PUBLISH", "PROMETHEUS_PUBLISH", "GRAFANA_PUBLISH")
 
 
 @dataclass(frozen=True)
 class Stack:
-    """Requests go to `service` at `address`; "service-s3" starts the profile s3 too."""
+    """Requests go to `service` at `address`, and its profile is started too."""
 
     root: Path
     name: str
@@ -46,7 +47,7 @@ class Stack:
         return json.loads(self.docker("inspect", container).stdout)[0]
 
     def _project(self) -> list[str]:
-        profile = ["--profile", "s3"] if self.service == "service-s3" else []
+        profile = ["--profile", PROFILES[self.service]] if self.service in PROFILES else []
         return ["--project-name", self.name, *profile]
 
     def get(self, path: str) -> Any:
