@@ -50,6 +50,8 @@ def print_trials(out: Console, sweep: Sweep, ranked: Sequence[Tried]) -> None:
     """Print the table of the best trials."""
     names = list(sweep.search.space.parameters)
     table = new_table("trial", metric_title(sweep.metric), "epochs", *short_names(names))
+    for column in table.columns:
+        column.overflow = "fold"  # of a narrow terminal: show all of a number
     for one in ranked[:MAX_SHOWN_TRIALS]:
         values = (_shown(one.values[name]) for name in names)
         table.add_row(str(one.number), f"{one.value:.6g}", str(one.epochs or "-"), *values)

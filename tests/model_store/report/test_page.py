@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from model_store.report.page import render
-from tests.model_store.report.examples import EVIL, classifier, record, regression
+from tests.model_store.report.examples import EVIL, classifier, record, regression, search
 from tests.service.routes.test_docs import FLAGS
 
 CHROMIUM = shutil.which("chromium")
@@ -34,6 +34,7 @@ MODELS = {
     "many": classifier(MANY, record(MANY, 1000)),
     "hostile": classifier((EVIL, "yes"), record((EVIL, "yes")), EVIL, description=EVIL),
     "values": regression(("price", "a target with a rather long name")),
+    "searched": classifier(("no", "yes"), {**record(("no", "yes")), "search": search()}),
     "large": regression(points=[[-3.4e6, -3.3e6], [3.9e6, 3.8e6]]),
 }
 # Texts that extend out of their chart by more than a pixel.

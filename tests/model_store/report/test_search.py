@@ -10,35 +10,7 @@ import pytest
 from model_store.evaluation.record import TrainingRecord
 from model_store.report.page import render
 from model_store.report.svg import text_width
-from tests.model_store.report.examples import EVIL, Page, classifier, record
-
-
-def search(count: int = 40, **changes: Any) -> dict[str, Any]:
-    """Return the record of a search over a rate, a number and layers; every fourth trial was pruned."""
-    parameters = [
-        {"name": "train.learning_rate", "low": 0.001, "high": 0.1, "log": True, "importance": 0.7},
-        {"name": "train.epochs", "low": 5, "high": 50, "log": False, "importance": 0.2},
-        {"name": "network.layers", "options": ['[16, "tanh"]', '[64, "relu"]'], "importance": 0.1},
-    ]
-    found = [
-        {"number": i, "state": "pruned", "values": [0.001, 5, 0]}
-        if i % 4 == 0
-        else {"number": i, "state": "complete", "value": 1 / i, "values": [min(0.001 * i, 0.1), min(5 + i, 50), i % 2]}
-        for i in range(1, count + 1)
-    ]
-    complete = sum(trial["state"] == "complete" for trial in found)
-    return {
-        "metric": "log_loss",
-        "higher_is_better": False,
-        "pruning": "median",
-        "complete": complete,
-        "pruned": count - complete,
-        "failed": 0,
-        "best": count - 1,
-        "parameters": parameters,
-        "trials": found,
-        **changes,
-    }
+from tests.model_store.report.examples import EVIL, Page, classifier, record, search
 
 
 def page_of(found: dict[str, Any]) -> Page:
