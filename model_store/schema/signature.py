@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import accumulate, chain
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -215,8 +216,14 @@ class Signature:
         return {"inputs": [_to_json(column) for column in self.inputs], "output": _to_json(self.output)}
 
     def _as_table(self, instances: Sequence[Any]) -> Array | None:
-        """Return all rows as one array if they are lists of finite numbers and all columns are numbers, else None."""
-        if self._scaling is None or not instances or set(map(type, instances)) != {list}:
+        """Return all rows as one array if all columns are numbers and each row has finite ones of all, else None."""
+        kinds = None if self._scaling is None else set(map(type, instances))
+        if kinds == {dict} and set(map(len, instances)) == {len(self.inputs)} and len(self.inputs) > 1:
+            try:
+                instances = list(map(itemgetter(*self.names), instances))
+            except KeyError:
+                return None
+        elif kinds != {list}:
             return None
         if not set(map(type, chain.from_iterable(instances))) <= {int, float}:
             return None

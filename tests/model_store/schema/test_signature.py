@@ -576,3 +576,26 @@ def test_columns_without_new_attributes_are_written_as_before() -> None:
         {"kind", "name", "offset", "scale", "fill", "statistics"},
         {"kind", "name", "categories", "unknown", "fill", "statistics"},
     ]
+
+
+def test_objects_of_numbers_are_encoded_as_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """48 rows of 10,000 columns by name, in V1's columns or CSV, took 0.4 s: each column was encoded by itself."""
+    columns = tuple(NumberColumn(f"c{i}", offset=i / 7, scale=1 + i / 3, fill=0.0) for i in range(20))
+    signature = Signature(columns, RegressionOutput(("y",), (0.0,), (1.0,)))
+    rows = [[i * j / 3 for j in range(20)] for i in range(5)]
+    named = [dict(reversed(list(zip(signature.names, row, strict=True)))) for row in rows]
+    expected = np.concatenate(
+        [column.encode(np.array([row[i] for row in rows]), range(5), None) for i, column in enumerate(columns)], axis=1
+    )  # type: ignore[arg-type]
+    parsed: list[str] = []
+    parse = NumberColumn.parse
+    monkeypatch.setattr(NumberColumn, "parse", lambda self, *of: parsed.append(self.name) or parse(self, *of))
+    np.testing.assert_array_equal(signature.encode(named, dtype=np.float64), expected)
+    assert not parsed
+    for other in ("1", True, 10**400):
+        with pytest.raises(InputError) as e:
+            signature.encode([named[0] | {"c0": other}, *named])
+        assert [fault.location for fault in e.value.faults] == ["instances.0.c0"]
+    assert parsed == list(signature.names) * 3
+    with pytest.raises(InputError, match="unknown column"):
+        signature.encode([{f"x{i}": 1 for i in range(20)}])
