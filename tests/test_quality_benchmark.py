@@ -180,7 +180,8 @@ def test_the_summary_shows_ratios_ranks_and_failures():
     text = summary(results, {table.name: table for table in (TIPS, PENGUINS)})
     assert "| realmlp | 2 | 1 | **1.005** | 2.000 | 0.505 | 1.000 | tips 2.00 | 0.500 | 1.000 | 1.000 |" in text
     assert "| ours | 1.50 | yes |" in text
-    assert "| tips | 2 | 1.0 | 50 | 2.00 |" in text
+    assert "| tips | 2 | 2 | 1.0 | 50 | 2.00 |" in text
+    assert "means over the seeds: of ours 2 of 1 tables, 1 of 1\n" in text
     assert "- realmlp, tips, seed 1: x" in text
 
 

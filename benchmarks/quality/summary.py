@@ -6,7 +6,7 @@ import json
 import os
 import platform
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from math import inf
 from pathlib import Path
@@ -67,16 +67,26 @@ def summary(results: Mapping[str, Sequence[Result]], tables: Mapping[str, Table]
     if reference not in found:
         return f"No result of {reference} yet."
     failures = [run | {"contestant": name} for name, runs in results.items() for run in runs if "failed" in run]
-    parts = [_overall(found, results, reference), _ranks(found, failures), _each(found, tables, reference)]
+    parts = [_overall(found, results, reference), _ranks(found, failures), _each(found, results, tables, reference)]
     if failures:
         parts.append("\nFailed:\n")
         parts += [f"- {run['contestant']}, {run['table']}, seed {run['seed']}: {run['failed']}" for run in failures]
     return "\n".join(parts)
 
 
+def _seeds(runs: Iterable[Result]) -> str:
+    """Return the numbers of seeds that have a result, and of how many tables: "5 of 23 tables, 1 of 18", or "5"."""
+    of_table = Counter(run["table"] for run in runs if "failed" not in run)
+    tables = sorted(Counter(of_table.values()).items(), reverse=True)
+    (most, count), *others = tables
+    first = f"{most} of {count} tables" if others else f"{most}"
+    return ", ".join([first, *(f"{seeds} of {count}" for seeds, count in others)])
+
+
 def _overall(found: Mapping[str, Any], results: Mapping[str, Sequence[Result]], reference: str) -> str:
     lines = [
-        f"Geometric means of {reference} / theirs over the common tables, means over the seeds\n",
+        f"Geometric means of {reference} / theirs over the common tables, means over the seeds: of {reference} "
+        f"{_seeds(results[reference])}\n",
         "| | tables | seeds | error | RMSE | log loss | error rate | worst table | process | work | memory |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
@@ -87,11 +97,9 @@ def _overall(found: Mapping[str, Any], results: Mapping[str, Sequence[Result]], 
             continue
         parts = {key: _ratio(ratios(first, theirs, key)) for key in KEPT}
         worst = max(both, key=lambda table: both[table])
-        seeds = Counter(run["table"] for run in results[name] if run["table"] in both and "failed" not in run)
-        few, most = min(seeds.values()), max(seeds.values())
-        number = f"{few}" if few == most else f"{few} to {most}"
+        seeds = _seeds(run for run in results[name] if run["table"] in both)
         lines.append(
-            f"| {name} | {len(both)} | {number} | **{_ratio(list(both.values()))}** "
+            f"| {name} | {len(both)} | {seeds} | **{_ratio(list(both.values()))}** "
             f"| {parts['rmse']} | {parts['log_loss']} | {parts['error_rate']} | {worst} {both[worst]:.2f} "
             f"| {parts['process']} | {parts['work']} | {parts['memory']} |"
         )
@@ -119,19 +127,21 @@ def _ranks(found: Mapping[str, Any], failures: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
-def _each(found: Mapping[str, Any], tables: Mapping[str, Table], reference: str) -> str:
+def _each(
+    found: Mapping[str, Any], results: Mapping[str, Sequence[Result]], tables: Mapping[str, Table], reference: str
+) -> str:
     others = [name for name in found if name != reference]
+    seeds = Counter(run["table"] for run in results[reference] if "failed" not in run)
     lines = [
         f"\nError of {reference} (RMSE, or log loss), its processor seconds and MB, and {reference} / theirs\n",
-        f"| table | error | s | MB | {' | '.join(others)} |",
-        f"|---|---|---|---|{'---|' * len(others)}",
+        f"| table | seeds | error | s | MB | {' | '.join(others)} |",
+        f"|---|---|---|---|---|{'---|' * len(others)}",
     ]
     for name in sorted(found[reference], key=lambda name: (tables[name].classes, name)):
         mine = found[reference][name]
         cells = [f"{error_ratio(mine, found[other][name]):.2f}" if name in found[other] else "–" for other in others]
-        lines.append(
-            f"| {name} | {error(mine):.4g} | {mine['process']:.1f} | {mine['memory']:.0f} | {' | '.join(cells)} |"
-        )
+        costs = f"{mine['process']:.1f} | {mine['memory']:.0f}"
+        lines.append(f"| {name} | {seeds[name]} | {error(mine):.4g} | {costs} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
