@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
+from threading import Event, Thread
 from typing import Any
 
+import dask
 from distributed import Client, KilledWorker, LocalCluster, WorkerPlugin, as_completed
 
 from model_store.artifact.model import Model
@@ -28,6 +30,7 @@ from model_store.errors import StoreError
 _TASKS_PER_THREAD = 4  # that the scheduler holds: a million would take a gigabyte there
 _RETRIES = 2
 _WAIT_SECONDS = 60  # for the first worker
+_SCALE_SECONDS, _LOST_WORKER_TIMEOUT = 5, "120s"
 _LOCAL = re.compile(r"local(?::([1-9][0-9]{0,3}))?")
 
 _models: dict[str, Model] = {}  # of this worker, by digest
@@ -80,7 +83,7 @@ def connect(address: str) -> Iterator[Any]:
             cluster = LocalCluster(
                 n_workers=workers, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL
             )
-            with cluster, Client(cluster) as client:
+            with cluster, _replace_lost_workers(cluster, workers), Client(cluster) as client:
                 yield client
             return
         with Client(address) as client:
@@ -89,6 +92,28 @@ def connect(address: str) -> Iterator[Any]:
     except (OSError, TimeoutError) as e:
         fix = f"start them: dask scheduler, and dask worker {address} on each machine"
         raise StoreError(f"{address}: expected a Dask scheduler with workers, found none: {e}; {fix}") from e
+
+
+@contextmanager
+def _replace_lost_workers(cluster: Any, count: int) -> Iterator[None]:
+    """Start a worker for each one that is lost for good: Dask gives up one that dies while it is restarted.
+
+    It also closes one whose restart takes longer than a timeout, 15 s by default: too short for a busy machine.
+    """
+    ended = Event()
+
+    def scale() -> None:
+        while not ended.wait(_SCALE_SECONDS):
+            cluster.scale(count)
+
+    thread = Thread(target=scale, daemon=True)
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": _LOST_WORKER_TIMEOUT}):
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
 
 def score_all(client: Any, score: Callable[[Part], PartResult], parts: Sequence[Part]) -> Iterator[PartResult]:

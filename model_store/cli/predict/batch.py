@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -69,7 +70,10 @@ def score_batch(
     InputError with the rows of all parts that could not be scored, after all others are written. StoreError if the
     storage or workers failed for a part, or if the folder has another job.
     """
-    _check_usage(files, output, cluster, share)
+    if "-" in files:
+        raise click.UsageError("Standard input has no parts; give the path of a file.")
+    files, folder = list(map(_absolute, files)), _absolute(output)
+    _check_usage(files, folder, cluster, share)
     batch_job = _import("arrow", "a folder as --output needs pyarrow")
     name, number = resolve_reference(store := open_store(store_location), model)
     scored = ScoredModel(name, number, store.manifest(name, number)[0].digest)
@@ -81,7 +85,7 @@ def score_batch(
         plan = make_plan(
             scored, inputs, options, lambda table: batch_job.check_columns(table, options, loaded.signature)
         )
-    job = batch_job.BatchJob(plan, output)
+    job = batch_job.BatchJob(plan, folder)
     parts: list[Part] = job.missing_parts(*(share or Share(0, 1)))
     if cluster is None:
         results = batch_job.score_here(job, parts, loaded)
@@ -143,6 +147,11 @@ class _Summary:
 _SHOWN_ERRORS = _SHOWN_NOTES = 10  # of the storage, and of the reader of rows
 
 
+def _absolute(location: str) -> str:
+    """Return a path that means the same in each process, also one with another current directory."""
+    return location if is_bucket_url(location) else os.path.abspath(location)  # noqa: PTH100 - Path keeps ".."
+
+
 def _check_usage(files: Sequence[str], output: str, cluster: str | None, share: Share | None) -> None:
     if cluster is not None and share is not None:
         raise click.UsageError("Give either --cluster or --part.")
@@ -150,8 +159,6 @@ def _check_usage(files: Sequence[str], output: str, cluster: str | None, share: 
         raise click.UsageError(
             f"--cluster: expected local, local:4 or an address such as tcp://10.0.0.1:8786; found {cluster!r}."
         )
-    if "-" in files:
-        raise click.UsageError("Standard input has no parts; give the path of a file.")
     example = f"{output.rstrip('/')}/part-000000.parquet"
     for pattern in files:
         if matches(pattern, example):

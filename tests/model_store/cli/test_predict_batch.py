@@ -99,6 +99,14 @@ def test_static_shares_are_the_same_job(models, tmp_path: Path) -> None:
     assert digests(tmp_path / "many") == digests(tmp_path / "one")
 
 
+def test_relative_paths_are_the_same_job_as_absolute_ones(models, tmp_path: Path, monkeypatch) -> None:
+    write_inputs(tmp_path / "in")
+    monkeypatch.chdir(tmp_path)
+    assert "Wrote 6 parts of 6" in models("predict", "chess/2", "in/*.*", "--output", "out/").stderr
+    monkeypatch.chdir(tmp_path / "in")
+    assert "Wrote 0 parts of 6" in models("predict", "chess/2", "*.*", "--output", f"{tmp_path}/out").stderr
+
+
 def test_another_model_and_changed_inputs_are_refused(models, tmp_path: Path) -> None:
     folder = write_inputs(tmp_path / "in")
     arguments = (f"{folder}/", "--output", f"{tmp_path}/out/")
