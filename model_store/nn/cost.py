@@ -6,7 +6,7 @@ of more than `MAX_ARRAY_BYTES`.
 
 An operation takes as long as a multiply-add of a dense layer with many rows, about 0.05 ns on the machine where these
 numbers were measured (benchmarks/layer_cost.py); other layers count at their
-slowest arguments, as e⁻⁷²⁰, a subnormal float64, takes 34 ns and e⁻¹ 0.8, and with the arrays of a row out of the
+slowest arguments, as e⁻⁷¹³, a subnormal float64, takes 70 ns and e⁻¹ 0.8, and with the arrays of a row out of the
 cache. A call of NumPy takes as long as 15,000 of them. A loop over a few
 neighbouring values, such as the channels of a pixel, takes longer than the values themselves. A dense layer multiplies
 one row as a block of at least 4 and at most 32 (batch_invariant.py); that a large one then reads its weights for few
@@ -85,15 +85,15 @@ LAYER_COSTS: dict[type[Module], LayerCost] = {
     a.Identity: LayerCost(0),
     a.Tanh: LayerCost(1, 16, 50),
     a.ReLU: LayerCost(1, 16, 32),
-    a.Exp: LayerCost(1, 16, 650),
+    a.Exp: LayerCost(1, 16, 1_000),
     a.LeakyReLU: LayerCost(2, 20, 36),
     a.SmoothClip: LayerCost(3, 100, 220),
-    a.Sigmoid: LayerCost(4, 32, 650),
+    a.Sigmoid: LayerCost(4, 32, 1_000),
     a.SELU: LayerCost(5, 50, 80),
-    a.Mish: LayerCost(5, 50, 650),
+    a.Mish: LayerCost(5, 50, 1_000),
     a.GELU: LayerCost(6, 50, 90),
-    a.Softmax: LayerCost(6, 45, 650, 1_100),
-    BatchNorm: LayerCost(5, 32, 60, 300),
+    a.Softmax: LayerCost(6, 60, 1_000, 1_100),
+    BatchNorm: LayerCost(5, 45, 80, 300),
     LayerNorm: LayerCost(17, 60, 120, 1_100),
     ConstantInputs: LayerCost(3, 24, 40, 200),
     FeatureScale: LayerCost(1, 16, 32, 100),
@@ -101,7 +101,7 @@ LAYER_COSTS: dict[type[Module], LayerCost] = {
     Dropout: LayerCost(0),
     Flatten: LayerCost(1),
 }
-_OTHER_COST = LayerCost(6, 60, 650, 1_100)  # of a layer that no model file has
+_OTHER_COST = LayerCost(6, 60, 1_000, 1_100)  # of a layer that no model file has
 
 
 def row_cost(
@@ -165,7 +165,7 @@ def _shape_cost(layer: Linear | Conv2D | MaxPool2D | Embedding, values: int) -> 
         products, loads = layer.input_size * layer.output_size, 3 * layer.input_size + 15 * layer.output_size
         return values, products + loads, 5, 3 * products + 31 * loads
     if isinstance(layer, Embedding):
-        return values, 50 * layer.input_size + len(layer.positions) * (80 + 25 * layer.size), 12, 0
+        return values, 80 * layer.input_size + len(layer.positions) * (80 + 25 * layer.size), 12, 0
     return (*_convolution_cost(layer, values), 0) if isinstance(layer, Conv2D) else (*_pooling_cost(layer, values), 0)
 
 

@@ -186,4 +186,4 @@ def test_waves_cost_their_products(size: int, loop: int) -> None:
 
 def test_embeddings_cost_their_features() -> None:
     found = Sequential([Embedding(10, [0, 1, 2], [5, 5, 5], 8)]).row_cost
-    assert found == RowCost(4 * 31, 1 + 50 * 10 + 3 * (80 + 25 * 8), 2_000 + 12 * 15_000)
+    assert found == RowCost(4 * 31, 1 + 80 * 10 + 3 * (80 + 25 * 8), 2_000 + 12 * 15_000)
