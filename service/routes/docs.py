@@ -55,7 +55,7 @@ _ENDPOINTS = (
 )
 _ERROR_CODES = (
     (400, ("bad_json", "broken_body"), "The body is not valid JSON, or is incomplete."),
-    (400, ("bad_request",), "The request is not well-formed HTTP. Also with status 414, 417, 431 and 501."),
+    (400, ("bad_request",), "The request's head is invalid. Also with status 414, 417, 431 and 501."),
     (401, ("unauthorized",), "An API key is required; the request has none, or an unknown, expired or revoked one."),
     (403, ("forbidden",), "The key lacks the scope that this endpoint requires."),
     (
@@ -78,6 +78,11 @@ _ERROR_CODES = (
         503,
         ("overloaded", "loading", "no_model", "model_unavailable"),
         "The service cannot predict now. Retry-After says when to retry.",
+    ),
+    (
+        503,
+        ("older_version",),
+        "The model's version is older than X-Model-Version-At-Least. Retry-After says when to retry.",
     ),
     (503, ("metrics_unavailable",), "The counts of /metrics cannot be read. Predictions go on."),
 )
