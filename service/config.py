@@ -152,7 +152,7 @@ class Settings:
     )
     max_operations: int = _setting(
         "SERVE_MAX_OPERATIONS",
-        2**35,
+        2**34,
         "Most operations of a request, about the multiply-adds of its rows in the network.",
         minimum=1,
     )
