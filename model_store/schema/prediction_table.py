@@ -37,7 +37,7 @@ def prediction_cells(prediction: Any, output: Output) -> list[Any]:
 def prediction_columns(found: Mapping[str, Array], output: Output) -> list[Array]:
     """Return the arrays of `Signature.decode_arrays` as one array for each column: the same values, bit by bit."""
     if isinstance(output, RegressionOutput):
-        return list(found.values())
+        return list(found["values"].T)
     if isinstance(output, MultiLabelOutput):
         rows = ([label for label, has in zip(output.labels, row, strict=True) if has] for row in found["labels"])
         label: Any = [_joined(labels, output) for labels in rows]
