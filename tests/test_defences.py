@@ -197,6 +197,37 @@ DEFENCES = {
         "model_store/tables/arrow_file.py", "read_dictionary=texts", "read_dictionary=[]",
         "tests/training/data/test_hostile_tables.py::test_rows_share_the_texts_of_a_dictionary",
     ),
+    "bytes of Parquet are read as dictionaries": Defence(
+        "model_store/tables/arrow_file.py", "if _is_text_or_bytes(self.column_type(name))",
+        "if _is_text(self.column_type(name))",
+        "tests/model_store/batch/test_parquet_memory.py::test_rows_share_the_bytes_of_a_dictionary",
+    ),
+    "repeated values of a kept column are counted": Defence(
+        "model_store/batch/parquet_memory.py",
+        "> max(MIN_REPEATED_CHARACTERS, MAX_REPETITION * int(lengths.sum())):", "> max(1 << 60, 0):",
+        "tests/model_store/batch/test_parquet_memory.py::test_a_small_file_of_long_values_is_an_error",
+    ),
+    "a kept column is no larger than its bytes in the file allow": Defence(
+        "model_store/batch/parquet_memory.py", "if decoded > max(MIN_REPEATED_CHARACTERS,", "if decoded > max(1 << 60,",
+        "tests/model_store/batch/test_parquet_memory.py::test_a_small_file_of_long_values_is_an_error",
+    ),
+    "texts in lists are not kept": Defence(
+        "model_store/batch/parquet_memory.py", "if name in unbounded", "if False",
+        "tests/model_store/batch/test_parquet_memory.py::test_texts_and_bytes_in_other_types_are_not_kept",
+    ),
+    "a batch of wide rows has few of them": Defence(
+        "model_store/batch/parquet_memory.py", "_BATCH_BYTES * metadata.num_rows // max(1, size)", "most",
+        "tests/model_store/batch/test_parquet_memory.py::test_a_batch_of_wide_rows_has_few_of_them",
+    ),
+    "repeated values are written a few megabytes at a time": Defence(
+        "model_store/batch/parquet_memory.py", 'int(np.searchsorted(ends, before + _BATCH_BYTES, "right"))',
+        "table.num_rows",
+        "tests/model_store/batch/test_parquet_memory.py::test_repeated_values_are_written_a_few_megabytes_at_a_time",
+    ),
+    "the plan in an output folder has values of its types": Defence(
+        "model_store/batch/plan.py", "if not any(_is_of_type(value, one)", "if not any(True",
+        "tests/model_store/batch/test_plan.py::test_a_value_of_another_type_in_a_plan_is_an_error_of_the_plan",
+    ),
     "only known types of Arrow are read": Defence(
         "model_store/tables/arrow_file.py", "used = _is_supported(kind) and not", "used = not",
         "tests/training/data/test_hostile_tables.py::test_arrow_columns_of_other_types_are_ignored",

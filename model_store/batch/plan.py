@@ -14,7 +14,8 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
 from itertools import islice
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from model_store.errors import ConflictError, Fault, InputError, StoreError
 from model_store.schema.row_parser import Header
@@ -25,6 +26,7 @@ from model_store.tables.formats import is_table, open_table
 from model_store.tables.options import TableOptions
 from model_store.tables.table_file import DelimitedFile, TableFile
 from model_store.tables.text_file import Open, is_compressed_text
+from model_store.utils.values import describe_value
 
 FORMAT = 1
 RANGE_BYTES = 64 << 20  # of a part of a text file
@@ -32,6 +34,7 @@ MAX_PARTS = 999_999
 _THREADS = 16  # that read the footers of files
 _SPLITTABLE_ENCODINGS = ("utf-8", "utf-8-sig", "ascii", "latin-1", "iso-8859-1", "iso8859-1", "cp1252")
 _SAMPLE_ROWS = 1000
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -133,12 +136,12 @@ class Plan:
             plain = json.loads(data)
             if plain["format"] != FORMAT:
                 raise ValueError(f"format {plain['format']}")
-            options = plain["options"]
+            options = dict(plain["options"])
             keep = None if options["keep"] is None else tuple(options["keep"])
-            table = TableOptions(**options["table"])
+            options |= {"keep": keep, "table": _checked(TableOptions(**options["table"]))}
             files = tuple(map(_file_from_json, plain["files"]))
-            return cls(ScoredModel(**plain["model"]), BatchOptions(**options | {"keep": keep, "table": table}), files)
-        except (ValueError, TypeError, LookupError, RecursionError) as e:
+            return cls(_checked(ScoredModel(**plain["model"])), _checked(BatchOptions(**options)), files)
+        except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as e:
             problem = f"expected the plan of a batch job, format {FORMAT}; found {type(e).__name__}: {e}"
             raise StoreError(f"{location}: {problem[:300]}; choose another output folder") from e
 
@@ -248,4 +251,25 @@ def _file_to_json(planned: PlannedFile) -> dict[str, Any]:
 
 def _file_from_json(plain: dict[str, Any]) -> PlannedFile:
     splits = {name: tuple(plain.pop(name)) for name in ("row_groups", "range_ends") if name in plain}
-    return PlannedFile(InputFile(**plain), **splits)
+    return _checked(PlannedFile(_checked(InputFile(**plain)), **splits))
+
+
+def _checked(found: T) -> T:
+    """Return a dataclass that was made from JSON. TypeError if a value is not of its field's type."""
+    for name, kind in get_type_hints(type(found)).items():
+        value = getattr(found, name)
+        if not any(_is_of_type(value, one) for one in _members(kind)):
+            raise TypeError(f"{name} is of the wrong type, {describe_value(value)}")
+    return found
+
+
+def _is_of_type(value: Any, kind: Any) -> bool:
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if get_origin(kind) is tuple:
+        return type(value) is tuple and all(type(one) is get_args(kind)[0] for one in value)
+    return type(value) is kind
+
+
+def _members(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)

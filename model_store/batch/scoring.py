@@ -21,6 +21,7 @@ from pyarrow import parquet
 
 from model_store.artifact.model import Model
 from model_store.batch.encoding import encode_record_batch
+from model_store.batch.parquet_memory import check_kept_types, plain_tables, rows_of_batch, shared_texts
 from model_store.batch.plan import TEXT_BUFFER_BYTES, BatchOptions, Part, ScoredModel, open_input_table
 from model_store.errors import Fault, InputError, StoreError, did_you_mean
 from model_store.nn import Array
@@ -30,7 +31,7 @@ from model_store.schema.row_parser import RowBatch, RowTable, count_filled
 from model_store.schema.signature import Signature
 from model_store.storage.base import translate_os_errors
 from model_store.storage.open_storage import open_storage
-from model_store.tables.arrow_file import ArrowFile, dictionary_parts
+from model_store.tables.arrow_file import ArrowFile
 from model_store.tables.line_span import open_span
 from model_store.tables.table_file import DelimitedFile, TableFile
 from model_store.tables.text_file import FILE_NULL
@@ -89,15 +90,16 @@ def _score(job: PartJob, part: Part, model: Model) -> PartResult:
     with storage.stage(part.key) as staged, closing(_read_batches(job.options, part, model, notes)) as batches:
         writer, waiting, waiting_bytes = None, [], 0
         for kept, features, batch_filled in batches:
-            table = _output_table(model.signature.output, kept, _predict(model, features, part.first_row + rows))
-            if writer is None:
-                writer = parquet.ParquetWriter(staged.file, table.schema.with_metadata(metadata))
-            rows, waiting_bytes = rows + table.num_rows, waiting_bytes + table.nbytes
             filled += batch_filled
-            waiting.append(table)
-            if waiting_bytes >= _ROW_GROUP_BYTES:
-                writer.write_table(pa.concat_tables(waiting))
-                waiting, waiting_bytes = [], 0
+            found = _output_table(model.signature.output, kept, _predict(model, features, part.first_row + rows))
+            for table in plain_tables(found):
+                if writer is None:
+                    writer = parquet.ParquetWriter(staged.file, table.schema.with_metadata(metadata))
+                rows, waiting_bytes = rows + table.num_rows, waiting_bytes + table.nbytes
+                waiting.append(table)
+                if waiting_bytes >= _ROW_GROUP_BYTES:
+                    writer.write_table(pa.concat_tables(waiting))
+                    waiting, waiting_bytes = [], 0
         if writer is not None:
             if waiting:
                 writer.write_table(pa.concat_tables(waiting))
@@ -158,6 +160,8 @@ def check_columns(table: TableFile, options: BatchOptions, signature: Signature)
         except InputError as e:
             raise InputError([Fault("", f.problem, f.fix) for f in e.faults], e.total) from e
         _check_kept(options.keep, table.all_names)
+        if isinstance(table, ArrowFile) and table.is_parquet:
+            check_kept_types(table, table.all_names if options.keep is None else options.keep)
 
 
 def _check_kept(keep: Sequence[str] | None, names: Sequence[str]) -> None:
@@ -182,24 +186,18 @@ def _read_row_group(table: ArrowFile, options: BatchOptions, part: Part, model: 
     whole_row = signature.inputs[0].is_whole_row
     inputs = [name for name in table.names if whole_row or name in signature.names]
     wanted = list(dict.fromkeys((*inputs, *kept)))
-    with closing(table.batches(wanted, batch_rows(signature), [part.row_group or 0])) as batches:
+    group = part.row_group or 0
+    size = rows_of_batch(table, wanted, group, batch_rows(signature))
+    with closing(table.batches(wanted, size, [group])) as batches:
         for batch in batches:
             try:
                 features, filled = encode_record_batch(signature, batch.select(inputs), model.network.dtype)
             except InputError as e:
                 raise _with_rows(e, row) from e
             row += batch.num_rows
-            yield {name: _plain(batch.column(name), name) for name in kept}, features, filled
+            yield {name: batch.column(name) for name in kept}, features, filled
     if row == part.first_row:
         yield {name: pa.array([], table.column_type(name)) for name in kept}, _no_features(model), Counter()
-
-
-def _plain(array: Any, name: str) -> Any:
-    """Return a column without a dictionary. InputError if that repeats long texts too often."""
-    if not pa.types.is_dictionary(array.type):
-        return array
-    dictionary_parts(array, name)
-    return array.dictionary_decode()
 
 
 def _with_rows(error: InputError, row: int) -> InputError:
@@ -229,7 +227,8 @@ def _read_rows(table: TableFile, options: BatchOptions, part: Part, model: Model
         kept = {name: names.index(name) for name in (names if options.keep is None else options.keep)}
         while (batch := _read_cells(rows, part, batch_rows(signature))).cells:
             count += len(batch.cells)
-            cells = {name: pa.array([row[i] for row in batch.cells], pa.string()) for name, i in kept.items()}
+            as_array = partial(pa.array, type=pa.string()) if isinstance(table, DelimitedFile) else shared_texts
+            cells = {name: as_array([row[i] for row in batch.cells]) for name, i in kept.items()}
             yield cells, *_encode_cells(rows, batch, model, plain)
     if not count:
         yield {name: pa.array([], pa.string()) for name in kept}, _no_features(model), Counter()

@@ -1,9 +1,9 @@
 """Parquet and Arrow files: columns of pyarrow's as texts. pyarrow is installed by the extra `arrow`.
 
 A file of 1 kB can hold a dictionary of one text of 1 MB that 30,000 rows refer to. So the values of a dictionary are
-converted once and shared by the rows, the texts of Parquet files are read as dictionaries, and how often a batch
-repeats long texts is bounded, since each repetition takes time. pyarrow trusts the
-offsets and indices of an Arrow file, so each batch is validated before it is converted.
+converted once and shared by the rows, the texts and bytes of Parquet files are read as dictionaries, and how often a
+batch repeats long texts is bounded, since each repetition takes time. pyarrow trusts the offsets and indices of an
+Arrow file, so each batch is validated before it is converted.
 """
 
 from __future__ import annotations
@@ -85,6 +85,11 @@ class ArrowFile(TableFile):
         with self._reader() as reader:
             return [int(reader.metadata.row_group(i).num_rows) for i in range(reader.metadata.num_row_groups)]
 
+    def row_group_metadata(self, row_group: int) -> Any:
+        """Return what the footer of a Parquet file says of a row group, as pyarrow's `RowGroupMetaData`."""
+        with self._reader() as reader:
+            return reader.metadata.row_group(row_group)
+
     def batches(
         self, columns: list[str], rows: int = _BATCH_ROWS, row_groups: Sequence[int] | None = None
     ) -> Generator[Any]:
@@ -92,7 +97,7 @@ class ArrowFile(TableFile):
 
         InputError if the file is damaged.
         """
-        with self._reader([name for name in columns if _is_text(self._schema.field(name).type)]) as reader:
+        with self._reader([name for name in columns if _is_text_or_bytes(self.column_type(name))]) as reader:
             if self.is_parquet:
                 for batch in reader.iter_batches(rows, row_groups, columns, use_threads=False):
                     batch.validate(full=True)
@@ -223,3 +228,11 @@ def _is_text(kind: Any) -> bool:
     from pyarrow import types  # noqa: PLC0415
 
     return any(check(kind) for check in (types.is_string, types.is_large_string, types.is_string_view))
+
+
+def _is_text_or_bytes(kind: Any) -> bool:
+    from pyarrow import types  # noqa: PLC0415
+
+    return _is_text(kind) or any(
+        check(kind) for check in (types.is_binary, types.is_large_binary, types.is_binary_view)
+    )

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 from dataclasses import replace
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 
 import pyarrow as pa
@@ -101,6 +104,38 @@ def test_a_plan_equals_what_its_json_says(inputs: Path) -> None:
         assert Plan.from_json(plan.to_json(), "out") == plan
     with pytest.raises(StoreError, match=r"out: expected the plan of a batch job.*choose another output folder"):
         Plan.from_json(b'{"format": 2}', "out")
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("model", "digest"), 5),
+        (("model", "name"), None),
+        (("model", "version"), True),
+        (("options",), []),
+        (("options", "keep"), [["id"]]),
+        (("options", "header"), ["present"]),
+        (("options", "table"), None),
+        (("options", "table", "decimal"), {}),
+        (("options", "whole_files"), 1),
+        (("files",), 3),
+        (("files", 0), None),
+        (("files", 0, "location"), None),
+        (("files", 0, "location"), ["a.csv"]),
+        (("files", 0, "size"), 1.5),
+        (("files", 0, "row_groups"), ["7"]),
+        (("files", 0, "range_ends"), 7),
+    ],
+    ids=str,
+)
+def test_a_value_of_another_type_in_a_plan_is_an_error_of_the_plan(
+    inputs: Path, path: tuple[str | int, ...], value: object
+) -> None:
+    plain = json.loads(plan_of(inputs).to_json())
+    *parents, last = path
+    reduce(getitem, parents, plain)[last] = value
+    with pytest.raises(StoreError, match=r"out: expected the plan of a batch job.*choose another output folder"):
+        Plan.from_json(json.dumps(plain).encode(), "out")
 
 
 def test_a_plan_names_how_another_one_differs(inputs: Path) -> None:
