@@ -18,7 +18,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path, PurePosixPath
@@ -160,8 +160,17 @@ class BucketStorage:
 
     def _list(self, folder: str, matches: Callable[[str], object]) -> list[ObjectMeta]:
         """Return the objects in a folder whose keys match. OSError if the listing is too long or never ends."""
-        with ThreadPoolExecutor(1, "list-bucket") as thread:  # asyncio needs a thread without an event loop
-            return thread.submit(asyncio.run, self._list_in_time(folder, matches)).result()
+        listing: Future[list[ObjectMeta]] = Future()
+
+        def run() -> None:
+            try:
+                listing.set_result(asyncio.run(self._list_in_time(folder, matches)))
+            except BaseException as error:  # noqa: BLE001 - raised by `result`
+                listing.set_exception(error)
+
+        # asyncio needs a thread without an event loop. A daemon, as a process that is told to end waits for no bucket.
+        threading.Thread(target=run, name="list-bucket", daemon=True).start()
+        return listing.result()
 
     async def _list_in_time(self, folder: str, matches: Callable[[str], object]) -> list[ObjectMeta]:
         found: list[ObjectMeta] = []
