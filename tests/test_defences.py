@@ -141,6 +141,19 @@ DEFENCES = {
         "service/validation/row_limits.py", "if total > self.text_characters and count:", "if False:",
         "tests/service/routes/test_text_limits.py::test_every_protocol_limits_the_characters_of_texts",
     ),
+    "texts that are parsed are limited": Defence(
+        "service/validation/row_limits.py", "total += column.parse_characters(text)", "pass",
+        "tests/service/routes/test_text_limits.py::test_every_protocol_limits_the_texts_that_are_parsed",
+    ),
+    "cells of CSV are counted before they are parsed": Defence(
+        "service/protocols/csv_npy.py", 'served.row_limit.check_cells("rows", table.names, batch.cells)', "pass",
+        "tests/service/routes/test_text_limits.py::test_every_protocol_limits_the_texts_that_are_parsed",
+    ),
+    "a plain number is not searched for signs and units": Defence(
+        "model_store/schema/columns/number_text.py", "if self._is_plain(text):", "if False:",
+        "tests/model_store/schema/test_number_text.py"
+        "::test_a_plain_number_is_read_without_a_search_for_signs_and_units",
+    ),
     "no example is made of a large row": Defence(
         "model_store/artifact/model.py", "if self.example_values > MAX_EXAMPLE_VALUES:", "if False:",
         "tests/service/registry/test_example_request.py::test_no_example_is_made_of_a_large_row",

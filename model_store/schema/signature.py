@@ -319,6 +319,7 @@ class Signature:
     def _suggest_column(self, name: object) -> str:
         return did_you_mean(name, self.names) or f"the columns are {list_names(self.names)}"
 
+    @np.errstate(over="ignore")  # as in `encode_table`
     def _encode_parsed(
         self, columns: Iterable[Array | None], locations: RowLocations, faults: FaultCollector, dtype: npt.DTypeLike
     ) -> Array:
@@ -333,8 +334,7 @@ class Signature:
             else:  # one row stands for all: 279 bytes of gzip may leave out two million values
                 column.note_filled(range(count), locations, faults)
                 block = column.encode(column.missing_values(1), locations, FaultCollector())
-            with np.errstate(over="ignore"):  # as in `encode_table`
-                encoded[:, start : start + column.width] = block
+            encoded[:, start : start + column.width] = block
             start += column.width
         faults.raise_if_any()
         return self._check_overflow(encoded, locations, faults)

@@ -26,13 +26,15 @@ _HEADERS: dict[str, Header] = {"present": "present", "absent": "absent"}
 
 
 def parse_csv_rows(body: bytes, served: LoadedVersion, content_type: str, *, max_rows: int, max_bytes: int) -> RowBatch:
-    """Parse a CSV body into rows that are not encoded yet. They are counted before a cell is parsed."""
+    """Parse a CSV body into rows that are not encoded yet. They and their texts are counted before one is parsed."""
     header = _header_parameter(content_type)
     check_value_count(body, max_bytes, "CSV")
     table = row_parser.open_csv(body, "", served.model.signature, header)
     if table.has_more_than(max_rows):
         raise TooManyRowsError("rows", max_rows, "more")
-    return table.read()
+    batch = table.read_cells()
+    served.row_limit.check_cells("rows", table.names, batch.cells)
+    return table.with_rows(batch)
 
 
 def _header_parameter(content_type: str) -> Header | None:

@@ -6,14 +6,18 @@ A request of 100 kB can ask a model of 1,000 classes for 10,000 rows: an answer 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import zip_longest
 from typing import Any
 
 from model_store.artifact.model import Model
 from model_store.errors import Fault
 from model_store.nn import Array
 from model_store.nn.cost import MAX_ARRAY_BYTES
+from model_store.schema.columns import Column
+from model_store.schema.columns.number_text import MAX_PARSE_CHARACTERS, PARSE_CHARACTERS
 from model_store.schema.columns.text import MAX_HASHED_CHARACTERS, TextColumn
 from model_store.schema.signature import MultiLabelOutput, RegressionOutput
 
@@ -31,7 +35,8 @@ class RowLimit:
     label_values: int  # the most that one of its labels or targets counts as
     answer_values: int  # the most that its predicted label counts as, or all labels if a row may have several
     text_columns: tuple[tuple[int, str], ...]  # index and name of each
-    text_characters: int  # in all text columns of a request
+    parsed_columns: tuple[tuple[int, Column], ...]  # dates and numbers in a format, and the index of each
+    text_characters: int  # in all text columns of a request, and to parse the texts of others
 
     def max_rows(self, top_k: int | None = None, *, receipt: bool = False) -> int:
         """Return the number of rows, at least 1.
@@ -50,33 +55,55 @@ class RowLimit:
     ) -> None:
         """Raise RowLimitError if untrusted rows, of any form, are too many or have too many characters of text."""
         check_row_count(location, len(rows), self.max_rows(top_k, receipt=receipt))
-        if self.text_columns:
+        if self.text_columns or len(rows) * len(self.parsed_columns) * MAX_PARSE_CHARACTERS > self.text_characters:
             self._check_texts(location, (self._texts_of_row(row) for row in rows))
+
+    def check_cells(self, location: str, names: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Raise TooManyCharactersError if cells of CSV, of columns with these names, take too long to parse."""
+        index_by_name = {name: i for i, name in enumerate(names)}
+        places = [index_by_name.get(column.name) for _, column in self.parsed_columns]
+        if any(place is not None for place in places):
+            texts = ([None if place is None else row[place] for place in places] for row in rows)
+            no_texts = [None] * len(self.text_columns)
+            self._check_texts(location, ([*no_texts, *parsed] for parsed in texts))
 
     def check_tensors(self, location: str, tensors: Mapping[str, Array]) -> None:
         """Raise TooManyCharactersError if the text tensors of a request have too many characters."""
-        texts = [tensors[name].ravel().tolist() for _, name in self.text_columns if name in tensors]
-        self._check_texts(location, zip(*texts, strict=False))  # unequal counts are reported later
+        texts = [_texts_of_tensor(tensors.get(name)) for _, name in self.text_columns]
+        texts += [_texts_of_tensor(tensors.get(column.name)) for _, column in self.parsed_columns]
+        self._check_texts(location, zip_longest(*texts))  # unequal counts are reported later
 
     def _check_texts(self, location: str, rows: Iterable[Sequence[Any]]) -> None:
         """Raise TooManyCharactersError if the texts of the rows, several for each, have too many characters.
 
-        They are counted as they are hashed: of each text the first `MAX_HASHED_CHARACTERS`. One row alone always fits.
+        They are counted as they are hashed: of each text the first `MAX_HASHED_CHARACTERS`. After them come those of
+        `parsed_columns`, which count once for columns of the same format. One row alone always fits.
         """
-        total = 0
+        total, hashed = 0, len(self.text_columns)
+        known: dict[Hashable, set[str]] = {}
+        parsed = [(column, known.setdefault(column.cell_key, set())) for _, column in self.parsed_columns]
         for count, texts in enumerate(rows):
-            for text in texts:
+            for text, (column, seen) in zip(texts[hashed:], parsed, strict=True):
+                if type(text) is str and text not in seen:
+                    seen.add(text)
+                    total += column.parse_characters(text)
+            for text in texts[:hashed]:
                 if type(text) is str:
                     total += min(len(text), MAX_HASHED_CHARACTERS)
                 elif type(text) is int:
                     total += len(str(text))
             if total > self.text_characters and count:
-                raise TooManyCharactersError(location, self.text_characters, count)
+                raise TooManyCharactersError(location, self.text_characters, count, parsed=bool(parsed))
+
+    @cached_property
+    def _counted(self) -> list[tuple[int, str]]:
+        return [*self.text_columns, *((i, column.name) for i, column in self.parsed_columns)]
 
     def _texts_of_row(self, row: Any) -> list[Any]:
         if isinstance(row, dict):
-            return [row.get(name) for _, name in self.text_columns]
-        return [row[i] for i, _ in self.text_columns if i < len(row)] if isinstance(row, list | tuple) else []
+            return [row.get(name) for _, name in self._counted]
+        cells = row if isinstance(row, list | tuple) else ()
+        return [cells[i] if i < len(cells) else None for i, _ in self._counted]
 
 
 @dataclass(frozen=True)
@@ -115,6 +142,7 @@ class RowLimits:
             label_values=max(values),
             answer_values=sum(values) if several else max(values),
             text_columns=tuple((i, column.name) for i, column in enumerate(inputs) if isinstance(column, TextColumn)),
+            parsed_columns=tuple((i, column) for i, column in enumerate(inputs) if column.parse_characters("a")),
             text_characters=self.max_text_characters,
         )
 
@@ -141,11 +169,19 @@ class TooManyRowsError(RowLimitError):
 
 
 class TooManyCharactersError(RowLimitError):
-    """The rows of a request have more characters in columns of text than the limit; the first `count` fit."""
+    """The rows of a request have more characters in columns of text than the limit; the first `count` fit.
 
-    def __init__(self, location: str, most: int, count: int) -> None:
-        problem = f"expected at most {most} characters of text in a request, found more"
+    With `parsed`, texts that are parsed count, too.
+    """
+
+    def __init__(self, location: str, most: int, count: int, *, parsed: bool = False) -> None:
+        more = f", where another date or number in a format counts as {PARSE_CHARACTERS} or more" if parsed else ""
+        problem = f"expected at most {most} characters of text in a request{more}, found more"
         super().__init__(location, problem, f"send {_rows(count)} at a time")
+
+
+def _texts_of_tensor(tensor: Array | None) -> list[Any]:
+    return tensor.ravel().tolist() if tensor is not None and tensor.dtype.kind in "Oiu" else []
 
 
 def _rows(count: int) -> str:

@@ -11,8 +11,8 @@ from marshmallow import ValidationError, fields, validate
 
 from model_store.nn import Array
 from model_store.schema.columns.base import Bins, Column, FaultCollector, FormField, RowLocations, finite_numbers
-from model_store.schema.columns.date_text import MAX_SECONDS, MIN_SECONDS, ORDERS, DateFormat, to_iso
-from model_store.schema.columns.number_text import check_missing_words
+from model_store.schema.columns.date_text import MAX_DATE_TEXT, MAX_SECONDS, MIN_SECONDS, ORDERS, DateFormat, to_iso
+from model_store.schema.columns.number_text import PARSE_CHARACTERS, check_missing_words
 from model_store.schema.columns.scaled_numbers import check_scale, finite_number_field, scaled_bins, scaled_range_limits
 from model_store.utils.number_format import format_number
 from model_store.utils.values import describe_value, is_finite_number, parse_texts
@@ -96,6 +96,9 @@ class DateColumn(Column):
         angles = [2 * np.pi * (values % CYCLES[cycle]) / CYCLES[cycle] for cycle in self.cycles]
         waves = [wave for angle in angles for wave in (np.sin(angle), np.cos(angle))]
         return np.column_stack([(values - self.offset) / self.scale, *waves, *([missing] if self.indicator else [])])
+
+    def parse_characters(self, text: str) -> int:
+        return PARSE_CHARACTERS + min(len(text), MAX_DATE_TEXT)
 
     def _parse_text(self, text: str) -> Any:
         return None if self.format.is_missing(text) else text

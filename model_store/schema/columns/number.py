@@ -134,6 +134,9 @@ class NumberColumn(Column):
         value = super().from_feature(feature)
         return value if self.linear_width is None else decompress(value, self.linear_width)
 
+    def parse_characters(self, text: str) -> int:
+        return 0 if self.format is None else self.format.parse_characters(text)
+
     def _parse_text(self, text: str) -> Any:
         value = self._parse_formatted(text)
         if value is None and (self.format is None or (self.format.decimal, self.format.group) == (",", "")):

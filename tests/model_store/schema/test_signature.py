@@ -371,6 +371,16 @@ def test_a_number_beyond_float32_is_rejected(value: float) -> None:
     assert faults(XOR, [[0, value]]) == ["instances.0.b: expected a number that fits float32 (send a smaller number)"]
 
 
+@pytest.mark.parametrize(
+    ("column", "value"), [(NumberColumn("x", scale=1e-300), 1e300), (DateColumn("x", scale=1e-320), "2020-01-01")]
+)
+def test_a_value_that_overflows_when_it_is_scaled_is_a_fault_without_a_warning(column: Column, value: Any) -> None:
+    signature = Signature((column,), RegressionOutput(("y",), (0.0,), (1.0,)))
+    assert faults(signature, [[value]]) == [
+        "instances.0.x: expected a number that fits float32 (send a smaller number)"
+    ]
+
+
 def test_an_integer_of_thousands_of_digits_is_rejected_without_printing_it() -> None:
     assert "an integer of thousands of digits" in faults(XOR, [[0, 10**5000]])[0]
 

@@ -211,7 +211,7 @@ def test_rows_are_counted_before_a_value_is_converted(
     def forbidden(*_: object) -> Any:
         raise AssertionError("a value was converted")
 
-    monkeypatch.setattr(row_parser.RowTable, "read", forbidden)
+    monkeypatch.setattr(row_parser.RowTable, "read_cells", forbidden)
     for convert in ("_squeeze_column", "_wrap_single_values"):
         monkeypatch.setattr(tensorflow_serving, convert, forbidden)
     path, request = PROTOCOLS[protocol]
