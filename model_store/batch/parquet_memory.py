@@ -7,6 +7,7 @@ wide; and columns whose size the footer does not bound are not kept.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from model_store.tables.arrow_file import MAX_REPETITION, MIN_REPEATED_CHARACTER
 _BATCH_BYTES = 32 << 20  # of the columns of a batch, on average
 _CODE_BYTES = 4  # of a value in a dictionary, and at least of any value
 _MAX_NUMBER_BYTES = 32  # of a decimal number
-_MIN_PREFIX_ROWS = 64
+_MIN_CHECKED_BYTES = 64 << 20  # of the columns of a row group, from which they are compared with its file
 
 
 class _Leaf(NamedTuple):
@@ -48,34 +49,32 @@ def check_kept_types(table: ArrowFile, names: Sequence[str]) -> None:
 def rows_of_batch(table: ArrowFile, names: Sequence[str], row_group: int, most: int) -> int:
     """Return how many rows of a row group are decoded at once, at most `most`.
 
-    InputError if a column could take far more memory than it has bytes in the file.
+    InputError if columns could take far more memory than they have bytes in the file.
     """
     metadata = table.row_group_metadata(row_group)
     leaves = list(_leaves(table))
     if len(leaves) != metadata.num_columns:
         raise InputError([Fault("", f"expected {len(leaves)} columns, found {metadata.num_columns}", "write it again")])
     size, wanted = 0, set(names)
+    decoded, compressed = Counter[str](), 0  # of columns that may take more memory than one batch of them
     for i, leaf in enumerate(leaves):
         if leaf.column not in wanted:
             continue
         chunk = metadata.column(i)
-        decoded = chunk.num_values * max(_CODE_BYTES, leaf.width or 0)
-        if leaf.width is None:
-            decoded += chunk.total_uncompressed_size
-            if "DELTA_BYTE_ARRAY" in chunk.encodings:  # a value may be as long as all before it
-                prefix_rows = MIN_REPEATED_CHARACTERS // max(1, chunk.total_uncompressed_size)
-                most = min(most, max(_MIN_PREFIX_ROWS, prefix_rows))
+        values = chunk.num_values * max(_CODE_BYTES, leaf.width or 0)
+        if leaf.width is None:  # pyarrow keeps what is not in a dictionary until the end of the row group
+            decoded[leaf.column] += chunk.total_uncompressed_size
+            compressed += chunk.total_compressed_size
+            values += chunk.total_uncompressed_size
         elif leaf.nested or leaf.width > _MAX_NUMBER_BYTES:
-            _check_size(leaf.column, decoded, chunk.total_compressed_size)
-        size += decoded
-    fitting = _BATCH_BYTES * metadata.num_rows // max(1, size)
-    return int(max(1, min(most, fitting)))
-
-
-def _check_size(column: str, decoded: int, compressed: int) -> None:
-    if decoded > max(MIN_REPEATED_CHARACTERS, MAX_REPETITION * compressed):
-        problem = f"expected values that differ, found {decoded} bytes of values in {compressed} bytes of the file"
-        raise InputError([Fault(f"column {column}", problem, "leave the column out of --keep")])
+            decoded[leaf.column] += values
+            compressed += chunk.total_compressed_size
+        size += values
+    if (total := decoded.total()) > max(_MIN_CHECKED_BYTES, MAX_REPETITION * compressed):
+        ((column, _),) = decoded.most_common(1)
+        problem = f"expected values that differ, found {total} bytes of values in {compressed} bytes of the file"
+        raise InputError([Fault(f"column {column}", problem, "leave it out of --keep, or write smaller row groups")])
+    return int(max(1, min(most, _BATCH_BYTES * metadata.num_rows // max(1, size))))
 
 
 def _leaves(table: ArrowFile) -> Iterator[_Leaf]:

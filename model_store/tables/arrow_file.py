@@ -168,7 +168,10 @@ class ArrowFile(TableFile):
             yield
         except (pa.ArrowException, OSError) as error:
             message = (str(error).splitlines() or [type(error).__name__])[0]
-            raise InputError([Fault("", f"not {kind}: {message}", "write the file again")]) from error
+            fix = "write the file again"
+            if self.is_parquet and message.startswith("Not yet implemented"):  # such as deltas of texts
+                fix += ", with dictionaries or plain values"
+            raise InputError([Fault("", f"not {kind}: {message}", fix)]) from error
 
 
 def to_texts(array: Any, column: str) -> list[str | None]:
