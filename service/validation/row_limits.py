@@ -17,7 +17,7 @@ from model_store.errors import Fault
 from model_store.nn import Array
 from model_store.nn.cost import MAX_ARRAY_BYTES
 from model_store.schema.columns import Column
-from model_store.schema.columns.number_text import MAX_PARSE_CHARACTERS, PARSE_CHARACTERS
+from model_store.schema.columns.number_text import MAX_PARSE_CHARACTERS, PLAIN_CHARACTERS
 from model_store.schema.columns.text import MAX_HASHED_CHARACTERS, TextColumn
 from model_store.schema.signature import MultiLabelOutput, RegressionOutput
 
@@ -175,7 +175,7 @@ class TooManyCharactersError(RowLimitError):
     """
 
     def __init__(self, location: str, most: int, count: int, *, parsed: bool = False) -> None:
-        more = f", where another date or number in a format counts as {PARSE_CHARACTERS} or more" if parsed else ""
+        more = f", where another text of a date or number counts as {PLAIN_CHARACTERS} or more" if parsed else ""
         problem = f"expected at most {most} characters of text in a request{more}, found more"
         super().__init__(location, problem, f"send {_rows(count)} at a time")
 

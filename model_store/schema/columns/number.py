@@ -138,7 +138,7 @@ class NumberColumn(Column):
         return 0 if self.format is None else self.format.parse_characters(text)
 
     def _parse_text(self, text: str) -> Any:
-        value = self._parse_formatted(text)
+        value = None if self.format is None else self.format.parse(text)
         if value is None and (self.format is None or (self.format.decimal, self.format.group) == (",", "")):
             value = parse_finite_number(text)  # also of a table whose reader replaced the commas
         if value is None:

@@ -37,6 +37,7 @@ _BOUND_SIGN = re.compile(r"(?:[<>]=?|[≤≥~]) ?")
 _RANGE_SIGN = re.compile(r"(?<=[0-9.,]) ?(?:-|–|—|to) ?(?=[0-9])")
 _FIRST_DIGIT = re.compile(r"\S*?[0-9]")
 PARSE_CHARACTERS = 16  # to parse a short text takes about as long as to hash so many characters of text
+PLAIN_CHARACTERS = 10
 MAX_PARSE_CHARACTERS = 2 * (PARSE_CHARACTERS + 4 * MAX_UNITS) + MAX_NUMBER_TEXT
 _COUNT = r"([0-9]{1,6}(?:\.[0-9]{1,6})?) ?"
 _NAMED_PARTS = re.compile(
@@ -85,7 +86,7 @@ class NumberFormat:
         text = text.strip()
         if text.lower() in self._missing_words:
             return math.nan
-        if self._is_plain(text):
+        if self._plain.fullmatch(text):
             return float(text.replace(self.decimal, "."))
         text, negative = text.translate(_SPACES).strip(), False
         if self.bounds and (parts := split_bounds(text)):
@@ -108,17 +109,17 @@ class NumberFormat:
         value = float(plain.replace(self.decimal, ".") + (found[2] or "")) * factor * other_factor
         return None if math.isinf(value) else -value if negative or sign == "-" else value
 
-    def _is_plain(self, text: str) -> bool:
-        """Return whether a text is digits with a decimal sign, which are read as fast as without a format."""
-        return len(text) <= MAX_NUMBER_TEXT and _plain_pattern(self.decimal).fullmatch(text) is not None
+    @cached_property
+    def _plain(self) -> re.Pattern[str]:
+        return _plain_pattern(self.decimal)
 
     def parse_characters(self, text: str) -> int:
-        """Return as how many characters of text it counts to parse this one, 0 for a plain number.
+        """Return as how many characters of text it counts to parse this one, few for a plain number.
 
         Every unit is tried, and those of both parts of a range.
         """
-        if self._is_plain(text.strip()):
-            return 0
+        if self._plain.fullmatch(text.strip()):
+            return PLAIN_CHARACTERS
         work = PARSE_CHARACTERS + 4 * len(self.units)
         return (2 * work if self.bounds else work) + min(len(text), MAX_NUMBER_TEXT)
 

@@ -12,7 +12,7 @@ from model_store.artifact.model import Model
 from model_store.registry.store import Store
 from model_store.schema.columns import DateColumn
 from model_store.schema.columns.date_text import DateFormat
-from model_store.schema.columns.number_text import PARSE_CHARACTERS, NumberFormat
+from model_store.schema.columns.number_text import PARSE_CHARACTERS, PLAIN_CHARACTERS, NumberFormat
 from model_store.schema.columns.text import MAX_HASHED_CHARACTERS, TextColumn
 from model_store.schema.signature import NumberColumn, RegressionOutput, Signature
 from service.config import Settings
@@ -156,8 +156,8 @@ def test_every_protocol_limits_the_texts_that_are_parsed(
     assert len(parsed) <= 2  # of one row: to find a header, and for an example in the error
     assert rejected.status_code == 413
     assert (
-        f"expected at most {PARSED_BODY_BYTES // 4} characters of text in a request, where another date or number in a "
-        "format counts as 16 or more, found more; send 8 rows at a time" in rejected.get_data(as_text=True)
+        f"expected at most {PARSED_BODY_BYTES // 4} characters of text in a request, where another text of a date or "
+        "number counts as 10 or more, found more; send 8 rows at a time" in rejected.get_data(as_text=True)
     )
 
 
@@ -166,12 +166,12 @@ def columns_of(*formats: NumberFormat) -> Model:
     return Model(network(len(formats), 1, 0), Signature(columns, RegressionOutput(("y",), (0.0,), (1.0,))))
 
 
-def test_a_text_counts_once_for_each_format_and_a_plain_number_never() -> None:
+def test_a_text_counts_once_for_each_format() -> None:
     """A model of 300 columns, each with a missing word of its own, parsed 300 times as many texts: 7.3 s."""
-    cost = 2 * (PARSE_CHARACTERS + len("5 kg"))
-    equal, plain = NumberFormat(unit="kg"), ["12.5", "-3", "1" * 62]
-    rows = [["5 kg", "5 kg", *plain], ["6 kg", "6 kg", *plain], ["7 kg"] * 5]
-    for formats, fit in (([equal] * 5, 2), ([NumberFormat(unit="kg", missing=(f"no {i}",)) for i in range(5)], 1)):
+    cost = 2 * (PARSE_CHARACTERS + len("5 kg") + PLAIN_CHARACTERS)
+    equal = NumberFormat(unit="kg")
+    rows = [["5 kg", "5 kg", "12.5", "12.5"], ["6 kg", "6 kg", " -3 ", " -3 "], ["7 kg"] * 4]
+    for formats, fit in (([equal] * 4, 2), ([NumberFormat(unit="kg", missing=(f"no {i}",)) for i in range(4)], 1)):
         limit = RowLimits(100, 100, 10**9, cost, 2**20).for_model(columns_of(*formats))
         limit.check_rows("instances", rows[:fit])
         with pytest.raises(TooManyCharactersError, match=f"send {fit} rows? at a time"):
@@ -185,13 +185,16 @@ def test_units_and_bounds_count_more() -> None:
     assert NumberFormat(unit="kg").parse_characters("x" * 10**6) == 16 + 64
 
 
-def test_ten_thousand_rows_of_twenty_dates_fit() -> None:
+def test_ten_thousand_rows_of_twenty_dates_or_plain_numbers_fit() -> None:
     columns = tuple(DateColumn(f"day{i}", scale=1e9) for i in range(20))
     model = Model(network(20, 1, 0), Signature(columns, RegressionOutput(("y",), (0.0,), (1.0,))))
     limits = RowLimits(10_000, 2**20, 2**35, Settings().max_text_characters, Settings().max_cells)
     start = date(1990, 1, 1)
     days = [(start + timedelta(i)).isoformat() for i in range(10_020)]
     limits.for_model(model).check_rows("instances", [days[i : i + 20] for i in range(10_000)])
+    numbers = columns_of(*[NumberFormat(missing=("unknown",))] * 20)
+    rows = [[f"{i}.{j:02}" for j in range(20)] for i in range(10_000)]
+    limits.for_model(numbers).check_cells("rows", [column.name for column in numbers.signature.inputs], rows)
 
 
 def test_one_row_always_fits_and_of_a_long_text_only_what_is_hashed_counts() -> None:
