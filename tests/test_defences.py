@@ -570,6 +570,22 @@ DEFENCES = {
         "service/registry/on_demand.py", "self._check_budget(*key)\n        if not may_wait:", "if not may_wait:",
         "tests/service/registry/test_on_demand.py::test_the_event_loop_queues_no_request_beyond_the_budget",
     ),
+    "a sync for a request is followed by a pause": Defence(
+        "service/registry/on_demand.py", "ended + max(EARLY_SYNC_SECONDS, pause)", "ended",
+        "tests/service/registry/test_on_demand.py"
+        "::test_requests_that_wait_for_a_sync_share_it_and_the_next_one_begins_after_a_pause",
+    ),
+    "requests wait together for a switch": Defence(
+        "service/registry/switch_barrier.py",
+        "not self.has_no_pending_proposal and self._clock() - self._words[_PROPOSED_AT] < seconds * _SECOND",
+        "not self.has_no_pending_proposal",
+        "tests/service/registry/test_on_demand.py::test_requests_wait_together_for_a_switch_that_does_not_come",
+    ),
+    "a version without its record is no change for another worker": Defence(
+        "service/registry/store_sync.py", "old.publication(each) if old else each.publication", "each.publication",
+        "tests/service/registry/test_generation_switch.py"
+        "::test_workers_in_turn_find_nothing_new_in_a_version_without_its_record",
+    ),
     "evicted versions keep their copies": Defence(
         "service/registry/version_cache.py", "self._evicted[evicted] = oldest.digest", "pass",
         "tests/service/registry/test_registry.py"

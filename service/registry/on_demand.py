@@ -25,7 +25,8 @@ from service.registry.version_cache import VersionCache
 LOAD_SHARE = 0.1  # of a processor, in each worker
 LOAD_BURST_SECONDS = 3.0  # of processor time, after a pause: dozens of versions of most models
 EARLY_SYNC_SECONDS = 0.1  # between the last sync of any worker and one for a request
-_SWITCH_SECONDS = 1.0  # that a request waits for the other workers to load what was found
+EARLY_SYNC_PAUSE = 10  # between two syncs for requests, in times of what the first took
+_SWITCH_SECONDS = 1.0  # since a proposal, that requests wait for the other workers to load it
 
 
 class LoadBudget:
@@ -105,37 +106,59 @@ class EarlySync:
     """Syncs for requests that expect a newer version than this worker serves.
 
     A client could otherwise force one sync after the other, so a sync needs all of: `EARLY_SYNC_SECONDS` since the last
-    sync of any worker, the interval of costly syncs (`SyncInterval`), and something left in the budget.
+    sync of any worker began, the interval of costly syncs (`SyncInterval`), something left in the budget, and a pause
+    after the last one for a request. A sync with a slow bucket takes hardly any processor time, but the requests that
+    wait for versions to load wait for it too, so the pause is `EARLY_SYNC_PAUSE` times as long as that sync took, at
+    most the seconds between regular syncs. All requests that wait for a sync thus share one.
     """
 
     def __init__(
-        self, refresh: Callable[[], object], barrier: SwitchBarrier, budget: LoadBudget, interval: SyncInterval
+        self,
+        refresh: Callable[[], object],
+        barrier: SwitchBarrier,
+        budget: LoadBudget,
+        interval: SyncInterval,
+        clock: Callable[[], float],
     ) -> None:
         self._refresh, self._barrier, self._budget, self._interval = refresh, barrier, budget, interval
+        self._clock, self._next_at = clock, -math.inf
         self._lock = threading.Lock()  # held during a sync for a request
-        self.enabled = False  # whether the store is read at all without a signal
+        self.poll_seconds = 0.0  # between regular syncs; 0: the store is not read without a signal
 
     @property
     def may_help(self) -> bool:
         """Whether `run` would sync now, or wait for a sync or a switch that is in progress."""
-        if self._lock.locked() or not self._barrier.has_no_pending_proposal:
+        if self._lock.locked() or self._barrier.is_switching(_SWITCH_SECONDS):
             return True
-        return self.enabled and self._budget.retry_after() == 0 and self._barrier.synced_before(self._seconds())
+        return self._is_due and self._barrier.synced_before(self._seconds())
 
     @property
     def retry_after(self) -> int:
         """The seconds after which a client should try again."""
-        return max(1, self._budget.retry_after(), math.ceil(self._interval.min_seconds()))
+        seconds = max(1, self._interval.min_seconds(), self._next_at - self._clock())
+        return max(math.ceil(seconds), self._budget.retry_after())
 
     def run(self) -> None:
         """Sync once if that is allowed now. Wait for the switch to what was found, for `_SWITCH_SECONDS` at most."""
         with self._lock:
-            if self.enabled and self._budget.retry_after() == 0 and self._barrier.claim_early_sync(self._seconds()):
-                with self._budget.spend():
-                    self._refresh()
-        deadline = time.monotonic() + _SWITCH_SECONDS
-        while not self._barrier.has_no_pending_proposal and time.monotonic() < deadline:
+            if self._is_due and self._barrier.claim_early_sync(self._seconds()):
+                self._sync()
+        while self._barrier.is_switching(_SWITCH_SECONDS):
             time.sleep(0.01)
+
+    def _sync(self) -> None:
+        started = self._clock()
+        try:
+            with self._budget.spend():
+                self._refresh()
+        finally:
+            ended = self._clock()
+            pause = min(EARLY_SYNC_PAUSE * (ended - started), self.poll_seconds)
+            self._next_at = ended + max(EARLY_SYNC_SECONDS, pause)
+
+    @property
+    def _is_due(self) -> bool:
+        return self.poll_seconds > 0 and self._budget.retry_after() == 0 and self._clock() >= self._next_at
 
     def _seconds(self) -> float:
         return max(EARLY_SYNC_SECONDS, self._interval.min_seconds())

@@ -96,7 +96,7 @@ class ModelRegistry:
         self.event_loop_thread: int | None = None  # serves all connections, so it must not wait for a load
         self._syncing_pid: int | None = None  # the process whose threads sync
         self._sync_interval = SyncInterval()
-        self._early_sync = EarlySync(self.refresh, self._barrier, LoadBudget(clock), self._sync_interval)
+        self._early_sync = EarlySync(self.refresh, self._barrier, LoadBudget(clock), self._sync_interval, clock)
         self._idle_until = 0.0  # of `time.monotonic`, without other processes
         self._unreachable = False  # whether this process could not read the store when it tried to join
 
@@ -322,7 +322,7 @@ class ModelRegistry:
         if self._syncing_pid == os.getpid():
             return
         self._syncing_pid = os.getpid()
-        self._early_sync.enabled = poll_seconds > 0
+        self._early_sync.poll_seconds = poll_seconds
         shared = self._barrier.shared
         tick = min(poll_seconds or _PROPOSAL_POLL_SECONDS, _PROPOSAL_POLL_SECONDS) if shared else poll_seconds
         if shared:

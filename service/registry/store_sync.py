@@ -112,7 +112,9 @@ class _SnapshotBuilder:
         for number, reason in stored["damaged"].items():
             self.problems.append(Fault(f"{name}/{number}.json", reason, "the version keeps serving"))
         pinned = [*([default] if default else []), *loaded.values()]
-        publications = {served.number: served.publication for served in pinned if served.publication}
+        # Versions that another process has verified are loaded without their records: those are in `old`.
+        records = {each.number: old.publication(each) if old else each.publication for each in pinned}
+        publications = {number: record for number, record in records.items() if record}
         return ModelEntry(name, versions, aliases, loaded, default, why, publications | stored["publications"])
 
     def _newest_working(

@@ -62,6 +62,10 @@ class SwitchBarrier:
         """True if there is no pending proposal."""
         return self._words[_ACTIVE] == self._words[_PROPOSED]
 
+    def is_switching(self, seconds: float) -> bool:
+        """Return True if a proposal is pending that is younger than `seconds`."""
+        return not self.has_no_pending_proposal and self._clock() - self._words[_PROPOSED_AT] < seconds * _SECOND
+
     def propose(self, after: int, plan: bytes) -> bool:
         """Propose `plan` as the generation after `after`. False if `after` is not active or a proposal is pending."""
         words = self._words

@@ -118,6 +118,20 @@ def test_a_worker_starts_without_a_store(service: Service, store: Store) -> None
     assert entry.publication(worker.find("price")).who == "ada"
 
 
+def test_workers_in_turn_find_nothing_new_in_a_version_without_its_record(service: Service, store: Store) -> None:
+    """Each sync of another worker than before was a switch, after which broken versions were loaded again at once."""
+    first, second = service.workers
+    store.publish("price", price(1))
+    store.storage.delete("price/2.json")
+    first.refresh()
+    second.apply_proposal()
+    assert service.served_versions() == [2, 2]
+    generation = service.barrier.active
+    for worker in (second, first) * 2:
+        assert not worker.refresh()
+    assert service.barrier.active == service.barrier.proposed == generation
+
+
 def test_worker_without_a_loadable_generation_does_not_start(service: Service, store: Store) -> None:
     first, second = service.workers
     store.publish("price", price(1))

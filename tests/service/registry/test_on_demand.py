@@ -12,10 +12,13 @@ import pytest
 from model_store.registry.store import Store
 from service.registry import on_demand
 from service.registry.errors import UnavailableError, WouldBlock
+from service.registry.on_demand import EarlySync, LoadBudget
+from service.registry.periodic import SyncInterval
 from service.registry.registry import ModelRegistry
+from service.registry.switch_barrier import SwitchBarrier
 from service.telemetry.metrics import Metrics
 from tests.service.conftest import MakeClient, assert_error, break_version, move, price, text_error
-from tests.service.registry.conftest import LIMITS, Clock
+from tests.service.registry.conftest import LIMITS, SECOND, Clock
 
 
 class CostlyLoads:
@@ -133,3 +136,72 @@ def test_every_protocol_says_when_to_try_again(store: Store, make_client: MakeCl
     ]
     assert all("price/1 is not in memory" in text_error(other, 503) for other in others)
     assert {each.headers["Retry-After"] for each in (response, *others)} == {"10"}
+
+
+class EarlySyncs:
+    """Syncs for requests, of which each takes `seconds` of time and none of a processor."""
+
+    def __init__(self, clock: Clock, seconds: float) -> None:
+        self.clock, self.seconds, self.count = clock, seconds, 0
+        self.barrier = SwitchBarrier(clock=lambda: int(clock.seconds * SECOND))
+        self.early = EarlySync(self.refresh, self.barrier, LoadBudget(clock), SyncInterval(), clock)
+        self.early.poll_seconds = 1.0
+
+    def refresh(self) -> None:
+        self.count += 1
+        self.clock.seconds += self.seconds
+
+
+@pytest.mark.parametrize(("seconds", "pause"), [(0.001, 0.1), (0.03, 0.3), (1.5, 1.0)])
+def test_requests_that_wait_for_a_sync_share_it_and_the_next_one_begins_after_a_pause(
+    clock: Clock, seconds: float, pause: float
+) -> None:
+    """40 clients made a service with a slow bucket sync one time after the other: other requests waited for 14.6 s."""
+    syncs = EarlySyncs(clock, seconds)
+    assert syncs.early.may_help
+    for _ in range(40):
+        syncs.early.run()
+    assert syncs.count == 1
+    clock.seconds += 0.99 * pause
+    assert not syncs.early.may_help
+    assert syncs.early.retry_after == 1
+    clock.seconds += 0.02 * pause
+    assert syncs.early.may_help
+    syncs.early.run()
+    assert syncs.count == 2
+
+
+def test_a_sync_that_fails_is_followed_by_a_pause_too(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    syncs = EarlySyncs(clock, 0.3)
+
+    def fail() -> None:
+        syncs.refresh()
+        raise OSError("the bucket does not respond")
+
+    monkeypatch.setattr(syncs.early, "_refresh", fail)
+    with pytest.raises(OSError, match="does not respond"):
+        syncs.early.run()
+    assert not syncs.early.may_help
+
+
+def test_requests_wait_together_for_a_switch_that_does_not_come(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of the requests that waited for a sync waited for a second, one after the other."""
+    syncs = EarlySyncs(clock, 0.3)
+    sleeps: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        sleeps.append(seconds)
+        assert len(sleeps) < 1000
+        clock.seconds += seconds
+
+    monkeypatch.setattr(on_demand.time, "sleep", sleep)
+    assert syncs.barrier.propose(0, b"a plan that a worker does not load")
+    assert syncs.early.may_help
+    for _ in range(40):
+        syncs.early.run()
+    assert sum(sleeps) <= 1.01
+    clock.seconds += 1.0
+    assert syncs.barrier.is_switching(60)
+    for _ in range(3):
+        syncs.early.run()
+    assert sum(sleeps) <= 1.01

@@ -6,6 +6,7 @@ replica does not answer to the next one, and the client waits as Retry-After say
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -191,7 +193,7 @@ class Fleet:
     @property
     def sent_on(self) -> int:
         """The number of requests that went to more than one replica, by nginx's log."""
-        return len(re.findall(r'to="[^"]+, [^"]+"', self.access_log.read_text()))
+        return len(re.findall(r'to="[^"]+(?:,| :) [^"]+"', self.access_log.read_text()))
 
     def close(self) -> None:
         for caller in self.callers:
@@ -253,3 +255,20 @@ def test_a_lost_replica_loses_no_request(fleet: Fleet, fault: str) -> None:
     fleet.answer(20)
     fleet.check(f"{fault} ({sent_on} sent on while it was lost)")
     assert sent_on <= tries + sum(len(caller.waits) for caller in fleet.callers)
+
+
+def test_a_client_that_causes_503s_takes_no_replica_from_others(fleet: Fleet) -> None:
+    """nginx counted each 503 as a failure of the replica, and answered 502 to everyone while all had failed."""
+    url = f"http://127.0.0.1:{fleet.port}/models/price/predict"
+    headers = {"Content-Type": "application/json", "X-Model-Version-At-Least": "999999999"}
+    request = urllib.request.Request(url, json.dumps({"instances": ROW}).encode(), headers)
+    fleet.answer(10)
+    for _ in range(5):
+        for _ in range(10):
+            with pytest.raises(urllib.error.HTTPError) as caught, urllib.request.urlopen(request, timeout=30):
+                pass
+            assert json.load(caught.value)["error"]["code"] == "older_version"
+            assert (caught.value.code, caught.value.headers["Retry-After"]) == (503, "1")
+        fleet.answer(10)
+    fleet.check("503s on purpose")
+    assert '" 502 ' not in fleet.access_log.read_text()
