@@ -5,18 +5,17 @@
 
 A replica is a queue for each worker, which serves one request at a time in a fixed time: requests of the same rows
 take the same work. Clients send at random times (a Poisson process) over connections that belong to a worker each. The
-real replica is `serve` with one worker on one core, and the load comes from the other core. What is compared is the
-mean time of a response at 30, 60 and 80 % of the worker's time, in rounds. The time of a request in the worker is its
-processor time over many requests, and what an idle service takes beyond that is network and client.
+real replica is `serve` with one worker on one core, loaded by wrk from the other core over 1 to 64 connections that
+send one request after the other; the simulation does the same. The time of a request in the worker is its processor
+time with the most connections, and what the response of one connection takes beyond that is network and client.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import json
 import os
 import random
+import re
 import statistics
 import subprocess
 import sys
@@ -33,10 +32,9 @@ from model_store.registry.store import open_store
 from training.pipeline import job as jobs
 
 ROOT = Path(__file__).parents[1]
-SHARES = (0.3, 0.6, 0.8)  # of the worker's time
-ROUNDS, SECONDS = 5, 8
-CONNECTIONS = 64
-BODY = json.dumps({"instances": [[0, 1]] * 300}).encode()  # a quarter of its time is the client's
+CONNECTIONS = (1, 2, 4, 8, 32, 64)
+ROUNDS, SECONDS = 5, 3
+BODY = '{"instances": [[0, 1]]}'
 
 
 @dataclass(frozen=True)
@@ -80,78 +78,38 @@ def processor_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-class Client:
-    """Connections to the service, and the times of their responses."""
-
-    def __init__(self, port: int) -> None:
-        self.port = port
-        lines = ["POST /models/xor/predict HTTP/1.1", "Host: a", "Content-Type: application/json"]
-        self.request = "\r\n".join([*lines, f"Content-Length: {len(BODY)}", "", ""]).encode() + BODY
-        self.idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
-        self.times: list[float] = []
-        self.refused = 0
-
-    async def ask(self, due: float) -> None:
-        """Send a request that was due at this time of the loop's clock, and note when its response had come."""
-        reader, writer = self.idle.pop() if self.idle else await asyncio.open_connection("127.0.0.1", self.port)
-        writer.write(self.request)
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
-        await reader.readexactly(length)
-        if head.startswith(b"HTTP/1.1 200"):
-            self.times.append(asyncio.get_running_loop().time() - due)
-        else:
-            self.refused += 1
-        self.idle.append((reader, writer))
-
-    async def send(self, rate: float, seconds: float, chance: random.Random) -> list[float]:
-        """Send at random times, `rate` a second, and return the seconds of each response from when it was due."""
-        self.times = []
-        loop = asyncio.get_running_loop()
-        due, end, tasks = loop.time(), loop.time() + seconds, set()
-        while (due := due + chance.expovariate(rate)) < end:
-            while (early := due - loop.time()) > 0:
-                await asyncio.sleep(early if early > 0.001 else 0)
-            tasks.add(task := asyncio.create_task(self.ask(due)))
-            task.add_done_callback(tasks.discard)
-        while tasks:
-            await asyncio.sleep(0.01)
-        return self.times
-
-    async def repeat(self, seconds: float) -> list[float]:
-        """Send one request after the other."""
-        self.times = []
-        loop = asyncio.get_running_loop()
-        end = loop.time() + seconds
-        while loop.time() < end:
-            await self.ask(loop.time())
-        return self.times
+def load(port: int, script: Path, connections: int) -> tuple[float, float]:
+    """Return the responses a second and their mean seconds, as wrk measures them on core 1."""
+    words = ["taskset", "--cpu-list", "1", "wrk", "-t1", f"-c{connections}", f"-d{SECONDS}s", "-s", str(script)]
+    done = subprocess.run(
+        [*words, f"http://127.0.0.1:{port}/models/xor/predict"], check=True, capture_output=True, text=True
+    )
+    if "Non-2xx" in done.stdout:
+        raise SystemExit(f"the service refused requests, this machine is busy: {done.stdout}")
+    found = re.search(r"Latency +([0-9.]+)(us|ms|s) ", done.stdout)
+    rate = re.search(r"Requests/sec: +([0-9.]+)", done.stdout)
+    if found is None or rate is None:
+        raise SystemExit(f"wrk measured nothing: {done.stdout}")
+    return float(rate[1]), float(found[1]) * {"us": 1e-6, "ms": 1e-3, "s": 1.0}[found[2]]
 
 
-def measure() -> tuple[Costs, dict[float, list[float]]]:
-    """Return the costs of a request, and the mean seconds of a response for each share, by round."""
-    os.sched_setaffinity(0, {1})
-    with served() as (port, worker):
-        client = Client(port)
-
-        async def run() -> tuple[Costs, dict[float, list[float]]]:
-            await client.repeat(1)
-            means: dict[float, list[float]] = {share: [] for share in SHARES}
-            costs = []
-            for number in range(ROUNDS):
+def measure() -> tuple[Costs, dict[int, list[tuple[float, float]]]]:
+    """Return the costs of a request, and the rate and mean response of each number of connections, by round."""
+    with served() as (port, worker), tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
+        script.write(f"wrk.method, wrk.body, wrk.headers['Content-Type'] = 'POST', '{BODY}', 'application/json'")
+        script.flush()
+        load(port, Path(script.name), 1)
+        found: dict[int, list[tuple[float, float]]] = {count: [] for count in CONNECTIONS}
+        services, bases = [], []
+        for _ in range(ROUNDS):
+            for count in CONNECTIONS:
                 before = processor_seconds(worker)
-                times = await client.repeat(SECONDS / 2)
-                service = (processor_seconds(worker) - before) / len(times)
-                costs.append(Costs(service, statistics.fmean(times) - service))
-                for share in SHARES:
-                    found = await client.send(share / costs[-1].service, SECONDS, random.Random(number))  # noqa: S311
-                    means[share].append(statistics.fmean(found))
-            median = [statistics.median(getattr(each, key) for each in costs) for key in ("service", "base")]
-            if client.refused:
-                print(f"the service refused {client.refused} requests: this machine is busy, measure again")
-            return Costs(*median), means
-
-        return asyncio.run(run())
+                rate, mean = load(port, Path(script.name), count)
+                found[count].append((rate, mean))
+                if count == max(CONNECTIONS):
+                    services.append((processor_seconds(worker) - before) / (rate * SECONDS))
+            bases.append(found[1][-1][1] - services[-1])
+        return Costs(statistics.median(services), max(0.0, statistics.median(bases))), found
 
 
 # --- the simulated fleet ------------------------------------------------------------------------------------------
@@ -200,6 +158,18 @@ class Fleet:
             yield self.environment.timeout(self.chance.expovariate(rate))
             self.environment.process(self._request())
 
+    def _connection(self, seconds: float) -> Iterator[simpy.Event]:
+        """Send one request after the other over a connection."""
+        while self.environment.now < seconds:
+            yield self.environment.process(self._request())
+            yield self.environment.timeout(self.costs.base)
+
+    def run_connections(self, count: int, seconds: float) -> dict[str, float]:
+        """Return what `run` returns, of so many connections that wait for each response."""
+        for _ in range(count):
+            self.environment.process(self._connection(seconds))
+        return self._result(seconds)
+
     def update(self, start: float, begin_seconds: float, pause: float, drain: float) -> None:
         """Replace one replica after the other from `start` on: a new one first, then the old one pauses and drains."""
 
@@ -219,6 +189,9 @@ class Fleet:
     def run(self, rate: float, seconds: float) -> dict[str, float]:
         """Return the milliseconds of responses, the requests a second, and how many were refused."""
         self.environment.process(self._clients(rate, seconds))
+        return self._result(seconds)
+
+    def _result(self, seconds: float) -> dict[str, float]:
         self.environment.run()
         times = sorted(self.times)
         return {
@@ -230,15 +203,18 @@ class Fleet:
         }
 
 
-def compare(costs: Costs, means: dict[float, list[float]]) -> None:
-    """Print the mean response of one replica, measured and simulated."""
+def compare(costs: Costs, measured: dict[int, list[tuple[float, float]]]) -> None:
+    """Print rate and mean response of one replica, measured and simulated."""
     print(f"a request takes the worker {costs.service * 1e6:.0f} µs, and {costs.base * 1e6:.0f} µs besides")
-    print(f"{'share':>6} {'requests/s':>11} {'measured ms':>12} {'simulated ms':>13} {'ratio':>6}")
-    for share, rounds in means.items():
-        rate = share / costs.service
-        found = Fleet(costs, 1, 1).run(rate, 60_000 / rate)["mean"]
-        real = 1000 * statistics.median(rounds)
-        print(f"{share:6.0%} {rate:11,.0f} {real:12.3f} {found:13.3f} {found / real:6.2f}")
+    print(f"{'':11} {'requests/s':^27} {'mean ms':^27}")
+    print(
+        f"connections {'measured':>10} {'simulated':>10} {'ratio':>5} {'measured':>10} {'simulated':>10} {'ratio':>5}"
+    )
+    for count, rounds in measured.items():
+        found = Fleet(costs, 1, 1).run_connections(count, 20_000 * costs.service)
+        rate, mean = statistics.median(each[0] for each in rounds), 1000 * statistics.median(each[1] for each in rounds)
+        rates = f"{rate:10,.0f} {found['rate']:10,.0f} {found['rate'] / rate:5.2f}"
+        print(f"{count:11} {rates} {mean:10.3f} {found['mean']:10.3f} {found['mean'] / mean:5.2f}")
 
 
 def simulate(costs: Costs) -> None:
@@ -272,13 +248,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--service-us", type=float, help="microseconds of a request in a worker")
     parser.add_argument("--base-us", type=float, help="microseconds of a response besides, of an idle service")
-    parser.add_argument("--json", type=Path, help="write the measured figures to this file")
     given = parser.parse_args()
     if given.service_us is None:
-        costs, means = measure()
-        compare(costs, means)
-        if given.json is not None:
-            given.json.write_text(json.dumps([costs.service, costs.base, means]), encoding="utf-8")
+        costs, measured = measure()
+        compare(costs, measured)
     else:
         costs = Costs(given.service_us / 1e6, (given.base_us or 0) / 1e6)
     simulate(costs)
