@@ -257,18 +257,36 @@ def test_a_lost_replica_loses_no_request(fleet: Fleet, fault: str) -> None:
     assert sent_on <= tries + sum(len(caller.waits) for caller in fleet.callers)
 
 
+class AskerForNewer:
+    """A client that has seen a version which no replica has."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        url = f"http://127.0.0.1:{fleet.port}/models/price/predict"
+        headers = {"Content-Type": "application/json", "X-Model-Version-At-Least": "999999999"}
+        self._request = urllib.request.Request(url, json.dumps({"instances": ROW}).encode(), headers)
+
+    def ask(self) -> str:
+        """Return the code of the error, which is a 503 that the client may retry."""
+        with pytest.raises(urllib.error.HTTPError) as caught, urllib.request.urlopen(self._request, timeout=30):
+            pass
+        assert (caught.value.code, caught.value.headers["Retry-After"]) == (503, "1")
+        return str(json.load(caught.value)["error"]["code"])
+
+
 def test_a_client_that_causes_503s_takes_no_replica_from_others(fleet: Fleet) -> None:
     """nginx counted each 503 as a failure of the replica, and answered 502 to everyone while all had failed."""
-    url = f"http://127.0.0.1:{fleet.port}/models/price/predict"
-    headers = {"Content-Type": "application/json", "X-Model-Version-At-Least": "999999999"}
-    request = urllib.request.Request(url, json.dumps({"instances": ROW}).encode(), headers)
     fleet.answer(10)
+    asker = AskerForNewer(fleet)
     for _ in range(5):
-        for _ in range(10):
-            with pytest.raises(urllib.error.HTTPError) as caught, urllib.request.urlopen(request, timeout=30):
-                pass
-            assert json.load(caught.value)["error"]["code"] == "older_version"
-            assert (caught.value.code, caught.value.headers["Retry-After"]) == (503, "1")
+        assert {asker.ask() for _ in range(10)} == {"older_version"}
         fleet.answer(10)
     fleet.check("503s on purpose")
     assert '" 502 ' not in fleet.access_log.read_text()
+
+
+def test_a_503_remains_one_if_the_replica_that_gets_the_request_next_is_lost(fleet: Fleet) -> None:
+    """Clients retry a 503, but not nginx's 502."""
+    fleet.replicas[2].kill()
+    asker = AskerForNewer(fleet)
+    assert {asker.ask() for _ in range(20)} <= {"older_version", "unavailable"}
+    fleet.check("503s on purpose, one killed")
