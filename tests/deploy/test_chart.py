@@ -27,7 +27,7 @@ EVERYTHING: dict[str, Any] = {
     "image": {"tag": "1.2.3", "pullSecrets": ["registry"]},
     "service": {
         "keysSecret": "keys",
-        "env": {"SERVE_POLL_SECONDS": 5},
+        "env": {"SERVE_POLL_SECONDS": 0.5, "SERVE_MAX_BODY_BYTES": 16777216},
         "annotations": {"team": "risk"},
         "nodeSelector": {"kubernetes.io/arch": "amd64"},
         "tolerations": [{"key": "spot", "operator": "Exists"}],
@@ -38,7 +38,7 @@ EVERYTHING: dict[str, Any] = {
         "clients": [{"podSelector": {"matchLabels": {"app": "shop"}}}],
         "egress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}],
     },
-    "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+    "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}, "keySecret": "metrics-key"},
     "training": {"job": "/jobs/a.toml", "files": {"a.toml": '[model]\nname = "a"\n'}, "arguments": ["--seed", "1"]},
     "sweep": {"job": "/jobs/a.toml", "storageSecret": "study"},
 }
@@ -155,6 +155,22 @@ def test_the_pause_and_the_drain_end_before_the_pod_is_killed() -> None:
     assert container["lifecycle"]["preStop"]["exec"]["command"] == ["sleep", "7"]
     assert {"name": "SERVE_DRAIN_SECONDS", "value": "60"} in container["env"]
     assert pod["terminationGracePeriodSeconds"] == 77
+
+
+def test_keys_and_settings_reach_the_service() -> None:
+    """A misspelt setting asked nobody for a key; a number of a million was 1.6777216e+07."""
+    manifests = render(EVERYTHING)
+    (container,) = find(manifests, "Deployment")["spec"]["template"]["spec"]["containers"]
+    variables = {each["name"]: each["value"] for each in container["env"]}
+    (mount,) = [each for each in container["volumeMounts"] if each["name"] == "keys"]
+    assert variables["SERVE_KEYS_FILE"].startswith(mount["mountPath"] + "/")
+    assert (variables["SERVE_POLL_SECONDS"], variables["SERVE_MAX_BODY_BYTES"]) == ("0.5", "16777216")
+    (endpoint,) = find(manifests, "ServiceMonitor")["spec"]["endpoints"]
+    assert endpoint["authorization"]["credentials"] == {"name": "metrics-key", "key": "key"}
+    with pytest.raises(helm.HelmError, match="/metrics needs a key"):
+        render({**EVERYTHING, "serviceMonitor": {"enabled": True}})
+    with pytest.raises(helm.HelmError, match="everyone could read /metrics"):
+        render({"networkPolicy": {"monitoring": None}})
 
 
 def test_an_autoscaler_owns_the_number_of_replicas() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import yaml
 
@@ -43,3 +45,14 @@ def test_pod_is_as_hardened_as_the_compose_project():
     assert POD["securityContext"]["runAsNonRoot"]
     mounts = {each["mountPath"]: each.get("readOnly", False) for each in CONTAINER["volumeMounts"]}
     assert mounts == {"/models": True, "/tmp": False}  # noqa: S108
+
+
+def test_every_setting_that_a_deployment_names_exists():
+    """The chart named SERVE_API_KEYS_FILE, which is none: the service asked nobody for a key."""
+    paths = [ROOT / "docker-compose.yml", ROOT / "Dockerfile"]
+    paths += [path for folder in ("deploy", "examples") for path in (ROOT / folder).rglob("*") if path.is_file()]
+    texts = [path.read_text(encoding="utf-8", errors="ignore") for path in paths if path.suffix not in {".npz", ".csv"}]
+    found = {name for text in texts for name in re.findall(r"\bSERVE_[A-Z0-9_]+\b", text)}
+    of_compose = {name for name in found if name.endswith("_PUBLISH")}
+    assert {"SERVE_KEYS_FILE", "SERVE_DRAIN_SECONDS"} <= found
+    assert unknown_variables(dict.fromkeys(found - of_compose - {"SERVE_PUBLISH"}, "")) == []
