@@ -138,8 +138,9 @@ def _output_table(output: Output, kept: dict[str, Any], found: dict[str, Array])
 
 
 def batch_rows(signature: Signature) -> int:
-    """Return how many rows are encoded at once: some megabytes."""
-    return max(1, min(_MAX_BATCH_ROWS, _BATCH_VALUES // max(signature.width, len(signature.inputs))))
+    """Return how many rows are encoded and predicted at once: some megabytes."""
+    written = len(prediction_header(signature.output, []))
+    return max(1, min(_MAX_BATCH_ROWS, _BATCH_VALUES // max(signature.width, len(signature.inputs), written)))
 
 
 Batch = tuple[dict[str, Any], Array, Counter[str]]  # kept columns, features, numbers of values that were filled in

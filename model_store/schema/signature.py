@@ -343,13 +343,13 @@ class Signature:
         """Return the features. InputError if one is too large for its type."""
         finite = np.isfinite(encoded)
         if not finite.all():
-            by_feature = [column.name for column in self.inputs for _ in range(column.width)]
-            for i, j in np.argwhere(~finite):
-                faults.add(
-                    f"{locations[i]}.{by_feature[j]}",
-                    f"expected a number that fits {encoded.dtype}",
-                    "send a smaller number",
-                )
+            ends = np.cumsum([column.width for column in self.inputs])
+            problem, fix = f"expected a number that fits {encoded.dtype}", "send a smaller number"
+            for i in np.flatnonzero(~finite.all(axis=1)):
+                for start in range(0, self.width, _OVERFLOW_FEATURES):
+                    for j in start + np.flatnonzero(~finite[i, start : start + _OVERFLOW_FEATURES]):
+                        name = self.inputs[int(np.searchsorted(ends, j, side="right"))].name
+                        faults.add(f"{locations[i]}.{name}", problem, fix)
             faults.raise_if_any()
         return encoded
 
@@ -370,6 +370,7 @@ def _add_replacement_warnings(warnings: list[Fault] | None, faults: FaultCollect
         warnings += replacement_warnings(faults.replaced, location)
 
 
+_OVERFLOW_FEATURES = 1 << 16  # of a row, searched at a time for the first faults
 _PATHS_KEYED_BY_LABEL = (
     ("metrics", "classes"),
     ("metrics", "labels"),

@@ -244,7 +244,7 @@ def _predict_file(
     """
     signature, name, opener = predictor.signature, _display_name(file), FileOpener(file)
     width = sum(_TEXT_CELLS if column.kind == "text" else math.prod(column.shape) for column in signature.inputs)
-    size = max(1, min(5_000, _BATCH_CELLS // width))
+    size = max(1, min(5_000, _BATCH_CELLS // max(width, len(prediction_header(signature.output, [])))))
     count, filled = 0, Counter[str]()
     with open_output(output) as target, _progress(opener, file) as advance, ExitStack() as opened:
         with _own_locations(name):

@@ -609,3 +609,13 @@ def test_objects_of_numbers_are_encoded_as_a_table(monkeypatch: pytest.MonkeyPat
     assert parsed == list(signature.names) * 3
     with pytest.raises(InputError, match="unknown column"):
         signature.encode([{f"x{i}": 1 for i in range(20)}])
+
+
+def test_the_first_overflows_of_a_wide_array_are_found_in_pieces() -> None:
+    """An array of 8 million features that overflow took 519 MB: an index of each, of which 10,000 are kept."""
+    column = ArrayColumn("pixels", (3, 100_000), scale=1e-300)
+    signature = Signature((column,), ClassificationOutput("digit", (0, 1)))
+    with pytest.raises(InputError) as caught:
+        signature.encode([np.full((3, 100_000), 7.0).tolist()], dtype="float32")
+    assert caught.value.total == InputError.MAX_COUNTED
+    assert caught.value.faults[0].location == "instances.0.pixels"
