@@ -131,8 +131,9 @@ class Settings:
     max_body_bytes: int = _setting(
         "SERVE_MAX_BODY_BYTES",
         8 * 2**20,
-        "Largest request body; JSON and CSV may hold at most one value per 16 bytes of this limit, columns of text one "
-        "character per 4 bytes, and the rows of any request one cell per 8 bytes, which counts also if it is left out.",
+        "Largest request body; JSON, CSV and binary tensors of texts may hold at most one value per 16 bytes of this "
+        "limit, columns of text one character per 4 bytes, and the rows of any request one cell per 8 bytes, which "
+        "counts also if it is left out.",
         minimum=1,
     )
     max_input_bytes: int = _setting(

@@ -149,6 +149,10 @@ DEFENCES = {
         "service/protocols/csv_npy.py", 'served.row_limit.check_cells("rows", table.names, batch.cells)', "pass",
         "tests/service/routes/test_text_limits.py::test_every_protocol_limits_the_texts_that_are_parsed",
     ),
+    "texts of binary tensors are counted": Defence(
+        "service/http/request_body.py", "if count > max_bytes // _MIN_BYTES_PER_VALUE:", "if False:",
+        "tests/service/routes/test_text_limits.py::test_the_texts_of_binary_tensors_are_counted_before_one_is_read",
+    ),
     "a plain number is not searched for signs and units": Defence(
         "model_store/schema/columns/number_text.py", "if self._plain.fullmatch(text):", "if False:",
         "tests/model_store/schema/test_number_text.py"

@@ -65,6 +65,12 @@ def check_value_count(body: bytes, max_bytes: int, kind: Literal["JSON", "CSV"])
         )
 
 
+def check_text_count(count: int, max_bytes: int) -> None:
+    """Raise ApiError 413 if binary tensors have more texts than JSON may have values."""
+    if count > max_bytes // _MIN_BYTES_PER_VALUE:
+        raise _body_too_large(str(count), max_bytes // _MIN_BYTES_PER_VALUE, "texts in tensors")
+
+
 def has_too_many_values(body: bytes, max_bytes: int, kind: Literal["JSON", "CSV"] = "JSON") -> bool:
     """True if a body has more values than a sixteenth of its limit: each takes 32 bytes as a Python object."""
     if len(body) <= (_UNCOUNTED_BYTES if kind == "JSON" else _UNCOUNTED_CSV_BYTES):

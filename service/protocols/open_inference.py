@@ -20,7 +20,7 @@ from model_store.schema.signature import Signature
 from model_store.utils.values import describe_value, list_names
 from service.http.exceptions import error_at
 from service.http.model_version import MODEL_VERSION_HEADER
-from service.http.request_body import parse_json
+from service.http.request_body import check_text_count, parse_json
 from service.http.responses import ListInBlocks, join_pieces, json_pieces
 from service.protocols import tensors
 from service.protocols.row_blocks import BLOCK_VALUES, row_blocks
@@ -60,14 +60,17 @@ def split_body(body: bytes, json_length: str | None, max_bytes: int) -> tuple[di
     return document, tail
 
 
-def parse_request(document: dict[str, Any] | None, tail: memoryview, served: LoadedVersion) -> InferRequest:
-    """Parse what `split_body` returned. Raises InputError with all errors, or RowLimitError."""
+def parse_request(
+    document: dict[str, Any] | None, tail: memoryview, served: LoadedVersion, max_bytes: int
+) -> InferRequest:
+    """Parse what `split_body` returned. Raises InputError with all errors, RowLimitError, or ApiError."""
     declared = tensors.output_specs(served.model)
     if document is None:
         return InferRequest(_parse_raw_row(tail, served), [(tensor, True) for tensor in declared])
     faults = FaultCollector()
-    columns = len(served.model.signature.inputs)
-    given, used = _parse_inputs(document.get("inputs"), tail, columns, served.max_rows, faults)
+    signature = served.model.signature
+    check_text_count(_count_texts(document.get("inputs"), signature, served.max_rows), max_bytes)
+    given, used = _parse_inputs(document.get("inputs"), tail, len(signature.inputs), served.max_rows, faults)
     if not faults.total and used != len(tail):
         fix = "set parameters.binary_data_size of each binary input to its number of bytes"
         faults.add("body", f"expected {used} bytes after the JSON, found {len(tail)}", fix)
@@ -162,6 +165,24 @@ def _parse_raw_row(body: memoryview, served: LoadedVersion) -> dict[str, Array]:
         array = tensors.from_bytes(tensor.datatype, (1, *tensor.shape[1:]), body, tensor.name, faults)
     faults.raise_if_any()
     return {tensor.name: array} if tensor is not None and array is not None else {}
+
+
+def _count_texts(given: Any, signature: Signature, max_rows: int) -> int:
+    """Return how many Python strings the tensors become: those of BYTES, and of integers for columns of text.
+
+    Malformed tensors and those with too many rows do not count: none of their values is read.
+    """
+    if not isinstance(given, list):
+        return 0
+    datatypes = {column.name: column.tensor_datatype for column in signature.inputs}
+    count = 0
+    for item in given:
+        if not isinstance(item, dict) or not isinstance(name := item.get("name"), str):
+            continue
+        shape, is_text = item.get("shape"), "BYTES" in (item.get("datatype"), datatypes.get(name))
+        if is_text and tensors.is_valid_shape(shape) and (values := math.prod(shape)) <= max_rows:
+            count += values
+    return count
 
 
 def _parse_inputs(

@@ -119,7 +119,7 @@ def create_blueprint(
         document, tail = open_inference.split_body(body, json_length, settings.max_body_bytes)
         if document is not None:
             g.sent_tensors = document.get("inputs"), tail  # for the example in an error response
-        infer_request = open_inference.parse_request(document, tail, served)
+        infer_request = open_inference.parse_request(document, tail, served, settings.max_body_bytes)
         encoded = tensors.encode(served.model, infer_request.arrays, served.max_rows)
         raw = inference(g.request_record, served, encoded.inputs)
         accepted = request.accept_encodings

@@ -246,8 +246,9 @@ V2_INVALID = [
 def test_every_error_of_tensors_says_how_to_fix_it(store, body):
     model = store.load("price")[1]
     served = SimpleNamespace(model=model, max_rows=10, row_limit=RowLimits(10, 10, 10**9, 1, 2**20).for_model(model))
+    tail = memoryview(b"")
     with pytest.raises(InputError) as caught:
-        tensors.encode(served.model, open_inference.parse_request(body, memoryview(b""), served).arrays, 10)
+        tensors.encode(served.model, open_inference.parse_request(body, tail, served, 1000).arrays, 10)
     assert all(fault.fix for fault in caught.value.faults)
 
 
