@@ -245,7 +245,8 @@ def test_a_lost_replica_loses_no_request(fleet: Fleet, fault: str) -> None:
     fleet.publish()
     until(lambda: all(caller.versions[-1] == 2 for caller in fleet.callers))
     fleet.answer(20)
-    tries = 5 + CLIENTS + (time.monotonic() - began) / 3  # max_fails, those at the same time, one each fail_timeout
+    # max_fails, those at the same time, in two processes of nginx; one each fail_timeout
+    tries = 5 + 2 * CLIENTS + (time.monotonic() - began) / 3
     sent_on = fleet.sent_on - before
     if fault == "killed":
         lost.start()
