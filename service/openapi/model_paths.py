@@ -50,7 +50,7 @@ def add_model_paths(
 
     def component(part: str, schema: Json) -> Json:
         """Add a component, whose name is stable: clients name their classes after it."""
-        spec.components.schema(f"{name}.{part}", schema)
+        spec.components.schemas[f"{name}.{part}"] = schema  # its `schema` would copy it
         return ref(f"{name}.{part}")
 
     instance = component("instance", _any_of(_instance_schemas(signature)))
