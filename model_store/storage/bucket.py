@@ -168,7 +168,7 @@ class BucketStorage:
             except BaseException as error:  # noqa: BLE001 - raised by `result`
                 listing.set_exception(error)
 
-        # asyncio needs a thread without an event loop. A daemon, as a process that is told to end waits for no bucket.
+        # asyncio needs a thread without an event loop. A daemon, as a process that ends waits for no bucket.
         threading.Thread(target=run, name="list-bucket", daemon=True).start()
         return listing.result()
 

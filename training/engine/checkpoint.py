@@ -15,7 +15,6 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -24,6 +23,7 @@ from model_store.errors import Fault
 from model_store.nn import Array
 from model_store.utils.atomic_write import atomic_write, fsync_directory, remove_temporary_files
 from model_store.utils.regular_file import open_regular
+from training.engine.stop_signals import handle_stop_signals
 from training.engine.training_lock import InUseError, TrainingLock, lock_training
 from training.errors import DAMAGED_FILE_ERRORS, FaultListError, TrainingError
 from training.stored_arrays import check_stored, read_stored
@@ -209,20 +209,13 @@ class Checkpoint:
         again at its end, so that a signal during the evaluation loses none of it.
         """
 
-        def note(number: int, _: FrameType | None) -> None:
+        def note(number: int) -> None:
             self._signal = number
-            signal.signal(number, before[number])
 
-        before: dict[int, Any] = {}
-        try:
-            with suppress(ValueError):  # not the main thread: it cannot handle signals
-                before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+        with handle_stop_signals(note):
             yield
             if self._signal is not None or (self._owned and not self._other):
                 self.save()
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def _write(self) -> None:
         arrays = {f"{name}/{key}": a for name, part in self._parts.items() for key, a in part.state().items()}

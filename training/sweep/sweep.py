@@ -9,14 +9,12 @@ job = sweep.job(study.best().values)            # an ordinary job
 from __future__ import annotations
 
 import math
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from optuna.exceptions import UpdateFinishedTrialError
@@ -27,6 +25,7 @@ from training.config.search_space import Range
 from training.config.settings import SearchSection
 from training.engine.early_stopping import EpochResult
 from training.engine.loop import DivergedError
+from training.engine.stop_signals import handle_stop_signals
 from training.errors import FaultListError, JobError
 from training.pipeline import job as jobs
 from training.pipeline.prepared_job import Job, PreparedJob
@@ -259,15 +258,8 @@ def stop_on_signals() -> Iterator[Stop]:
     """End the search after the epoch on SIGTERM or SIGINT; a second signal ends it at once."""
     stop = Stop()
 
-    def note(number: int, _: FrameType | None) -> None:
+    def note(number: int) -> None:
         stop.signal = number
-        signal.signal(number, before[number])
 
-    before: dict[int, Any] = {}
-    try:
-        with suppress(ValueError):  # not the main thread: it cannot handle signals
-            before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    with handle_stop_signals(note):
         yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
