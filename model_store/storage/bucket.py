@@ -15,8 +15,10 @@ import os
 import re
 import secrets
 import shutil
+import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
@@ -43,6 +45,7 @@ _MANIFEST_CHUNK_BYTES = 64 << 10  # holds most manifests
 _MAX_UPLOAD_TRIES = 5
 MAX_LISTED_OBJECTS = 1_000_000  # of one listing: a server that never ends it must not fill the memory
 MAX_LISTING_SECONDS = 120.0
+_MAX_CALLBACK_SECONDS = 1.0
 _UPLOAD_ID = "draft"  # metadata key of the upload's id
 _PROBE = re.compile(r"(^|/)\.probe-[0-9a-f]{16}$")
 _DURATION = re.compile(r" in [0-9.]+[a-zµ]+(, after .*?retry_timeout: \S+)? +-")
@@ -164,7 +167,9 @@ class BucketStorage:
 
         def run() -> None:
             try:
-                listing.set_result(asyncio.run(self._list_in_time(folder, matches)))
+                with _waiting_for_callbacks():
+                    found = asyncio.run(self._list_in_time(folder, matches))
+                listing.set_result(found)
             except BaseException as error:  # noqa: BLE001 - raised by `result`
                 listing.set_exception(error)
 
@@ -223,6 +228,21 @@ class BucketStagedObject:
             use_multipart=False,
             attributes={_UPLOAD_ID: self._upload_id},
         )
+
+
+@contextmanager
+def _waiting_for_callbacks() -> Iterator[None]:
+    """Wait at the end until obstore's threads have left Python: a process that ends during a callback is aborted."""
+    before = sys._current_frames().keys()
+    try:
+        yield
+    finally:
+        end = time.monotonic() + _MAX_CALLBACK_SECONDS
+        while time.monotonic() < end:
+            known = {thread.ident for thread in threading.enumerate()}
+            if not sys._current_frames().keys() - before - known:
+                break
+            time.sleep(0.001)
 
 
 def _read_small(result: GetResult) -> bytes:

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+from model_store.storage import bucket_files
 from tests.model_store import gs
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
@@ -42,6 +43,7 @@ class S3:
 
     def reset(self) -> dict[str, str]:
         """Reset faults and counters, choose a new URL, and return the environment in which clients find this server."""
+        bucket_files._open_bucket.cache_clear()  # a test process has several servers of the same bucket
         self.url = f"{self.scheme}://models/{uuid.uuid4().hex}"
         self.conditions = "honoured"  # or "ignored", or "raced": checks first, writes later
         self.responses_to_lose = 0  # of successful writes
