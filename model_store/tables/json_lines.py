@@ -32,11 +32,16 @@ class JsonLinesFile(TableFile):
         """The names of the columns, in order of appearance, those of lists in the first rows, and of objects there."""
         names: dict[str, bool] = {}
         parents: set[str] = set()
-        with closing(self._objects()) as objects:
-            for number, row in islice(objects, _FIRST_ROWS):
-                parents.update(_object_names(row, "", 0))
-                for name, value in _flatten(row, number).items():
-                    names[name] = names.get(name, False) or isinstance(value, (list, dict))
+        try:
+            with closing(self._objects()) as objects:
+                for number, row in islice(objects, _FIRST_ROWS):
+                    parents.update(_object_names(row, "", 0))
+                    for name, value in _flatten(row, number).items():
+                        names[name] = names.get(name, False) or isinstance(value, (list, dict))
+        except InputError:
+            if not names:
+                raise
+            # `records` raises it, after the rows before it
         parents &= names.keys()  # an object in some rows, null in others
         flat = [name for name, nested in names.items() if not (nested or name in parents)]
         return flat, [name for name in names if names[name]], parents

@@ -139,10 +139,20 @@ class TableFile(ABC):
             yield line, [row[i] for i in header.indices]
 
     def row_blocks(self, size: int) -> Generator[tuple[list[int], list[list[str]]]]:
-        """Yield the records in blocks: their numbers and their cells."""
+        """Yield the records in blocks: their numbers and their cells. The records before an error are yielded first."""
         with closing(self.records()) as records:
-            while found := list(islice(records, size)):
-                yield [number for number, _ in found], [row for _, row in found]
+            error: InputError | None = None
+            while error is None:
+                found: list[Record] = []
+                try:
+                    found.extend(islice(records, size))
+                except InputError as raised:
+                    error = raised
+                if found:
+                    yield [number for number, _ in found], [row for _, row in found]
+                elif error is None:
+                    return
+            raise error
 
     def blocks(self) -> Generator[Block]:
         """Yield all rows; those with fewer cells than the header are filled up with empty ones.

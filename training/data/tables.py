@@ -31,24 +31,31 @@ def open_job_table(path: Path, section: DataSection) -> TableFile:
     return open_table(path.name, partial(open_file, path), section, long_rows=section.long_rows)
 
 
-def read_table(file: TableFile, rows: int | None = None, *, may_be_empty: bool = False) -> Table:
-    """Read a table, or its first rows. DataError if it is damaged, or has no rows unless it `may_be_empty`."""
+def read_table(file: TableFile, rows: int | None = None, *, readable: bool = False) -> Table:
+    """Read a table, or its first rows. DataError if it is damaged or has no rows.
+
+    readable: return what can be read: the rows before the damage, or none.
+    """
     with translate_input_errors(file.name):
         columns: dict[str, list[str | None]] = {name: [] for name in file.names}
         parsers = {name: CellParser() for name in columns}
         lines: list[int] = []
-        for block in file.blocks():
-            if rows is not None and len(lines) >= rows:
-                break
-            lines += block.lines
-            for name, cells in block.columns.items():
-                columns[name] += parsers[name].parse(cells)
+        try:
+            for block in file.blocks():
+                if rows is not None and len(lines) >= rows:
+                    break
+                lines += block.lines
+                for name, cells in block.columns.items():
+                    columns[name] += parsers[name].parse(cells)
+        except InputError as error:
+            if not readable or isinstance(error, EncodingError):  # another encoding may read it whole
+                raise
         if rows is not None:
             lines = lines[:rows]
             columns = {name: cells[:rows] for name, cells in columns.items()}
         notes, unsupported, commas = file.notes, file.unsupported, file.decimal_commas
         notes += file.ragged.notes() if rows is None else []
-    if not lines and not may_be_empty:
+    if not lines and not readable:
         empty = "the file has a header and no rows" if file.row_unit == "line" else "the file has no rows"
         raise DataError(file.name, [Fault("", empty, "add rows of data")])
     return Table(file.name, columns, lines, file.row_unit, notes, unsupported, commas)
@@ -57,13 +64,15 @@ def read_table(file: TableFile, rows: int | None = None, *, may_be_empty: bool =
 def read_detected(path: Path, rows: int | None, options: TableOptions) -> tuple[Table, dict[str, str]]:
     """Return the table, or its first rows, and the keys of `[data]` that say how it is written, as far as it is known.
 
-    options: what is known before. DataError if it cannot be read.
+    options: what is known before. DataError if its columns cannot be read; of rows, those before the first damage are
+    enough.
 
     A text that is not UTF-8 is read as the encodings of Western Windows and Unix, and lines that begin with # above the
     header are comments. Rows with too many cells are left out here, and training reports them.
     """
     given = {key: value for key, value in asdict(options).items() if value is not None}
-    for encoding in (None, "cp1252", "latin-1") if options.encoding is None else (options.encoding,):
+    encodings = (None, "cp1252", "latin-1") if options.encoding is None else (options.encoding,)
+    for encoding in encodings:
         keys = given if encoding is None else {**given, "encoding": encoding}
         try:
             table, detected = _read_as(path, rows, keys)
@@ -74,7 +83,7 @@ def read_detected(path: Path, rows: int | None, options: TableOptions) -> tuple[
                         return other, {**given, "comment": "#", **found}
             return table, {**given, **detected}
         except DataError as error:
-            if not isinstance(error.__cause__, EncodingError) or encoding in ("latin-1", options.encoding):
+            if not isinstance(error.__cause__, EncodingError) or encoding == encodings[-1]:
                 raise
     raise AssertionError("latin-1 has a character for every byte")
 
@@ -83,7 +92,7 @@ def _read_as(path: Path, rows: int | None, keys: Mapping[str, str]) -> tuple[Tab
     """Return the table that is written as `keys` say, and the keys that were detected."""
     section: Any = {"path": path.name, "long_rows": "drop", **keys}
     file = open_job_table(path, DataSection(**section))
-    return read_table(file, rows, may_be_empty=True), file.detected
+    return read_table(file, rows, readable=True), file.detected
 
 
 class CellParser:

@@ -287,6 +287,37 @@ def test_init_writes_a_job_file_that_says_what_to_correct(
     assert json.loads(found.stdout)["faults"][0]["problem"].split(";")[0] in expected
 
 
+@pytest.mark.parametrize("byte", [b"\xe9", b"\x81"], ids=["cp1252", "latin-1"])
+def test_init_states_the_encoding_of_a_text_that_is_not_utf_8(train: Train, tmp_path: Path, byte: bytes) -> None:
+    rows = [b"%d,caf%s,%d" % (i, byte, i % 2) for i in range(40)]
+    (tmp_path / "t.csv").write_bytes(b"\n".join([b"x,place,y", *rows]))
+    assert train("init", tmp_path / "t.csv", "--target", "y").exit_code == 0
+    encoding = "cp1252" if byte == b"\xe9" else "latin-1"
+    assert f'encoding = "{encoding}"\n' in (tmp_path / "t.toml").read_text()
+    assert train("check", tmp_path / "t.toml").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "damaged", "expected"),
+    [
+        ("t.csv", ["x,y", *[f"{i},{i % 2}" for i in range(30)]], '5,"unclosed', "line 32: not CSV: unexpected end"),
+        ("t.jsonl", [f'{{"x": {i}, "y": {i % 2}}}' for i in range(30)], '{"x": ', "line 31: not JSON: Expecting value"),
+    ],
+    ids=["csv", "jsonl"],
+)
+def test_init_writes_a_job_file_from_the_rows_before_damage(
+    train: Train, tmp_path: Path, name: str, rows: list[str], damaged: str, expected: str
+) -> None:
+    (tmp_path / name).write_text("\n".join([*rows, damaged, "9,0"]))
+    found = train("init", tmp_path / name, "--target", "y")
+    assert found.exit_code == 0, found.output
+    assert "classification of y from 1 column, 30 rows" in found.output
+    assert f"It cannot be trained yet:\n  {expected}" in found.output
+    refused = train(tmp_path / "t.toml", "--no-publish")
+    assert refused.exit_code == 3
+    assert expected in refused.output
+
+
 def test_init_says_what_a_job_trains_and_leaves_out(train: Train, tmp_path: Path) -> None:
     rows = [f"{i},{'inf' if i in (5, 9) else i * 0.7},{i % 3}.5,,{i * 1.5}" for i in range(60)]
     (tmp_path / "t.csv").write_text("\n".join(["n,a,b,c,y", *rows]))
