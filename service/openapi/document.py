@@ -11,77 +11,24 @@ from apispec.ext.marshmallow import MarshmallowPlugin
 from marshmallow import Schema
 
 from model_store.utils.values import list_names
-from service.http.model_version import AT_LEAST_HEADER
 from service.http.responses import uses_plain_error_body
 from service.openapi import response_schemas
+from service.openapi.described_models import split_described
 from service.openapi.json_schema import RETRY_AFTER, STRING, TABLE_BODIES, Json, json_content, response_header
 from service.openapi.model_paths import add_model_paths
+from service.openapi.parameters import (
+    AT_LEAST_PARAMETER,
+    ERROR_DESCRIPTIONS,
+    NAME_PARAMETER,
+    QUERY_PARAMETERS,
+    REQUEST_ID_PARAMETER,
+    TOP_K_PARAMETER,
+    VERSION_PARAMETER,
+)
 from service.openapi.protocol_paths import add_protocol_paths
-from service.protocols.model_metadata import split_described
 from service.registry.loaded_version import LoadedVersion
 from service.registry.snapshot import Snapshot
 from service.validation.predict_request import PredictSchema
-
-_NAME_PARAMETER = {
-    "in": "path",
-    "name": "name",
-    "required": True,
-    "schema": {"type": "string"},
-    "description": "Model name.",
-}
-_VERSION_PARAMETER = {
-    "in": "path",
-    "name": "version",
-    "required": True,
-    "schema": {"type": "string"},
-    "description": "Version number, alias, or `latest`.",
-}
-_REQUEST_ID_PARAMETER = {
-    "in": "header",
-    "name": "X-Request-Id",
-    "required": False,
-    "schema": {"type": "string"},
-    "description": "Returned in the response and written to the log. Generated if missing or longer than 128.",
-}
-_AT_LEAST_PARAMETER = {
-    "in": "header",
-    "name": AT_LEAST_HEADER,
-    "required": False,
-    "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
-    "description": "The oldest acceptable version, unless a version is asked for by number. 503 if all are older.",
-}
-_QUERY_PARAMETERS = [
-    {
-        "in": "query",
-        "name": name,
-        "required": False,
-        "schema": {"type": "string", "enum": ["true", "false"]},
-        "description": text,
-    }
-    for name, text in (
-        ("warnings", "Add warnings about values outside the range of the training data."),
-        (
-            "receipt",
-            "Add a receipt, with which `models replay` can verify the predictions later. Fewer rows fit.",
-        ),
-    )
-]
-_TOP_K_PARAMETER = {
-    "in": "query",
-    "name": "top_k",
-    "required": False,
-    "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
-    "description": "Classifiers only: return the probabilities of this many labels, the most probable first.",
-}
-_ERROR_DESCRIPTIONS = {
-    "400": "The body is incomplete or not valid JSON.",
-    "404": "The model or version does not exist. The response lists those that do.",
-    "413": "The body is too large, or has more rows or characters of text than the model's limit.",
-    "415": "The Content-Type is not supported.",
-    "422": "The request is invalid. The response lists every error with its location and a fix.",
-    "503": "No version of the model can predict now.",
-}
-
 
 _KEYLESS_PATHS = ("/", "/healthz", "/readyz", "/ping", "/v2/health/live", "/v2/health/ready")  # need no API key
 
@@ -113,16 +60,15 @@ def build_document(snapshot: Snapshot, *, require_keys: bool = False) -> Json:
             },
         ],
     )
-    for status, text in _ERROR_DESCRIPTIONS.items():
+    for status, text in ERROR_DESCRIPTIONS.items():
         retry = RETRY_AFTER if status == "503" else {}
         spec.components.response(
             f"E{status}", {"description": text, **retry, **json_content(response_schemas.ErrorSchema)}
         )
     for served in described:
-        headers = [_REQUEST_ID_PARAMETER, _AT_LEAST_PARAMETER]
-        add_model_paths(spec, served, headers, _QUERY_PARAMETERS, _TOP_K_PARAMETER, _ERROR_DESCRIPTIONS)
+        add_model_paths(spec, served)
     _add_general_paths(spec)
-    add_protocol_paths(spec, _REQUEST_ID_PARAMETER, _AT_LEAST_PARAMETER)
+    add_protocol_paths(spec, REQUEST_ID_PARAMETER, AT_LEAST_PARAMETER)
     found: Json = spec.to_dict()
     return _add_security(found) if require_keys else found
 
@@ -174,8 +120,8 @@ def _add_general_paths(spec: APISpec) -> None:
     # The operations of a model are predict_NAME, v1_NAME and v2_NAME: no other begins so.
     for operation_id, path, parameters in (
         ("predict", "/predict", []),
-        ("model_predict", "/models/{name}/predict", [_NAME_PARAMETER]),
-        ("version_predict", "/models/{name}/versions/{version}/predict", [_NAME_PARAMETER, _VERSION_PARAMETER]),
+        ("model_predict", "/models/{name}/predict", [NAME_PARAMETER]),
+        ("version_predict", "/models/{name}/versions/{version}/predict", [NAME_PARAMETER, VERSION_PARAMETER]),
     ):
         spec.path(
             path,
@@ -187,10 +133,10 @@ def _add_general_paths(spec: APISpec) -> None:
                     "operationId": operation_id,
                     "parameters": [
                         *parameters,
-                        *_QUERY_PARAMETERS,
-                        _TOP_K_PARAMETER,
-                        _REQUEST_ID_PARAMETER,
-                        _AT_LEAST_PARAMETER,
+                        *QUERY_PARAMETERS,
+                        TOP_K_PARAMETER,
+                        REQUEST_ID_PARAMETER,
+                        AT_LEAST_PARAMETER,
                     ],
                     "requestBody": {"required": True, **json_content(PredictSchema())},
                     "responses": {
@@ -211,7 +157,7 @@ def _add_general_paths(spec: APISpec) -> None:
             "general",
             "Metadata of a model",
             response_schemas.ModelSchema,
-            [_NAME_PARAMETER],
+            [NAME_PARAMETER],
         ),
         (
             "get_version",
@@ -219,7 +165,7 @@ def _add_general_paths(spec: APISpec) -> None:
             "general",
             "Metadata of a version",
             response_schemas.ModelSchema,
-            [_NAME_PARAMETER, _VERSION_PARAMETER],
+            [NAME_PARAMETER, VERSION_PARAMETER],
         ),
         (
             "get_example",
@@ -227,7 +173,7 @@ def _add_general_paths(spec: APISpec) -> None:
             "general",
             "A valid request body",
             response_schemas.ExampleRequestSchema,
-            [_NAME_PARAMETER],
+            [NAME_PARAMETER],
         ),
         (
             "get_version_example",
@@ -235,7 +181,7 @@ def _add_general_paths(spec: APISpec) -> None:
             "general",
             "A valid request body for a version",
             response_schemas.ExampleRequestSchema,
-            [_NAME_PARAMETER, _VERSION_PARAMETER],
+            [NAME_PARAMETER, VERSION_PARAMETER],
         ),
         ("get_liveness", "/healthz", "health", "Liveness", response_schemas.HealthSchema, []),
         (
@@ -275,4 +221,4 @@ def _add_general_paths(spec: APISpec) -> None:
 
 
 def _error_responses() -> Json:
-    return {status: f"E{status}" for status in _ERROR_DESCRIPTIONS}
+    return {status: f"E{status}" for status in ERROR_DESCRIPTIONS}

@@ -6,7 +6,6 @@ JSON Schema cannot express that columns have equal lengths and tensors as many v
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 from apispec import APISpec
 
@@ -23,6 +22,13 @@ from service.openapi.json_schema import (
     object_schema,
     ref,
 )
+from service.openapi.parameters import (
+    AT_LEAST_PARAMETER,
+    ERROR_DESCRIPTIONS,
+    QUERY_PARAMETERS,
+    REQUEST_ID_PARAMETER,
+    TOP_K_PARAMETER,
+)
 from service.protocols import tensors
 from service.registry.loaded_version import LoadedVersion
 
@@ -30,23 +36,13 @@ _INTEGER: Json = {"type": "integer"}
 _DIMENSION: Json = {"type": "integer", "minimum": 1}
 
 
-def add_model_paths(
-    spec: APISpec,
-    served: LoadedVersion,
-    parameters: list[Json],
-    query_parameters: list[Json],
-    top_k: Json,
-    error_descriptions: Mapping[str, str],
-) -> None:
-    """Add the endpoints of one model.
-
-    `parameters` and `error_descriptions` apply to every prediction endpoint, `query_parameters` to the native one only,
-    the parameter `top_k` to that of a classifier.
-    """
+def add_model_paths(spec: APISpec, served: LoadedVersion) -> None:
+    """Add the endpoints of one model."""
     name, signature, example = served.name, served.model.signature, served.example
-    native_parameters, max_rows = [*query_parameters, *parameters], served.max_rows
+    parameters = [REQUEST_ID_PARAMETER, AT_LEAST_PARAMETER]
+    native_parameters, max_rows = [*QUERY_PARAMETERS, *parameters], served.max_rows
     if not isinstance(signature.output, RegressionOutput):
-        native_parameters, max_rows = [top_k, *native_parameters], served.row_limit.max_rows(top_k=1)
+        native_parameters, max_rows = [TOP_K_PARAMETER, *native_parameters], served.row_limit.max_rows(top_k=1)
 
     def component(part: str, schema: Json) -> Json:
         """Add a component, whose name is stable: clients name their classes after it."""
@@ -89,7 +85,7 @@ def add_model_paths(
             "parameters": native_parameters if native else parameters,
             "requestBody": {"required": True, **request_body},
             "responses": {"200": {"description": "One prediction for each row.", **response_body}}
-            | {status: f"{errors}{status}" for status in error_descriptions if native or status != "422"},
+            | {status: f"{errors}{status}" for status in ERROR_DESCRIPTIONS if native or status != "422"},
         }
         if path.endswith("/infer"):
             add_octet_stream(operation["requestBody"])

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from operator import itemgetter
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import orjson
 
@@ -18,8 +16,6 @@ from service.registry.snapshot import ModelEntry, Snapshot
 
 # What /models shows of the training record: neither the loss of each epoch nor the paths of the data.
 _TRAINING_KEYS = ("metrics", "baseline")
-MAX_DESCRIBED_BYTES = 256_000  # of details: the page takes ten times as many, and a second to render
-_details_bytes: WeakKeyDictionary[LoadedVersion, int] = WeakKeyDictionary()
 
 
 def model_summary(entry: ModelEntry) -> dict[str, Any]:
@@ -33,30 +29,6 @@ def model_summary(entry: ModelEntry) -> dict[str, Any]:
         "versions": list(entry.versions),
         "aliases": {alias: served.number for alias, served in entry.loaded_by_alias.items() if alias in entry.aliases},
     }
-
-
-def split_described(snapshot: Snapshot) -> tuple[list[LoadedVersion], list[LoadedVersion]]:
-    """Return the default versions that the OpenAPI document and the reference page describe, and those they only name.
-
-    Small ones come first, up to `MAX_DESCRIBED_BYTES` of details in all: one model of 60,000 columns, or one among
-    thousands of models, must not make the description of all others take seconds.
-    """
-    left, described = MAX_DESCRIBED_BYTES, set()
-    for size, served in sorted(
-        ((_size_of_details(snapshot, each), each) for each in snapshot.default_versions), key=itemgetter(0)
-    ):
-        left -= size
-        if left >= 0:
-            described.add(served)
-    versions = snapshot.default_versions
-    return [each for each in versions if each in described], [each for each in versions if each not in described]
-
-
-def _size_of_details(snapshot: Snapshot, served: LoadedVersion) -> int:
-    size = _details_bytes.get(served)
-    if size is None:
-        _details_bytes[served] = size = len(orjson.dumps(model_details(snapshot.entries[served.name], served)))
-    return size
 
 
 def version_states(registry: ModelRegistry, name: str, snapshot: Snapshot) -> dict[int, str]:

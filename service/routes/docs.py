@@ -20,6 +20,7 @@ from model_store.utils.number_format import METRIC_TITLES, format_grouped, forma
 from model_store.utils.printable import printable
 from service.config import Settings
 from service.http.request_head import root_url
+from service.openapi.described_models import split_described
 from service.openapi.document import build_document
 from service.openapi.json_schema import Json
 from service.protocols import model_metadata
@@ -133,7 +134,7 @@ def create_blueprint(registry: ModelRegistry, settings: Settings) -> Blueprint:
         return page.replace(placeholder, html.escape(base))
 
     def render(snapshot: Snapshot) -> str:
-        described, only_named = model_metadata.split_described(snapshot)
+        described, only_named = split_described(snapshot)
         curl = 'curl -H "Authorization: Bearer $FORWARD_PASS_KEY"' if settings.keys_file else "curl"
         return render_template(
             "docs.html",

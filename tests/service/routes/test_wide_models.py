@@ -14,7 +14,8 @@ from model_store.registry.store import Store
 from model_store.schema.signature import ArrayColumn, NumberColumn, RegressionOutput, Signature
 from service.http import responses
 from service.inference.drift import column_bins
-from service.protocols import model_metadata, open_inference
+from service.openapi import described_models
+from service.protocols import open_inference
 from service.routes import docs, error_examples, row_repair
 from tests.service.conftest import MakeClient, network, price
 
@@ -91,7 +92,7 @@ def test_names_in_an_error_are_cut_however_long_a_model_has_them(store: Store, m
 
 def test_models_that_are_too_large_to_describe_are_named(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A page and a document of 60,000 columns took 7 s, for a request of 30 bytes; others are described as before."""
-    monkeypatch.setattr(model_metadata, "MAX_DESCRIBED_BYTES", 50_000)
+    monkeypatch.setattr(described_models, "MAX_DESCRIBED_BYTES", 200_000)
     page, document = client.get("/docs").text, client.get("/openapi.json")
     assert "/models/penguins/predict" in page
     assert "/models/penguins/predict" in document.json["paths"]
@@ -105,12 +106,48 @@ def test_models_that_are_too_large_to_describe_are_named(client: Any, monkeypatc
 def test_models_that_are_too_many_to_describe_are_named(
     store: Store, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_metadata, "MAX_DESCRIBED_BYTES", 1000)
+    monkeypatch.setattr(described_models, "MAX_DESCRIBED_BYTES", 12_000)
     client = make_client(store)
     page, document = client.get("/docs").text, client.get("/openapi.json").json
     described = [path for path in document["paths"] if path.endswith("/predict") and "{" not in path]
     assert len(described) == 2  # /predict and that of one model
     assert page.count("Too large to describe here") == 2
+
+
+def test_models_are_described_as_far_as_the_document_has_room(
+    store: Store, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Targets counted 5 bytes each and took 400: four model files of 95 kB made a document of 17 MB."""
+    monkeypatch.setattr(described_models, "MAX_DESCRIBED_BYTES", 400_000)
+    column = (NumberColumn("x"),)
+    for i in range(4):
+        outputs = RegressionOutput(tuple(f"t{n}" for n in range(600)), (0.0,) * 600, (1.0,) * 600)
+        store.publish(f"targets{i}", Model(network(1, 600, 0), Signature(column, outputs)))
+    document = make_client(store).get("/openapi.json")
+    assert len(document.data) < 400_000 + 60_000  # the endpoints that all models share
+    paths = document.json["paths"]
+    assert "/models/penguins/predict" in paths
+    assert "/models/targets0/predict" in paths
+    assert "/models/targets1/predict" not in paths
+
+
+def test_a_model_that_cannot_fit_is_not_measured(
+    store: Store, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outputs = RegressionOutput(tuple(f"t{n}" for n in range(2000)), (0.0,) * 2000, (1.0,) * 2000)
+    store.publish("targets", Model(network(1, 2000, 0), Signature((NumberColumn("x"),), outputs)))
+    monkeypatch.setattr(described_models, "MAX_DESCRIBED_BYTES", 300_000)
+    measured: list[str] = []
+    add = described_models.add_model_paths
+
+    def add_noted(spec: Any, served: Any) -> None:
+        measured.append(served.name)
+        add(spec, served)
+
+    monkeypatch.setattr(described_models, "add_model_paths", add_noted)
+    assert make_client(store).get("/openapi.json").status_code == 200
+    assert "penguins" in measured
+    assert "targets" not in measured
 
 
 def test_the_page_of_a_snapshot_is_rendered_once_for_all_hosts(
