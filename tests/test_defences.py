@@ -33,6 +33,10 @@ class Defence:
 KEYS, CHECKS = "service/security/api_keys.py", "tests/service/security/test_api_keys.py"
 ACCESS = "tests/service/security/test_access_control.py"
 DEFENCES = {
+    "a long row is compared with the training range in pieces": Defence(
+        "service/inference/range_warnings.py", "range(0, inputs.shape[1], _BLOCK_VALUES)", "range(0, 1)",
+        "tests/service/inference/test_range_warnings.py::test_a_long_row_is_compared_in_pieces",
+    ),
     "models are described by the bytes of their schemas": Defence(
         "service/openapi/described_models.py", "size = max(least, _measured_bytes(served))", "size = least",
         "tests/service/routes/test_wide_models.py::test_models_are_described_as_far_as_the_document_has_room",
@@ -178,7 +182,11 @@ DEFENCES = {
     ),
     "the page describes a bounded number of bytes": Defence(
         "service/openapi/described_models.py", "if size <= left:", "if True:",
-        "tests/service/routes/test_wide_models.py::test_models_that_are_too_large_to_describe_are_named",
+        "tests/service/routes/test_wide_models.py::test_models_are_described_as_far_as_the_document_has_room",
+    ),
+    "the schemas of a model that cannot fit are not made": Defence(
+        "service/openapi/described_models.py", "if least > left:", "if False:",
+        "tests/service/routes/test_wide_models.py::test_a_model_that_cannot_fit_is_not_measured",
     ),
     "statistics with many bins are not monitored": Defence(
         "model_store/schema/columns/scaled_numbers.py", "== len(counts) <= _MAX_BINS", "== len(counts)",

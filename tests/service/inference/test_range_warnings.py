@@ -76,3 +76,24 @@ def test_as_many_values_are_formatted_as_a_response_has(
     outside = [(i, j) for i in range(2, rows) for j in range(0, columns, 2)]
     assert found == [(f"instances.{i}.n{j}", f"{i} is outside the training range, 0 to 1") for i, j in outside[:100]]
     assert len(formatted) == 100
+
+
+def test_a_long_row_is_compared_in_pieces(
+    store: Store, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The positions of four million values outside the range took 168 MB."""
+    monkeypatch.setattr(range_warnings, "_BLOCK_VALUES", 10)
+    lengths: list[int] = []
+    nonzero = np.nonzero
+    store.publish("long", model(ArrayColumn("x", (95,), statistics=SEEN)))
+    client = make_client(store)
+    rows = np.zeros((3, 95))
+    rows[0, 33:], rows[2, [0, 94]] = 7, (8, 9)
+    with monkeypatch.context() as patched:
+        patched.setattr(np, "nonzero", lambda values: lengths.append(values.size) or nonzero(values))
+        assert warnings_of(client, "long", rows) == [
+            ("instances.0.x", "7 is outside the training range, 0 to 1"),
+            ("instances.2.x", "8 is outside the training range, 0 to 1"),
+        ]
+    assert sum(lengths) >= rows.size
+    assert max(lengths) <= 10
