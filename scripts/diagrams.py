@@ -44,6 +44,7 @@ FOLDERS: dict[str, tuple[str, list[tuple[str, str]]]] = {
             ("registry/", "versions, aliases, promotion"),
             ("report/", "the HTML report"),
             ("batch/", "predictions of many files"),
+            ("export/", "ONNX and other platforms"),
             ("cli/", "the command models"),
         ],
     ),

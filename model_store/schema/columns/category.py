@@ -67,7 +67,8 @@ class CategoryColumn(Column):
         return len(self.categories) + (self.unknown == "bucket")
 
     @cached_property
-    def _feature_by_category(self) -> dict[str, int]:
+    def code_by_text(self) -> dict[str, int]:
+        """The code of each category, and of other spellings of true and false: the index of its one-hot feature."""
         features = {category: feature for feature, category in enumerate(self.categories)}
         if (words := self.boolean_words) is not None:
             for value, category in self._category_by_bool.items():
@@ -107,7 +108,7 @@ class CategoryColumn(Column):
 
     def knows(self, value: str) -> bool:
         """Return True if a parsed value is one of the categories."""
-        return value in self._feature_by_category
+        return value in self.code_by_text
 
     def parse(self, values: list[Any], locations: RowLocations, faults: FaultCollector) -> Array:
         """Return untrusted values as (n,) objects, text or None.
@@ -145,19 +146,19 @@ class CategoryColumn(Column):
 
     def parse_cell(self, text: str) -> str | None:
         """Return a category as it is, also one that a program named " a" or "NA"; other texts as in training."""
-        return text if text in self._feature_by_category else parse_text_cell(text)
+        return text if text in self.code_by_text else parse_text_cell(text)
 
     def encode(self, values: Array, locations: RowLocations, faults: FaultCollector) -> Array:
         """Return parsed values as features (n, width)."""
         found = values.tolist()
-        features = np.fromiter(map(self._feature_by_category.get, found, repeat(-1)), np.intp, len(found))
+        features = np.fromiter(map(self.code_by_text.get, found, repeat(-1)), np.intp, len(found))
         others = np.flatnonzero(features < 0).tolist()
         if others:
             missing = [i for i in others if found[i] is None] if None in found else []
             unknown = [i for i in others if found[i] is not None] if missing else others
             if self.fill is not None and missing:
                 self.note_filled(missing, locations, faults)
-                features[missing] = self._feature_by_category.get(self.fill, len(self.categories))
+                features[missing] = self.code_by_text.get(self.fill, len(self.categories))
             if self.unknown == "bucket" and unknown:
                 features[unknown] = len(self.categories)
                 if faults.replaced is not None:
