@@ -33,6 +33,14 @@ class Defence:
 KEYS, CHECKS = "service/security/api_keys.py", "tests/service/security/test_api_keys.py"
 ACCESS = "tests/service/security/test_access_control.py"
 DEFENCES = {
+    "a journal of a sweep is a regular file": Defence(
+        "training/sweep/storage.py", "close()\n            for", "closed\n            for",
+        "tests/training/sweep/test_study.py::test_a_journal_that_is_no_regular_file_is_an_error",
+    ),
+    "operations of a journal that cannot be applied are an error of the journal": Defence(
+        "training/sweep/storage.py", "        except Exception as error:", "        except ZeroDivisionError as error:",
+        "tests/training/sweep/test_study.py::test_an_operation_that_cannot_be_applied_is_an_error_of_the_journal",
+    ),
     "a long row is compared with the training range in pieces": Defence(
         "service/inference/range_warnings.py", "range(0, inputs.shape[1], _BLOCK_VALUES)", "range(0, 1)",
         "tests/service/inference/test_range_warnings.py::test_a_long_row_is_compared_in_pieces",

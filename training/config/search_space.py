@@ -19,6 +19,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from model_store.errors import Fault, did_you_mean
@@ -26,6 +27,8 @@ from model_store.utils.values import describe_value, is_finite_number
 from training.config.fields import quoted
 
 MAX_PARAMETERS, MAX_CHOICES = 50, 100
+_MIN_SIZE = 1e-300  # of numbers other than 0
+_MIN_DIFFERENCE, _MIN_STEP = 1e-9, 1e-6  # of the largest number: of the lowest and the highest, and of two values
 _RANGES = {  # whether the values are integers, and whether their logarithm is uniform
     "uniform": (False, False),
     "log_uniform": (False, True),
@@ -71,8 +74,21 @@ class Range:
         step = self.step or (1 if self.integer else None)
         if step is None or (self.high - self.low) / step >= 1000:
             return None
-        found = [self.low + i * step for i in range(int((self.high - self.low) / step + 1e-9) + 1)]
-        return [int(value) for value in found] if self.integer else found
+        count = int((self.high - self.low) / step + 1e-9) + 1
+        if self.integer:
+            return [int(self.low + i * step) for i in range(count)]
+        return [_stepped(self.low, step, i) for i in range(count)]
+
+    def nearest(self, value: Any) -> Any:
+        """Return the value that the steps reach for one that was computed in binary: 0.9 for 0 + 3 * 0.3."""
+        if self.step is None or self.integer:
+            return value
+        return _stepped(self.low, self.step, round((value - self.low) / self.step))
+
+
+def _stepped(low: float, step: float, count: int) -> float:
+    """Return `low + count * step` of the decimal numbers, not the binary ones: 3 steps of 0.3 are 0.9."""
+    return float(Decimal(str(low)) + count * Decimal(str(step)))
 
 
 @dataclass(frozen=True)
@@ -223,6 +239,13 @@ def _parse_distribution(table: Mapping[str, Any]) -> Distribution | dict[str, li
         return {kind: [Fault("", f"expected a lowest number below the highest, found {describe_value(value)}")]}
     if max(abs(low), abs(high)) > 2**53:
         return {kind: [Fault("", f"expected numbers up to 2**53, found {describe_value(value)}")]}
+    largest = max(abs(low), abs(high))
+    if any(0 < abs(number) < _MIN_SIZE for number in value):
+        problem = f"expected 0 or numbers of at least {_MIN_SIZE:g} in size, found {describe_value(value)}"
+        return {kind: [Fault("", problem, "write larger numbers")]}
+    if not integer and high - low < _MIN_DIFFERENCE * largest:
+        problem = f"expected numbers that differ by more than a billionth, found {describe_value(value)}"
+        return {kind: [Fault("", problem, "write numbers that are further apart, or a fixed value in the section")]}
     if log and low <= 0:
         plain = kind.removeprefix("log_")
         problem = f"expected numbers above 0 on a logarithmic scale, found {describe_value(value)}"
@@ -232,8 +255,12 @@ def _parse_distribution(table: Mapping[str, Any]) -> Distribution | dict[str, li
         return {"step": [Fault("", f"expected a number above 0, at most {high - low:g}, found {describe_value(step)}")]}
     if step is not None and integer and not isinstance(step, int):
         return {"step": [Fault("", f"expected an integer, found {describe_value(step)}")]}
+    if step is not None and not integer and step < _MIN_STEP * largest:
+        problem = f"expected at least {_MIN_STEP * largest:g}, a millionth of the largest number, found {step:g}"
+        return {"step": [Fault("", problem, "write a larger step, or none")]}
     if step is not None:  # the highest value is one that the steps reach
-        high = low + math.floor((high - low) / step + 1e-9) * step
+        count = math.floor((high - low) / step + 1e-9)
+        high = low + count * step if integer else _stepped(low, step, count)
     return Range(low, high, integer, log, step)
 
 

@@ -17,7 +17,7 @@ from optuna.pruners import BasePruner
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
-from training.config.search_space import Choice, Distribution, SearchSpace, value_text
+from training.config.search_space import Choice, Distribution, Range, SearchSpace, value_text
 
 _DRAWS = 10  # of TPE, before a set is chosen at random
 _MAX_LISTED = 1_000_000  # sets of values
@@ -45,6 +45,14 @@ class SpaceCodec:
     def decode(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return values of the study as the job has them."""
         return {name: self._options[name][value] if name in self._options else value for name, value in params.items()}
+
+    def rounded(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return values of the study with those of steps as the space lists them, so that equal sets are equal."""
+        space = self.space.parameters
+        return {
+            name: one.nearest(value) if isinstance(one := space[name], Range) else value
+            for name, value in params.items()
+        }
 
     def _encode(self, name: str, value: Any) -> Any:
         if name in self._options:
@@ -84,7 +92,7 @@ def draw(
     copy = optuna.create_study(study_name=name, direction=direction, sampler=sampler, pruner=pruner)
     copy.add_trials(trials)
     for _ in range(_DRAWS):
-        params = copy.ask(codec.distributions).params
+        params = codec.rounded(copy.ask(codec.distributions).params)
         if params_key(params) not in tried:
             return params
     return _draw_at_random(codec, tried, np.random.default_rng(sequence))

@@ -7,7 +7,7 @@ the next trial is serialized, so `trials` is the exact number of sets that all p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,14 +19,17 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from model_store.errors import Fault
+from model_store.utils.values import describe_value, is_finite_number
+from training.config.fields import quoted
 from training.config.settings import SearchSection
 from training.engine.checkpoint import find_differences
-from training.sweep.errors import OtherStudyError, StudyInUseError
+from training.sweep.errors import OtherStudyError, StudyError, StudyInUseError
 from training.sweep.locks import CLAIM, FIRST_TRIAL, SEARCH, Locks, hold
 from training.sweep.sampling import SpaceCodec, draw, params_key
 
 _IDENTITY, _PUBLISHED, _REASON, _EPOCHS = "identity", "published", "reason", "epochs"
 KILLED, INTERRUPTED = "its process was killed", "it was interrupted"  # reasons for another attempt
+_OTHER_STUDY = "begin another study with --study NAME or --storage FILE"
 _MAX_KILLED = 2  # attempts at one set of values whose process was killed
 _STARTUP_TRIALS, _WARM_UP_EPOCHS, _REDUCTION = 5, 3, 3
 
@@ -112,6 +115,9 @@ class Study:
             self._study = self._open(storage)
             self._storage, self._id = storage, storage.get_study_id_from_name(name)
             self._check_identity(identity)
+            if (directions := self._study.directions) != [self.direction]:
+                found = ", ".join(one.name.lower() for one in directions) or "none"
+                raise StudyError(f"study {name}: expected {self.direction.name.lower()}, found {found}; {_OTHER_STUDY}")
 
     def _open(self, storage: BaseStorage) -> optuna.Study:
         sampler = optuna.samplers.RandomSampler()  # draws nothing: see `draw`
@@ -236,7 +242,33 @@ class Study:
         return hold(self._locks, CLAIM, self._warn)
 
     def _trials(self) -> list[FrozenTrial]:
-        return self._study.get_trials(deepcopy=False)
+        """Return all trials. StudyError if one has not the form of those that a search writes."""
+        try:
+            trials = self._study.get_trials(deepcopy=False)
+        except KeyError as error:
+            raise StudyError(f"study {self.name}: it was deleted; {_OTHER_STUDY}") from error
+        for trial in trials:
+            if problem := self._find_problem(trial):
+                raise StudyError(f"study {self.name}, trial {trial.number}: {problem}; {_OTHER_STUDY}")
+        return trials
+
+    def _find_problem(self, trial: FrozenTrial) -> str | None:
+        space, epochs = self.codec.space.parameters, trial.user_attrs.get(_EPOCHS)
+        if trial.params.keys() != space.keys():
+            return f"expected values of {quoted(space)}, found values of {quoted(trial.params)}"
+        if trial.distributions != self.codec.distributions:
+            return "expected the distributions of [search], found others"
+        for name, value in self.codec.decode(trial.params).items():
+            if not space[name].contains(value):
+                return f"{name}: expected a value of [search], found {describe_value(value)}"
+        if trial.state is TrialState.COMPLETE and not (trial.values and all(map(is_finite_number, trial.values))):
+            return f"expected the number that it was evaluated to, found {describe_value(trial.values)}"
+        reports: Iterable[tuple[Any, Any]] = trial.intermediate_values.items()
+        if not all(isinstance(step, int) and isinstance(value, float | int) for step, value in reports):
+            return "expected a number for each epoch, found others"
+        if epochs is not None and not isinstance(epochs, int):
+            return f"expected the number of epochs, found {describe_value(epochs)}"
+        return None
 
     def _begin(self, params: Mapping[str, Any], number: int, index: int) -> Claim:
         """Write a running trial with its values and take its lock."""

@@ -100,6 +100,16 @@ def test_the_size_of_a_space_counts_its_sets() -> None:
     assert endless.size is None
 
 
+def test_the_values_of_steps_are_the_decimal_ones() -> None:
+    """0 + 3 * 0.3 is 0.8999999999999999 in binary, which Optuna's distribution does not contain."""
+    found = parse_space({"train": {"weight_decay": {"uniform": [0, 1], "step": 0.3}}})
+    assert isinstance(found, SearchSpace)
+    (steps,) = found.parameters.values()
+    assert isinstance(steps, Range)
+    assert steps.values == [0, 0.3, 0.6, 0.9]
+    assert steps.high == steps.nearest(0.8999999999999999) == 0.9
+
+
 @pytest.mark.parametrize(
     ("table", "location", "part"),
     [
@@ -111,6 +121,11 @@ def test_the_size_of_a_space_counts_its_sets() -> None:
         ("epochs = { choice = [1, 1] }", "epochs.choice", "1 is listed twice"),
         ("epochs = { integer = [1, 9], stp = 2 }", "epochs.stp", "did you mean 'step'?"),
         ("epochs = { integer = [1, 9], step = 0.5 }", "epochs.step", "expected an integer, found 0.5"),
+        ("learning_rate = { uniform = [0, 1], step = 5e-324 }", "learning_rate.step", "expected at least 1e-06"),
+        ("learning_rate = { uniform = [0, 1], step = 1e-300 }", "learning_rate.step", "expected at least 1e-06"),
+        ("learning_rate = { log_uniform = [5e-324, 1] }", "learning_rate.log_uniform", "at least 1e-300 in size"),
+        ("learning_rate = { uniform = [0, 1e-320] }", "learning_rate.uniform", "at least 1e-300 in size"),
+        ("learning_rate = { uniform = [1, 1.0000000000000002] }", "learning_rate.uniform", "more than a billionth"),
         ("learning_rate = { unifrm = [0, 1] }", "learning_rate", "did you mean 'uniform'?"),
         ("learning_rate = 0.1", "learning_rate", "a fixed value belongs in the section of the job"),
         ("seed = { integer = [1, 9] }", "seed", "the split of the rows depends on it"),

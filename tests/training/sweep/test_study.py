@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -146,6 +148,85 @@ def test_a_torn_last_line_is_removed(open_sweep: OpenSweep, open_study: OpenStud
 def test_another_file_is_no_study(open_sweep: OpenSweep, sweep_file: Path) -> None:
     with pytest.raises(StudyError, match="expected the journal of a study"):
         open_sweep().open_study(str(sweep_file))
+
+
+def test_steps_that_are_inexact_in_binary_are_all_tried_once(open_sweep: OpenSweep, open_study: OpenStudy) -> None:
+    sweep = open_sweep(search__train={"weight_decay": {"uniform": [0, 1], "step": 0.3}}, search__trials=10)
+    study = open_study(sweep)
+    search(sweep, study)
+    assert sorted(one.values["train.weight_decay"] for one in study.tried()) == [0, 0.3, 0.6, 0.9]
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "a device"])
+def test_a_journal_that_is_no_regular_file_is_an_error(open_sweep: OpenSweep, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "study.journal"
+    if kind == "a pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(StudyError, match=f"expected a regular file, found {kind}.*name another one with --storage"):
+        open_sweep().open_study(str(path))
+
+
+HOSTILE = {
+    "an unknown operation": (b'{"op_code": 99, "worker_id": "a"}', "line 2: expected an operation .* operation 99"),
+    "no object": (b"[]", "line 2: expected an operation of a study, found"),
+    "nested deeply": (b"[" * 100_000, "found RecursionError"),
+    "many levels": (b'{"op_code": 2, "a": ' + b"[" * 200 + b"]" * 200 + b"}", "line 2: .* more than 100 levels"),
+    "a missing field": (b'{"op_code": 4, "worker_id": "a"}', "found KeyError: 'study_id'"),
+    "an unknown state": (b'{"op_code": 6, "worker_id": "a", "trial_id": [], "state": 9}', "found TypeError"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_an_operation_that_cannot_be_applied_is_an_error_of_the_journal(
+    open_sweep: OpenSweep, open_study: OpenStudy, tmp_path: Path, case: str
+) -> None:
+    """Also if another process appends it during a search."""
+    path, (line, problem) = tmp_path / "study.journal", HOSTILE[case]
+    study = open_study(open_sweep())
+    first = path.read_bytes().splitlines(keepends=True)[0]
+    path.write_bytes(first + line + b"\n")
+    with pytest.raises(StudyError, match=problem):
+        open_sweep().open_study(str(path))
+    path.write_bytes(first)
+    study = open_study(open_sweep())
+    with path.open("ab") as file:
+        file.write(line + b"\n")
+    with pytest.raises(StudyError, match=problem.replace("line 2", r"line \d")):
+        study.tried()
+
+
+@pytest.mark.parametrize(
+    ("written", "change", "problem"),
+    [
+        (r"\"values\":\[[^]]*\]", '"values":["x"]', "trial 0: expected the number that it was evaluated to"),
+        (
+            r"\"user_attr\":{\"epochs\":\d+",
+            '"user_attr":{"epochs":"x"',
+            "trial 0: expected the number of epochs, found 'x'",
+        ),
+        (
+            r"\"train.learning_rate\":0[.]\d+",
+            '"train.learning_rate":7',
+            "trial 0: train.learning_rate: expected a value",
+        ),
+        (r"\"intermediate_value\":[^}]*", '"intermediate_value":"x"', "trial 0: expected a number for each epoch"),
+        (r"\"directions\":\[\d\]", '"directions":[]', "expected minimize, found none"),
+    ],
+)
+def test_a_trial_of_other_values_is_an_error_of_the_study(
+    open_sweep: OpenSweep, open_study: OpenStudy, tmp_path: Path, written: str, change: str, problem: str
+) -> None:
+    path, sweep = tmp_path / "study.journal", open_sweep(search__trials=1)
+    study = open_study(sweep)
+    search(sweep, study)
+    study.close()
+    text = path.read_text(encoding="utf-8")
+    assert re.search(written, text)
+    path.write_text(re.sub(written, lambda _: change, text), encoding="utf-8")
+    with pytest.raises(StudyError, match=re.escape(problem)):
+        open_study(sweep).tried()
 
 
 def test_an_address_is_shown_without_its_password(open_sweep: OpenSweep) -> None:
