@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, ClassVar, Protocol
 
-from model_store.artifact.model import Model
+import numpy as np
+
+from model_store.artifact.golden_rows import make_up_rows
+from model_store.artifact.model import Golden, Model
 from model_store.errors import ModelStoreError
 from model_store.nn import Array, Average, Module, Sequential
 from model_store.schema.columns import CategoryColumn, Column, FaultCollector, RowLocations
@@ -80,6 +83,14 @@ def check_carried(source: ExportSource, target: Target) -> None:
     ]
     if problems:
         raise ExportError(f"{source.reference}: {'; '.join(problems)}")
+
+
+def golden_rows(model: Model) -> Golden:
+    """Return the golden rows of a model, made up from its statistics if it has none."""
+    if model.golden is not None:
+        return model.golden
+    rows = make_up_rows(model.signature, np.random.default_rng(0))
+    return Golden(rows, model.network(model.encode(rows)))
 
 
 def named_layers(network: Sequential, prefix: str = "") -> Iterator[tuple[str, Module]]:

@@ -7,12 +7,8 @@ from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
 
-import numpy as np
-
-from model_store.artifact.golden_rows import make_up_rows
-from model_store.artifact.model import Golden
 from model_store.export.agreement import find_disagreement
-from model_store.export.base import ExportError, ExportSource, Target, check_carried
+from model_store.export.base import ExportError, ExportSource, Target, check_carried, golden_rows
 from model_store.utils.atomic_write import atomic_write
 
 TARGETS: dict[str, str] = {}  # the module of each target, which has the target as TARGET
@@ -37,10 +33,7 @@ def check_answers(source: ExportSource, target: Target, files: Mapping[str, byte
 
     A model without golden rows is checked on rows that are made up from its statistics.
     """
-    golden = source.model.golden
-    if golden is None:
-        rows = make_up_rows(source.model.signature, np.random.default_rng(0))
-        golden = Golden(rows, source.model.network(source.model.encode(rows)))
+    golden = golden_rows(source.model)
     found = target.answer(source, files, golden.instances)
     different = find_disagreement(source.model.signature, golden.outputs, found)
     if different is not None:

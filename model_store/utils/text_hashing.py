@@ -73,7 +73,7 @@ def _hash_tokens(texts: Sequence[str]) -> tuple[Array, Array]:
     joined = "\n".join(["", *lower, ""])
     codes = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), np.uint32)
     of_text = np.repeat(np.arange(len(lower)), [1 + len(text) for text in lower])
-    in_word = _word_characters()[codes[: len(of_text)]]
+    in_word = word_characters()[codes[: len(of_text)]]
     starts_word = in_word[1:] & ~in_word[:-1]  # `in_word[0]` is the first line break
     kept = np.flatnonzero(in_word | np.append(starts_word, False))
     characters = np.append(np.where(in_word, codes[: len(of_text)], _SPACE)[kept], np.uint32(_SPACE))
@@ -113,7 +113,7 @@ def _crc32_slices(data: Array, starts: Array, ends: Array, initial: int) -> Arra
 
 
 @cache
-def _word_characters() -> Array:
+def word_characters() -> Array:
     r"""Return for each code point whether `\w` matches it."""
     characters = np.arange(sys.maxunicode + 1, dtype="<u4").tobytes().decode("utf-32-le", "surrogatepass")
     found = np.zeros(len(characters), bool)
