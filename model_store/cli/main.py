@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from model_store.cli import alias, compare, remove, replay, report, show, sign, stores, verify
+from model_store.cli import alias, compare, export, remove, replay, report, show, sign, stores, verify
 from model_store.cli.group import main
 from model_store.cli.predict import command as predict
 
 __all__ = [
     "alias",
     "compare",
+    "export",
     "main",
     "predict",
     "remove",

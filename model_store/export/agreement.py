@@ -33,7 +33,7 @@ def find_disagreement(signature: Signature, outputs: Array, found: Mapping[str, 
     rows = np.flatnonzero(~agrees.all(axis=1))
     if len(rows):
         row, column = int(rows[0]), int(np.flatnonzero(~agrees[rows[0]])[0])
-        return row, f"{name} {expected[row, column]!r}", repr(values[row, column])
+        return row, f"{name} {expected[row, column]:.9g}", f"{values[row, column]:.9g}"
     return _find_other_label(signature, expected, found)
 
 
@@ -70,4 +70,9 @@ def _find_other_label(
     rows = np.flatnonzero(wrong)
     if not len(rows):
         return None
-    return int(rows[0]), f"label {shown[0][rows[0]]!r}", repr(shown[1][rows[0]])
+    return int(rows[0]), f"label {_show(shown[0][rows[0]])}", _show(shown[1][rows[0]])
+
+
+def _show(label: Any) -> str:
+    """Return a label, or whether a row has each of several labels."""
+    return repr(label.tolist() if isinstance(label, np.ndarray) else label)

@@ -11,7 +11,9 @@ from model_store.export.agreement import find_disagreement
 from model_store.export.base import ExportError, ExportSource, Target, check_carried, golden_rows
 from model_store.utils.atomic_write import atomic_write
 
-TARGETS: dict[str, str] = {}  # the module of each target, which has the target as TARGET
+TARGETS = {  # the module of each target, which has the target as TARGET
+    "onnx": "model_store.export.onnx.target",
+}
 
 
 def find_target(name: str) -> Target:
@@ -47,7 +49,7 @@ def check_answers(source: ExportSource, target: Target, files: Mapping[str, byte
 def write_files(files: Mapping[Path, bytes], *, force: bool = False) -> None:
     """Write all files or none. ExportError if one exists with another content, unless `force` is given."""
     for path, content in files.items():
-        if not force and path.exists() and not (path.is_file() and path.read_bytes() == content):
+        if not force and path.is_file() and path.read_bytes() != content:
             raise ExportError(f"{path}: already exists; overwrite it with --force, or choose another with --output")
     with ExitStack() as stack:  # an error removes all temporary files; without one all are renamed
         for path, content in files.items():

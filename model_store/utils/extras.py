@@ -13,6 +13,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {  # as in pyproject.toml
     "sweep": ("optuna>=5", "psycopg[binary]>=3.3"),
     "dask": ("distributed>=2026.8", "pyarrow>=22"),
     "mpi": ("mpi4py>=4.1",),
+    "onnx": ("onnx>=1.20",),
 }
 
 

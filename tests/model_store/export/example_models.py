@@ -15,12 +15,13 @@ import numpy as np
 
 from model_store.artifact.golden_rows import make_up_rows
 from model_store.artifact.model import Golden, Model
-from model_store.nn import BatchNorm, Clip, ConstantInputs, Module, build
+from model_store.nn import Array, BatchNorm, Clip, ConstantInputs, Module, build
 from model_store.nn.layers.activations import ACTIVATIONS
 from model_store.schema.columns import ArrayColumn, CategoryColumn, Column, DateColumn, NumberColumn, TextColumn
 from model_store.schema.columns.date_text import DateFormat
 from model_store.schema.signature import ClassificationOutput, MultiLabelOutput, Output, RegressionOutput, Signature
 from model_store.schema.target_transform import TargetTransform
+from tests.model_store.export.edge_rows import edge_rows
 from training.pipeline import job
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -155,6 +156,11 @@ def image(dtype: str) -> Model:
     return made([column], SPECIES, [*image_layers(3), {"type": "Softmax"}], dtype)
 
 
+def precise_vector() -> Model:
+    statistics = {"min": 1e6 - 1.0, "max": 1e6 + 1.0, "mean": 1e6, "std": 0.5}
+    return made([ArrayColumn("signal", (3,), 1e6, 0.5, statistics=statistics)], PRICE, [linear(3, 1)])
+
+
 def vector() -> Model:
     column = ArrayColumn("signal", (6,), 0.5, 2.0, statistics={"min": -4.0, "max": 5.0, "mean": 0.5, "std": 2.0})
     layers = [linear(6, 5), {"type": "BatchNorm", "size": 5, "momentum": 0.1, "epsilon": 1e-3}]
@@ -184,6 +190,7 @@ MADE: dict[str, Callable[[], Model]] = {
     "images": lambda: image("float32"),
     "images in float64": lambda: image("float64"),
     "vectors": vector,
+    "precise vectors": precise_vector,
     "log": lambda: transformed("log"),
     "log1p": lambda: transformed("log1p"),
     "quantile": quantiles,
@@ -202,6 +209,12 @@ def example_model(name: str) -> Model:
         return MADE[name]()
     made = job.load(EXAMPLES / f"{name}.toml", {"train.epochs": 5})
     return job.train_and_evaluate(job.prepare(made)).model
+
+
+@cache
+def example_rows(name: str) -> tuple[list[Any], Array]:
+    """Return `edge_rows` of a model."""
+    return edge_rows(example_model(name))
 
 
 def all_layer_types() -> set[str]:

@@ -1,0 +1,1 @@
+"""The target `onnx`: one graph from raw columns to labels, probabilities or values."""
