@@ -34,7 +34,7 @@ KEYS, CHECKS = "service/security/api_keys.py", "tests/service/security/test_api_
 ACCESS = "tests/service/security/test_access_control.py"
 DEFENCES = {
     "a journal of a sweep is a regular file": Defence(
-        "training/sweep/storage.py", "close()\n            for", "closed\n            for",
+        "training/sweep/storage.py", "open_regular(self._journal).close()\n            for", "for",
         "tests/training/sweep/test_study.py::test_a_journal_that_is_no_regular_file_is_an_error",
     ),
     "operations of a journal that cannot be applied are an error of the journal": Defence(

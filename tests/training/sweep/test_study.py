@@ -159,11 +159,14 @@ def test_steps_that_are_inexact_in_binary_are_all_tried_once(open_sweep: OpenSwe
 
 @pytest.mark.parametrize("kind", ["a pipe", "a device"])
 def test_a_journal_that_is_no_regular_file_is_an_error(open_sweep: OpenSweep, tmp_path: Path, kind: str) -> None:
+    """A link to /dev/zero filled the memory, and a pipe without a writer blocked the sweep."""
     path = tmp_path / "study.journal"
     if kind == "a pipe":
         os.mkfifo(path)
+        writer = os.open(path, os.O_RDWR)
+        os.write(writer, b"x\n")  # what a sweep that opened it would find
     else:
-        path.symlink_to("/dev/zero")
+        path.symlink_to("/dev/null")
     with pytest.raises(StudyError, match=f"expected a regular file, found {kind}.*name another one with --storage"):
         open_sweep().open_study(str(path))
 
