@@ -165,6 +165,12 @@ class _Slice(Section):
     error = fields.Nested(_Interval, required=True)
     bias = Number(required=False, load_default=None, allow_none=True)
 
+    @validates_schema(skip_on_field_errors=True)
+    def _has_a_kind(self, data: dict[str, Any], **_: Any) -> None:
+        is_range = data["low"] is not None and data["high"] is not None
+        if not (is_range or data["missing"] or data["others"] or data["value"] is not None):
+            raise ValidationError("expected a value, low and high, others or missing")
+
 
 class _SlicedColumn(Section):
     column = fields.String(required=True)

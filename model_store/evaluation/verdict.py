@@ -30,6 +30,7 @@ from model_store.utils.number_format import METRIC_TITLES, format_number, format
 
 _SIGNIFICANCE = 0.05
 _ORDER = ("first", "second")
+_MAX_EXPONENT = 700.0  # `exp` overflows at 710
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def compare_regressions(
         (winner,) = perfect
         summary = f"{names[_ORDER.index(winner)]} is ahead: {article} {title} of 0 (significance is not tested)."
         return ComparisonVerdict(winner, False, summary)
-    log_ratios = [log(b / a) for a, b in errors if a and b and a > 0 and b > 0]
+    log_ratios = [log(b) - log(a) for a, b in errors if a and b and a > 0 and b > 0]
     if not log_ratios or sum(log_ratios) == 0:
         return ComparisonVerdict(None, False, f"Their {title} is equal.")
     mean = sum(log_ratios) / len(log_ratios)
@@ -160,7 +161,7 @@ def compare_regressions(
         summary = f"{names[better]} is ahead: {amount} (significance is not tested)."
         method = f"Significance is not tested, as the rows are not compared in pairs: {why}."
         return ComparisonVerdict(_ORDER[better], False, summary, False, method)
-    low, high = (format_percent(1 - exp(-abs(mean) + sign * half)) for sign in (1, -1))
+    low, high = (format_percent(1 - exp(min(-abs(mean) + sign * half, _MAX_EXPONENT))) for sign in (1, -1))
     significant = half < abs(mean)
     rows = records.first.regression["rows"]
     noun = "RMSEs" if metric == "rmse" else "deviances" if metric.endswith("deviance") else "pinball losses"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -128,7 +129,7 @@ def _parameter_ticks(parameter: Mapping[str, Any]) -> Sequence[tuple[float, str]
     if options is not None:
         return [(i, truncate_middle(option, _MAX_OPTION_LENGTH)) for i, option in enumerate(options)]
     low, high = parameter["low"], parameter["high"]
-    middle = (low * high) ** 0.5 if parameter["log"] else (low + high) / 2
+    middle = math.sqrt(low) * math.sqrt(high) if parameter["log"] else low / 2 + high / 2
     return [(value, format_number(value, 2)) for value in (low, middle, high)]
 
 

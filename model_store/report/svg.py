@@ -30,8 +30,8 @@ class Scale:
     log: bool = False
 
     def __call__(self, value: float) -> float:
-        low, high, value = (_log10(v) if self.log else v for v in (self.low, self.high, value))
-        share = (value - low) / (high - low)
+        low, high, value = (math.log10(v) if self.log else v for v in (self.low, self.high, value))
+        share = (value - low) / (high - low) if high > low else 0.5  # neighbours may have equal logarithms
         return self.start + share * (self.end - self.start)
 
     def inside(self, value: float) -> bool:
@@ -216,7 +216,3 @@ def _tick_label(value: float, step: float) -> str:
         return format_number(value, 3)
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
     return format_grouped(value, decimals)
-
-
-def _log10(value: float) -> float:
-    return math.log10(value)

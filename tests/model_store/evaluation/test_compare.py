@@ -401,6 +401,13 @@ def test_an_rmse_of_0_is_better_than_any_other(manifest: Manifests) -> None:
     assert compared(manifest, regression(0.0), regression(0.0)).verdict.summary == "Their RMSE is equal."
 
 
+@pytest.mark.parametrize(("errors", "better"), [((1e100, 5e-324), "second"), ((5e-324, 1e100), "first")])
+def test_errors_whose_quotient_underflows_or_overflows_are_compared(
+    manifest: Manifests, errors: tuple[float, float], better: str
+) -> None:
+    assert compared(manifest, regression(errors[0]), regression(errors[1])).verdict.better == better
+
+
 def test_a_confusion_matrix_of_thousands_of_classes_is_rejected_unread(monkeypatch: pytest.MonkeyPatch) -> None:
     """380 lists of 10,000 numbers took 21 s."""
     read: list[Any] = []

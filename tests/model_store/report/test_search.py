@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -61,6 +62,16 @@ def test_every_point_is_inside_its_chart(trials: int) -> None:
                 assert 0 <= y <= high
         for x, words in re.findall(r'<text x="([\d.]+)"[^>]*class="tick over"[^>]*>([^<]+)</text>', svg):
             assert float(x) + text_width(words) <= wide, words
+
+
+@pytest.mark.parametrize(("low", "high"), [(5e-324, 1e-300), (1e-300, 1e-100), (1e99, math.nextafter(1e99, math.inf))])
+def test_a_logarithmic_parameter_may_have_any_numbers_above_0(low: float, high: float) -> None:
+    found = search()
+    index = next(i for i, one in enumerate(found["parameters"]) if one.get("log"))
+    found["parameters"][index] |= {"low": low, "high": high}
+    for trial in found["trials"]:
+        trial["values"][index] = high if trial["number"] % 2 else low
+    assert "Parallel coordinates" in page_of(found).words
 
 
 @pytest.mark.parametrize(

@@ -247,6 +247,15 @@ def test_slices_of_dates_are_dates() -> None:
         assert f"size {low} to {high}, 20 rows" in str(section)
 
 
+def test_slices_without_a_value_are_left_out() -> None:
+    """One of a column of dates ended the report with a TypeError."""
+    model = regression()
+    (found,) = model.training["diagnostics"]["slices"]["columns"]
+    for key in ("value", "low", "high", "others", "missing"):
+        found["slices"][0].pop(key, None)
+    assert TrainingRecord.parse(model.training).slices is None
+
+
 def test_a_report_says_in_how_many_columns_slices_were_looked_for() -> None:
     model = regression()
     assert "were examined" not in str(error_slices(model, TrainingRecord.parse(model.training)))
