@@ -43,6 +43,10 @@ class ConflictError(StoreError):
     """Another process was first, or the operation would break what others rely on."""
 
 
+class ModelImportError(ModelStoreError):
+    """A file of another framework cannot become a model: it is damaged, or has what our layers cannot compute."""
+
+
 @dataclass(frozen=True)
 class Fault:
     """One error in an input: location, problem and fix."""

@@ -45,6 +45,7 @@ FOLDERS: dict[str, tuple[str, list[tuple[str, str]]]] = {
             ("report/", "the HTML report"),
             ("batch/", "predictions of many files"),
             ("export/", "ONNX and other platforms"),
+            ("importing/", "models of other frameworks"),
             ("cli/", "the command models"),
         ],
     ),

@@ -25,7 +25,7 @@ PAGES = [
     ROOT / "README.md",
     *(
         ROOT / "docs" / f"{name}.md"
-        for name in ("tutorial", "library", "jobs", "sweeps", "operations", "signing", "versions", "exports")
+        for name in ("tutorial", "library", "jobs", "sweeps", "operations", "signing", "versions", "exports", "imports")
     ),
     *sorted((ROOT / "docs" / "reference").glob("*.md")),
 ]

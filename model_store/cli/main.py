@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from model_store.cli import alias, compare, export, remove, replay, report, show, sign, stores, verify
+from model_store.cli import alias, compare, export, import_, remove, replay, report, show, sign, stores, verify
 from model_store.cli.group import main
 from model_store.cli.predict import command as predict
 
@@ -10,6 +10,7 @@ __all__ = [
     "alias",
     "compare",
     "export",
+    "import_",
     "main",
     "predict",
     "remove",

@@ -14,6 +14,9 @@ PACKAGES: dict[str, tuple[str, ...]] = {  # as in pyproject.toml
     "dask": ("distributed>=2026.8", "pyarrow>=22"),
     "mpi": ("mpi4py>=4.1",),
     "onnx": ("onnx>=1.20",),
+    "sklearn": ("scikit-learn>=1.8", "skops>=0.13"),
+    "safetensors": ("safetensors>=0.6",),
+    "keras": ("h5py>=3.14",),
 }
 
 

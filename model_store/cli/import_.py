@@ -1,0 +1,85 @@
+"""`models import`: publish a model of another framework."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from model_store.cli.common import print_json, print_note
+from model_store.cli.group import command
+from model_store.errors import ModelImportError, StoreError
+from model_store.registry.store import open_store
+
+_MAX_JSON_BYTES = 64 << 20
+
+
+def _read_json(path: Path) -> Any:
+    with path.open("rb") as file:
+        data = file.read(_MAX_JSON_BYTES + 1)
+    if len(data) > _MAX_JSON_BYTES:
+        raise ModelImportError(f"{path}: expected {_MAX_JSON_BYTES} bytes at most, found more")
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ModelImportError(f"{path}: expected JSON, found an error: {error}") from error
+
+
+_FILE = click.Path(path_type=Path)
+
+
+@command("import", {ModelImportError: 3})
+@click.argument("file", type=_FILE)
+@click.option("--name", required=True, help="The name of the model.")
+@click.option("--description", default="", help="What the model predicts, in a sentence.")
+@click.option(
+    "--signature",
+    "signature_file",
+    metavar="FILE",
+    type=_FILE,
+    help="JSON: names of columns, labels or targets, or a whole signature.  [default: what the file says]",
+)
+@click.option("--golden", metavar="FILE", type=_FILE, help="JSON: rows, and the outputs of the source framework.")
+@click.option("--trust", is_flag=True, help="Read a pickle, which may run any code.")
+def import_model(
+    file: Path,
+    name: str,
+    description: str,
+    signature_file: Path | None,
+    golden: Path | None,
+    trust: bool,
+    store: str,
+    as_json: bool,
+) -> None:
+    """Publish a model of another framework as the next version of NAME.
+
+    FILE is a pipeline of scikit-learn: .skops, or with --trust .joblib or .pkl. Nothing is published if the answers
+    differ from those of the source framework.
+    """
+    from model_store.importing import publication, reading  # noqa: PLC0415 - they need more imports than others
+    from model_store.report.page import render  # noqa: PLC0415
+
+    opened = open_store(store)
+    opened.check_writable(name)
+    imported = reading.read_model(file, trust=trust)
+    described = None if signature_file is None else _read_json(signature_file)
+    given = None if golden is None else publication.parse_golden(_read_json(golden))
+    model = publication.prepare(imported, described, given, description)
+    version = opened.publish(name, model)
+    reference = f"{version.name}/{version.number}"
+    try:
+        opened.add_report(version, render(model, reference, version.digest))
+    except StoreError as error:
+        raise StoreError(f"{reference} is published, but not its report: {error}") from error
+    record = model.training["import"]
+    if as_json:
+        about = {"name": name, "version": version.number, "digest": version.digest, "path": version.location}
+        print_json(about | {"import": record, "notes": model.training.get("notes", [])})
+        return
+    for note in model.training.get("notes", []):
+        print_note(f"Note: {note}")
+    if "largest_difference" in record:
+        print_note(f"The answers are those of {record['golden_outputs_of']} to {record['largest_difference']:.1e}.")
+    print_note(f"Published {reference} from {file}: {version.location}")

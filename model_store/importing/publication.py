@@ -1,0 +1,159 @@
+"""Publishing an imported model, after its answers are compared with those of its source framework."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from model_store.artifact.golden_rows import golden_count
+from model_store.artifact.model import Golden, Model
+from model_store.errors import InputError, ModelImportError
+from model_store.importing.imported_model import Answers, FinishedModel, ImportedModel, finish
+from model_store.nn import Array
+from model_store.schema.columns import ArrayColumn, CategoryColumn, Column, NumberColumn
+from model_store.schema.signature import Signature
+
+TOLERANCE = 1e-5  # absolute, of outputs above 1 relative
+_COMPARED_ROWS = 256
+_MAX_COMPARED_VALUES = 4_000_000
+_MISSING_SHARE = 0.1
+_OWN_ANSWERS = "this network"
+
+
+@dataclass(frozen=True)
+class GivenGolden:
+    """Rows as callers send them, and the source framework's outputs for them (n, outputs)."""
+
+    inputs: list[Any]
+    outputs: Array
+
+
+def parse_golden(value: Any) -> GivenGolden:
+    """Parse `{"inputs": [row, ...], "outputs": [[number, ...], ...]}`. ModelImportError for anything else."""
+    expected = 'expected {"inputs": [row, ...], "outputs": [[number, ...], ...]}'
+    if not isinstance(value, dict) or value.keys() != {"inputs", "outputs"}:
+        raise ModelImportError(f"golden: {expected}")
+    inputs, outputs = value["inputs"], value["outputs"]
+    if not isinstance(inputs, list) or not isinstance(outputs, list) or not 0 < len(inputs) == len(outputs):
+        raise ModelImportError(f"golden: {expected}, as many rows as outputs")
+    try:
+        found = np.array(outputs, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ModelImportError(f"golden.outputs: expected a list of numbers for each row; {error}") from error
+    return GivenGolden(inputs, found.reshape(len(inputs), -1))
+
+
+def prepare(
+    imported: ImportedModel,
+    described: Mapping[str, Any] | None = None,
+    golden: GivenGolden | None = None,
+    description: str = "",
+) -> Model:
+    """Return the model to publish, with golden rows of the source framework's answers.
+
+    ModelImportError if a signature does not fit, or the network's answers differ from the source's by more than
+    `TOLERANCE`.
+    """
+    finished = finish(imported, described)
+    notes = list(finished.notes)
+    try:
+        model = Model(finished.network, finished.signature)
+    except ValueError as error:
+        raise ModelImportError(f"signature: {error}") from error
+    answered_by, maximum = imported.answered_by, None
+    if golden is not None:
+        rows, outputs = golden.inputs, finished.convert(golden.outputs)
+        maximum = _compare(model, rows, outputs, "golden.inputs")
+        answered_by = "the file of golden rows"
+    else:
+        rows = draw_rows(finished.signature, np.random.default_rng(0))
+    if imported.answers is not None:
+        compared = draw_rows(finished.signature, np.random.default_rng(1), _compared_rows(finished))
+        answers = finished.convert(_answered(imported.answers, model, compared))
+        largest = _compare(model, compared, answers, "rows")
+        maximum = max(largest, maximum or 0.0)
+        if golden is None:
+            outputs = finished.convert(_answered(imported.answers, model, rows))
+            _compare(model, rows, outputs, "rows")
+    elif golden is None:
+        outputs = model.network(_encode(model, rows, "rows"))
+        answered_by = _OWN_ANSWERS
+        notes.append(
+            f"The answers were not compared with those of the source: {imported.source.format} does not run here. "
+            "Compare them with --golden."
+        )
+    count = golden_count(finished.signature.width)
+    kept = Golden(rows[:count], np.asarray(outputs[:count], model.network.dtype))
+    record: dict[str, Any] = {**asdict(imported.source), "golden_outputs_of": answered_by}
+    if maximum is not None:
+        record["largest_difference"] = maximum
+    training = {"import": record, **({"notes": notes} if notes else {})}
+    return Model(finished.network, finished.signature, description, training, kept)
+
+
+def _answered(answers: Answers, model: Model, rows: list[Any]) -> Array:
+    found = np.asarray(answers(rows, _encode(model, rows, "rows")), np.float64)
+    return found.reshape(len(rows), -1)
+
+
+def _encode(model: Model, rows: list[Any], location: str) -> Array:
+    try:
+        return model.encode(rows, location)
+    except InputError as error:
+        raise ModelImportError(f"{location}: expected rows that fit the signature; {error}") from error
+
+
+def _compare(model: Model, rows: list[Any], expected: Array, location: str) -> float:
+    """Return the largest difference to the source's outputs. ModelImportError if it is above the tolerance."""
+    found = np.asarray(model.network(_encode(model, rows, location)), np.float64)
+    if found.shape != expected.shape:
+        raise ModelImportError(f"{location}: expected outputs of shape {expected.shape}, found {found.shape}")
+    differences = np.abs(found - expected) / np.maximum(1, np.abs(expected))
+    largest = float(differences.max())
+    if not largest <= TOLERANCE:
+        row = int(np.argmax(np.where(np.isnan(differences), np.inf, differences).max(axis=1)))
+        raise ModelImportError(
+            f"{location}.{row}: expected {expected[row].tolist()}, the source's outputs; found {found[row].tolist()}; "
+            f"the difference is {largest:.3g}, above {TOLERANCE:g}, so nothing was published"
+        )
+    return largest
+
+
+def _compared_rows(finished: FinishedModel) -> int:
+    by_size = _MAX_COMPARED_VALUES // max(1, finished.signature.width)
+    return max(1, min(_COMPARED_ROWS, by_size, finished.network.row_cost.max_rows(10**10)))
+
+
+def draw_rows(signature: Signature, rng: np.random.Generator, count: int | None = None) -> list[Any]:
+    """Return rows as callers send them: numbers around the offset of their column, each category, missing values."""
+    count = count or golden_count(signature.width)
+    columns = [_draw_values(column, count, rng) for column in signature.inputs]
+    return columns[0] if signature.inputs[0].is_whole_row else [list(row) for row in zip(*columns, strict=True)]
+
+
+def _draw_values(column: Column, count: int, rng: np.random.Generator) -> list[Any]:
+    values: list[Any]
+    if isinstance(column, NumberColumn):
+        values = _rounded(column.offset + column.scale * rng.standard_normal(count))
+    elif isinstance(column, CategoryColumn):
+        choices = [*column.categories, *(["another"] if column.unknown == "bucket" else [])]
+        values = [choices[i] for i in rng.integers(len(choices), size=count)]
+    elif isinstance(column, ArrayColumn):
+        low, high = -np.inf if column.low is None else column.low, np.inf if column.high is None else column.high
+        numbers = column.offset + column.scale * rng.standard_normal((count, *column.shape))
+        return _rounded(np.clip(numbers, low, high))
+    else:
+        return column.draw_values(count, rng)
+    if column.fill is not None:
+        missing = rng.random(count) < _MISSING_SHARE
+        values = [None if gone else value for gone, value in zip(missing, values, strict=True)]
+    return values
+
+
+def _rounded(numbers: Array) -> list[Any]:
+    """Return numbers that float32 holds exactly, as the source gets them."""
+    values: list[Any] = numbers.astype(np.float32).astype(np.float64).tolist()
+    return values

@@ -1,0 +1,23 @@
+"""The kinds of files that can be imported, by their suffix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from model_store.errors import ModelImportError
+from model_store.importing.imported_model import ImportedModel
+
+SUFFIXES = (".skops", ".joblib", ".pkl")
+
+
+def read_model(path: Path, *, trust: bool = False) -> ImportedModel:
+    """Return the model in a file. ModelImportError if it cannot be one of ours, or if a package is missing.
+
+    trust: True to read a pickle, which may run any code.
+    """
+    suffix = path.suffix.lower()
+    if suffix in {".skops", ".joblib", ".pkl"}:
+        from model_store.importing.sklearn_pipeline import read_sklearn  # noqa: PLC0415 - each kind needs other packages
+
+        return read_sklearn(path, trust=trust)
+    raise ModelImportError(f"{path}: expected a file named {', '.join(SUFFIXES)}; found {suffix or 'no suffix'!r}")

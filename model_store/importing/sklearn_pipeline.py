@@ -1,0 +1,455 @@
+"""scikit-learn: an MLPClassifier or MLPRegressor, alone or at the end of a pipeline.
+
+A pickle (`.joblib`, `.pkl`) runs code when it is read, so the caller must trust it; `.skops` does not.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from model_store.errors import ModelImportError
+from model_store.importing.features import (
+    CategoryFeature,
+    Feature,
+    Features,
+    MissingFeature,
+    NumberFeature,
+    TextFeature,
+    UnsupportedColumnError,
+)
+from model_store.importing.files import describe_source, missing_package, open_zip, read_file
+from model_store.importing.imported_model import Answers, ImportedModel
+from model_store.importing.layers import Layers, UnsupportedLayerError, linear
+from model_store.nn import Array, Exp, Module, ReLU, Sigmoid, Softmax, Tanh
+from model_store.schema.columns.category import MISSING_CATEGORY
+from model_store.utils.values import list_names
+
+_MAX_DEPTH = 20
+_NO_CATEGORY = -(10**9)  # a number that stands for an unknown one where categories are numbers
+# Parts of every fitted MLP that skops does not list: plain data without methods that loading calls.
+_TRUSTED_TYPES = {
+    "numpy.dtype",
+    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+    "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
+}
+_ACTIVATIONS: dict[str, Callable[[], Module] | None] = {
+    "identity": None,
+    "logistic": Sigmoid,
+    "tanh": Tanh,
+    "relu": ReLU,
+    "softmax": Softmax,
+    "exp": Exp,
+}
+
+
+def read_sklearn(path: Path, *, trust: bool) -> ImportedModel:
+    """Return the model of a fitted pipeline. ModelImportError names the step that our columns or layers cannot do."""
+    data = read_file(path)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        estimator = _load_skops(path, data) if path.suffix == ".skops" else _load_pickle(path, data, trust=trust)
+    try:
+        import sklearn  # noqa: PLC0415
+    except ImportError as error:
+        raise missing_package(path, "scikit-learn", "sklearn") from error
+    reader = _PipelineReader(str(path))
+    features = _input_features(estimator)
+    value = reader.layers(estimator, features)
+    notes = sorted({f"scikit-learn warns: {one.message}" for one in caught if "ersion" in one.category.__name__})
+    answers, answered_by = _answers(estimator, features, value, reader)
+    if answers is None:
+        notes.append("The answers were not compared with those of scikit-learn: names of columns need pandas.")
+    source = describe_source("scikit-learn", path, data, f"scikit-learn {_version(estimator, sklearn.__version__)}")
+    return ImportedModel.of(
+        source,
+        value,
+        labels=reader.labels,
+        is_multi_label=reader.is_multi_label,
+        answers=answers,
+        answered_by=f"{answered_by} {sklearn.__version__}",
+        notes=tuple(note[:1000] for note in notes),
+    )
+
+
+def _load_pickle(path: Path, data: bytes, *, trust: bool) -> Any:
+    if not trust:
+        raise ModelImportError(
+            f"{path}: expected --trust, because reading a pickle runs the code in it; trust only a file whose author "
+            "you trust, or save the pipeline with skops.io.dump and import the .skops file"
+        )
+    try:
+        import joblib  # noqa: PLC0415
+    except ImportError as error:
+        raise missing_package(path, "scikit-learn", "sklearn") from error
+    try:
+        return joblib.load(BytesIO(data))
+    except Exception as error:  # a pickle may raise anything
+        raise ModelImportError(f"{path}: expected a pickle that this Python can read; {error}") from error
+
+
+def _load_skops(path: Path, data: bytes) -> Any:
+    try:
+        from skops import io  # noqa: PLC0415
+    except ImportError as error:
+        raise missing_package(path, "skops and scikit-learn", "sklearn") from error
+    with open_zip(path, data):
+        pass
+    try:
+        needed = io.get_untrusted_types(data=data)
+        untrusted = sorted(set(needed) - _TRUSTED_TYPES)
+        if not untrusted:
+            return io.loads(data, trusted=needed)
+    except Exception as error:  # a damaged file raises whatever its nodes do
+        raise ModelImportError(f"{path}: expected a skops file that this version can read; {error}") from error
+    fix = "import what scikit-learn has by itself"
+    raise ModelImportError(f"{path}: expected types that skops trusts, found {list_names(untrusted, 5)}; {fix}")
+
+
+def _version(estimator: Any, default: str) -> str:
+    state = estimator.__getstate__() if hasattr(estimator, "__getstate__") else None
+    return str(state.get("_sklearn_version", default))[:50] if isinstance(state, dict) else default
+
+
+def _input_features(estimator: Any) -> Features:
+    """Return the columns of a row: the names that the estimator was fitted with, else x0, x1, ..."""
+    names = getattr(estimator, "feature_names_in_", None)
+    if names is not None:
+        columns = tuple(map(str, names))
+        return Features(tuple(NumberFeature(name) for name in columns), columns)
+    count = getattr(estimator, "n_features_in_", None)
+    if not isinstance(count, int | np.integer):
+        fix = "fit it before you save it"
+        raise ModelImportError(f"{type(estimator).__name__}: expected a fitted estimator, found another; {fix}")
+    columns = tuple(f"x{i}" for i in range(int(count)))
+    return Features(tuple(NumberFeature(name) for name in columns), columns, is_named=False)
+
+
+class _PipelineReader:
+    """Turns estimators into features and layers; each method names the step in its errors."""
+
+    def __init__(self, location: str) -> None:
+        self.file = location
+        self.labels: list[str | int] | None = None
+        self.is_multi_label = False
+        self.is_binary = False  # True if the network has one output: the probability of the second label
+        self.originals: dict[str, dict[str, Any]] = {}  # the categories of each column as scikit-learn has them
+
+    def layers(self, estimator: Any, features: Features, location: str = "", depth: int = 0) -> Layers:
+        """Return the network of an MLP, or of a pipeline that ends with one."""
+        kind = self._kind(estimator, location)
+        try:
+            if kind == "Pipeline" and depth < _MAX_DEPTH:
+                *steps, (name, last) = estimator.steps
+                for step, transformer in steps:
+                    features = self.transform(transformer, features, f"{location}{step}", depth + 1)
+                return self.layers(last, features, f"{location}{name}.", depth + 1)
+            if kind in {"MLPClassifier", "MLPRegressor"}:
+                return self._network(estimator, features)
+        except (UnsupportedColumnError, UnsupportedLayerError) as error:
+            raise self._error(location, kind, str(error)) from error
+        except AttributeError as error:
+            raise self._error(location, kind, f"expected a fitted estimator, found none; {error}") from error
+        fix = "end the pipeline with an MLPClassifier or an MLPRegressor"
+        raise self._error(location, kind, f"expected an MLPClassifier or MLPRegressor; {fix}")
+
+    def transform(self, estimator: Any, features: Features, location: str, depth: int = 0) -> Features:
+        """Return what a transformer makes of the features."""
+        if estimator is None or (isinstance(estimator, str) and estimator == "passthrough"):
+            return features
+        kind = self._kind(estimator, location)
+        try:
+            if kind == "Pipeline" and depth < _MAX_DEPTH:
+                for step, transformer in estimator.steps:
+                    features = self.transform(transformer, features, f"{location}.{step}", depth + 1)
+                return features
+            if kind == "ColumnTransformer" and depth < _MAX_DEPTH:
+                return self._column_transformer(estimator, features, location, depth)
+            if kind in _TRANSFORMERS:
+                return _TRANSFORMERS[kind](estimator, features)
+            if kind in _ENCODERS:
+                return self._encoded(estimator, features, _ENCODERS[kind])
+            if hasattr(estimator, "get_support"):
+                return features.select(np.asarray(estimator.get_support(indices=True)).tolist())
+        except UnsupportedColumnError as error:
+            raise self._error(location, kind, str(error)) from error
+        except AttributeError as error:
+            raise self._error(location, kind, f"expected a fitted transformer, found none; {error}") from error
+        known = list_names(sorted([*_TRANSFORMERS, *_ENCODERS, "ColumnTransformer", "Pipeline"]), 20)
+        raise self._error(location, kind, f"expected one of {known}; replace it, or apply it before the model")
+
+    def _kind(self, estimator: Any, location: str) -> str:
+        kind = type(estimator)
+        if not f"{kind.__module__}.".startswith("sklearn."):
+            problem = f"expected an estimator of scikit-learn, found one of {kind.__module__}"
+            raise self._error(location, kind.__name__, problem)
+        return kind.__name__
+
+    def _error(self, location: str, kind: str, problem: str) -> ModelImportError:
+        step = location.rstrip(".")
+        return ModelImportError(f"{self.file}: {f'step {step!r} ' if step else ''}({kind}): {problem}")
+
+    def _column_transformer(self, estimator: Any, features: Features, location: str, depth: int) -> Features:
+        parts: list[Features] = []
+        names = [str(name) for name in getattr(estimator, "feature_names_in_", ())]
+        for name, transformer, columns in estimator.transformers_:
+            if isinstance(transformer, str) and transformer == "drop":
+                continue
+            chosen = features.select(_positions(columns, names, len(features.items)))
+            if chosen.items:
+                parts.append(self.transform(transformer, chosen, f"{location}.{name}", depth + 1))
+        return parts[0].join(*parts[1:]) if parts else features.select([])
+
+    def _encoded(self, estimator: Any, features: Features, encode: _Encoder) -> Features:
+        parts: list[Feature] = []
+        for position, item in enumerate(features.items):
+            originals, names = _category_names(item, estimator.categories_[position])
+            self.originals.setdefault(item.column, {}).update(originals)
+            parts += encode(estimator, position, _as_categories(item, names))
+        return Features(tuple(parts), features.names, features.is_named)
+
+    def _network(self, estimator: Any, features: Features) -> Layers:
+        value: Any = features
+        dtype = estimator.coefs_[0].dtype
+        dtype = dtype if dtype in (np.float32, np.float64) else np.dtype(np.float64)
+        last = len(estimator.coefs_) - 1
+        for i, (weights, bias) in enumerate(zip(estimator.coefs_, estimator.intercepts_, strict=True)):
+            value = linear(value, np.asarray(weights).T, np.asarray(bias), dtype)
+            name = estimator.out_activation_ if i == last else estimator.activation
+            if name not in _ACTIVATIONS:
+                raise UnsupportedLayerError(f"expected one of {list_names(list(_ACTIVATIONS))}; found {name!r}")
+            activation = _ACTIVATIONS[name]
+            value = value if activation is None else value.then(activation())
+        layers: Layers = value
+        if type(estimator).__name__ == "MLPClassifier":
+            self.labels = [_plain_label(label) for label in np.asarray(estimator.classes_).tolist()]
+            self.is_multi_label = estimator.out_activation_ == "logistic" and estimator.n_outputs_ > 1
+            self.is_binary = estimator.n_outputs_ == 1
+        return layers
+
+
+def _plain_label(label: Any) -> str | int:
+    if isinstance(label, float) and label.is_integer():
+        return int(label)
+    return label if type(label) in (str, int) else str(label)
+
+
+def _positions(columns: Any, names: list[str], count: int) -> list[int]:
+    """Return the positions of a transformer's columns: names, numbers, a slice or a mask."""
+    if isinstance(columns, str):
+        raise UnsupportedColumnError(f"expected a list of columns, found {columns!r}; write [{columns!r}]")
+    if isinstance(columns, slice):
+        if isinstance(columns.start, str) or isinstance(columns.stop, str):
+            raise UnsupportedColumnError("expected a list of columns, found a slice of names; list them")
+        return list(range(count))[columns]
+    chosen = list(columns)
+    if chosen and all(isinstance(one, bool | np.bool_) for one in chosen):
+        return [position for position, one in enumerate(chosen) if one]
+    return [names.index(one) if isinstance(one, str) else int(one) % count for one in chosen]
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _category_names(item: Feature, categories: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return the categories by their names in the signature, and the names in the encoder's order."""
+    texts = [_category_name(value) for value in np.asarray(categories).tolist()]
+    if len(set(texts)) < len(texts):
+        raise UnsupportedColumnError(f"column {item.column!r}: expected different categories, found {texts}")
+    originals = dict(zip(texts, np.asarray(categories).tolist(), strict=True))
+    return originals, tuple(texts)
+
+
+def _category_name(value: Any) -> str:
+    if _is_missing(value):
+        return MISSING_CATEGORY
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _as_categories(item: Feature, categories: tuple[str, ...]) -> CategoryFeature:
+    """Return an unencoded column as one of categories."""
+    if isinstance(item, TextFeature):
+        fill = item.fill
+    elif isinstance(item, NumberFeature) and (item.factor, item.constant) == (1, 0):
+        fill = None if item.fill is None else _category_name(item.fill)
+    else:
+        raise UnsupportedColumnError(f"column {item.column!r}: expected it before other encodings, found it after one")
+    if fill is None and MISSING_CATEGORY in categories:
+        fill = MISSING_CATEGORY
+    return CategoryFeature(item.column, categories, fill=fill)
+
+
+_Encoder = Callable[[Any, int, CategoryFeature], list[CategoryFeature]]
+
+
+def _accepting(item: CategoryFeature) -> CategoryFeature:
+    """Return the feature for which unknown categories, and missing ones among them, are one more."""
+    return CategoryFeature(
+        item.column, item.categories, item.weights, item.constant, True, item.fill or MISSING_CATEGORY
+    )
+
+
+def _one_hot(estimator: Any, position: int, item: CategoryFeature) -> list[CategoryFeature]:
+    names = item.categories
+    rare = getattr(estimator, "infrequent_categories_", None)
+    rare_names = set() if rare is None or rare[position] is None else {_category_name(v) for v in rare[position]}
+    dropped = None if estimator.drop_idx_ is None else estimator.drop_idx_[position]
+    if rare_names and dropped is not None:
+        raise UnsupportedColumnError(f"column {item.column!r}: expected drop or infrequent categories, found both")
+    if estimator.handle_unknown != "error":
+        item = _accepting(item)
+    hot = [{i: 1.0} for i, name in enumerate(names) if name not in rare_names and i != dropped]
+    if rare_names:
+        together = {i: 1.0 for i, name in enumerate(names) if name in rare_names}
+        if item.accepts_unknown and estimator.handle_unknown != "ignore":
+            together[len(names)] = 1.0
+        hot.append(together)
+    return [_with_weights(item, weights) for weights in hot]
+
+
+def _ordinal(estimator: Any, position: int, item: CategoryFeature) -> list[CategoryFeature]:
+    del position
+    weights = {i: float(i) for i in range(len(item.categories))}
+    if getattr(estimator, "_infrequent_enabled", False):
+        raise UnsupportedColumnError(f"column {item.column!r}: expected no infrequent categories, found some")
+    if MISSING_CATEGORY in item.categories and item.fill == MISSING_CATEGORY:
+        weights[item.categories.index(MISSING_CATEGORY)] = float(estimator.encoded_missing_value)
+    if estimator.handle_unknown == "use_encoded_value":
+        item = _accepting(item)
+        weights[len(item.categories)] = float(estimator.unknown_value)
+    if any(math.isnan(weight) for weight in weights.values()):
+        fix = "give missing and unknown categories a number"
+        raise UnsupportedColumnError(f"column {item.column!r}: expected numbers, found nan; {fix}")
+    return [_with_weights(item, weights)]
+
+
+def _with_weights(item: CategoryFeature, weights: Mapping[int, float]) -> CategoryFeature:
+    # scikit-learn rejects a missing value whose replacement is an unknown category.
+    fill = item.fill if item.accepts_unknown or item.fill in item.categories else None
+    return CategoryFeature(item.column, item.categories, weights, item.constant, item.accepts_unknown, fill)
+
+
+def _array(values: Any, default: float, count: int) -> Array:
+    return np.full(count, default) if values is None else np.asarray(values, np.float64)
+
+
+def _standard_scaler(estimator: Any, features: Features) -> Features:
+    count = len(features.items)
+    scale, mean = _array(estimator.scale_, 1, count), _array(estimator.mean_ if estimator.with_mean else None, 0, count)
+    return features.affine(1 / scale, -mean / scale)
+
+
+def _min_max_scaler(estimator: Any, features: Features) -> Features:
+    if estimator.clip:
+        raise UnsupportedColumnError("expected clip=False, found True")
+    return features.affine(np.asarray(estimator.scale_), np.asarray(estimator.min_))
+
+
+def _max_abs_scaler(estimator: Any, features: Features) -> Features:
+    return features.affine(1 / np.asarray(estimator.scale_), np.zeros(len(features.items)))
+
+
+def _robust_scaler(estimator: Any, features: Features) -> Features:
+    count = len(features.items)
+    scale = _array(estimator.scale_ if estimator.with_scaling else None, 1, count)
+    centre = _array(estimator.center_ if estimator.with_centering else None, 0, count)
+    return features.affine(1 / scale, -centre / scale)
+
+
+def _simple_imputer(estimator: Any, features: Features) -> Features:
+    if not _is_missing(estimator.missing_values):
+        found = repr(estimator.missing_values)
+        fix = "replace them before the model"
+        raise UnsupportedColumnError(f"expected missing values to be nan, found {found}; {fix}")
+    fills = np.asarray(estimator.statistics_).tolist()
+    items = [_imputed(item, fill) for item, fill in zip(features.items, fills, strict=True)]
+    if estimator.indicator_ is not None:
+        for position in np.asarray(estimator.indicator_.features_).tolist():
+            item = features.items[position]
+            if not isinstance(items[position], NumberFeature):
+                raise UnsupportedColumnError(
+                    f"column {item.column!r}: expected an indicator of numbers, found of texts"
+                )
+            items.append(MissingFeature(item.column))
+    return Features(tuple(items), features.names, features.is_named)
+
+
+def _imputed(item: Feature, fill: Any) -> Feature:
+    if isinstance(item, CategoryFeature | MissingFeature):
+        return item  # has no missing values any more
+    if _is_missing(fill):
+        fix = "remove it, since all of its values were missing"
+        raise UnsupportedColumnError(f"column {item.column!r}: expected a value for missing ones, found none; {fix}")
+    if item.fill is not None:
+        return item
+    if isinstance(fill, str):
+        return TextFeature(item.column, fill)
+    if isinstance(item, TextFeature):
+        return TextFeature(item.column, _category_name(fill))
+    return NumberFeature(item.column, item.factor, item.constant, (float(fill) - item.constant) / item.factor)
+
+
+def _function_transformer(estimator: Any, features: Features) -> Features:
+    if estimator.func is not None:
+        raise UnsupportedColumnError("expected no function, found one, which a model file cannot hold")
+    return features
+
+
+_TRANSFORMERS: dict[str, Callable[[Any, Features], Features]] = {
+    "StandardScaler": _standard_scaler,
+    "MinMaxScaler": _min_max_scaler,
+    "MaxAbsScaler": _max_abs_scaler,
+    "RobustScaler": _robust_scaler,
+    "SimpleImputer": _simple_imputer,
+    "FunctionTransformer": _function_transformer,
+}
+_ENCODERS: dict[str, _Encoder] = {"OneHotEncoder": _one_hot, "OrdinalEncoder": _ordinal}
+
+
+def _answers(estimator: Any, features: Features, value: Layers, reader: _PipelineReader) -> tuple[Answers | None, str]:
+    """Return scikit-learn's own answers for rows; None if the estimator wants names and pandas is missing."""
+    method = "predict_proba" if reader.labels is not None else "predict"
+    answered_by = f"{type(estimator).__name__}.{method} of scikit-learn"
+    if features.is_named:
+        try:
+            import pandas as pd  # noqa: PLC0415
+        except ImportError:
+            return None, answered_by
+    positions = {column.name: position for position, column in enumerate(value.inputs)}
+
+    def answers(rows: list[Any], encoded: Array) -> Array:
+        table: Any
+        if value.plain:  # other columns, such as scaled ones, may have been given; the network gets their encoding
+            table = encoded if not features.is_named else pd.DataFrame(dict(zip(positions, encoded.T, strict=True)))
+        else:
+            columns = {
+                name: [_source_value(row[positions[name]], reader.originals.get(name)) for row in rows]
+                if name in positions
+                else [math.nan] * len(rows)
+                for name in features.names
+            }
+            dtype = object if reader.originals else np.float64
+            table = pd.DataFrame(columns) if features.is_named else np.array(list(columns.values()), dtype).T
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of unknown categories
+            found = np.asarray(getattr(estimator, method)(table))
+        return found[:, 1:] if reader.is_binary else found
+
+    return answers, answered_by
+
+
+def _source_value(value: Any, originals: Mapping[str, Any] | None) -> Any:
+    """Return a value of a row as scikit-learn has it."""
+    if value is None:
+        return math.nan
+    if originals is None or value in originals:
+        return value if originals is None else originals[value]
+    are_numbers = any(isinstance(one, int | float) and not _is_missing(one) for one in originals.values())
+    return _NO_CATEGORY if are_numbers else value
