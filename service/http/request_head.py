@@ -72,6 +72,17 @@ def root_url(request: Request) -> str:
     return f"{request.scheme}://{request.host}{quote(request.script_root, safe=_SAFE_IN_PATH)}"
 
 
+def with_mapped_addresses(proxies: str) -> str:
+    """Return IP addresses and networks, separated by commas, with each IPv4 one also mapped to IPv6.
+
+    A server on `::` sees a client of 10.0.0.1 as ::ffff:10.0.0.1 (RFC 4291, section 2.5.5.2).
+    """
+    listed = [proxy.strip() for proxy in proxies.split(",") if proxy.strip()]
+    networks = [ipaddress.ip_network(proxy, strict=False) for proxy in listed if proxy != "*"]
+    mapped = [f"::ffff:{one.network_address}/{96 + one.prefixlen}" for one in networks if one.version == 4]
+    return ",".join([*listed, *mapped])
+
+
 class ForwardedPrefix:
     """WSGI middleware: believe the X-Forwarded-Prefix of trusted proxies.
 
@@ -81,7 +92,7 @@ class ForwardedPrefix:
 
     def __init__(self, application: Callable[..., Iterable[bytes]], trusted_proxies: str) -> None:
         """`trusted_proxies`: IP addresses and networks, separated by commas, or * for all."""
-        proxies = [proxy.strip() for proxy in trusted_proxies.split(",") if proxy.strip()]
+        proxies = [proxy for proxy in with_mapped_addresses(trusted_proxies).split(",") if proxy]
         self._application, self._trusts_all = application, "*" in proxies
         self._networks = [ipaddress.ip_network(proxy, strict=False) for proxy in proxies if proxy != "*"]
 

@@ -25,6 +25,7 @@ from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 
 from service.config import Settings
 from service.http.cross_origin import CrossOrigin
+from service.http.request_head import with_mapped_addresses
 from service.server.fast_path import FastPath
 from service.server.gunicorn_compat import HookedArbiter, early_signals, keep_early_signals
 from service.telemetry.logging import ServerLogger
@@ -60,7 +61,7 @@ def gunicorn_options(app: Flask, settings: Settings, listeners: Sequence[int]) -
         "limit_request_line": 4094,
         "limit_request_fields": 64,
         "limit_request_field_size": 8190,
-        "forwarded_allow_ips": settings.forwarded_allow_ips,
+        "forwarded_allow_ips": with_mapped_addresses(settings.forwarded_allow_ips),
         "forwarder_headers": "",  # no proxy may set SCRIPT_NAME or PATH_INFO
         "http_parser": "python",  # one parser everywhere, whether or not an optional one is installed
         "control_socket_disable": True,
