@@ -149,6 +149,25 @@ def test_pods_of_services_monitors_and_policies_are_those_of_the_deployment() ->
     assert not monitored.items() <= find(manifests, "Service")["metadata"]["labels"].items()
 
 
+def test_jobs_receive_nothing_and_reach_the_store_and_the_study() -> None:
+    manifests = render({**EVERYTHING, "networkPolicy": {}})
+    policy = find(manifests, "NetworkPolicy", "fp-forward-pass-jobs")["spec"]
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    assert policy["ingress"] == []
+    assert [[port["port"] for port in rule["ports"]] for rule in policy["egress"]] == [[53, 53], [443], [5432]]
+    (components,) = policy["podSelector"]["matchExpressions"]
+    jobs = [each for each in manifests if each["kind"] == "Job"]
+    assert len(jobs) == 2
+    for job in jobs:
+        labels = job["spec"]["template"]["metadata"]["labels"]
+        assert policy["podSelector"]["matchLabels"].items() <= labels.items()
+        assert labels["app.kubernetes.io/component"] in components["values"]
+    rule = {"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}
+    own = find(render({**EVERYTHING, "networkPolicy": {"jobEgress": [rule]}}), "NetworkPolicy", "fp-forward-pass-jobs")
+    assert own["spec"]["egress"][1:] == [rule]
+    assert [each["metadata"]["name"] for each in render({}) if each["kind"] == "NetworkPolicy"] == ["fp-forward-pass"]
+
+
 def test_the_pause_and_the_drain_end_before_the_pod_is_killed() -> None:
     pod = find(render({"service": {"pauseSeconds": 7, "drainSeconds": 60}}), "Deployment")["spec"]["template"]["spec"]
     (container,) = pod["containers"]

@@ -16,6 +16,7 @@ from __future__ import annotations
 import http.client
 import json
 import math
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,6 +34,8 @@ _MAX_WAIT_SECONDS = 30.0  # even if Retry-After says more
 _READ_BYTES = 1 << 20  # at once
 _UNCOUNTED_BYTES = 1 << 20  # the values of shorter JSON are not counted
 _MIN_BYTES_PER_VALUE = 16  # of max_response_bytes
+_BEYOND_FFFF = re.compile(rb"[\xf0-\xf4]|\\u[dD][89abAB]")  # in UTF-8, and in the escapes of JSON
+_BEYOND_FF = re.compile(rb"[\xc4-\xef]|\\u")
 
 
 class Client:
@@ -41,7 +44,8 @@ class Client:
     timeout_seconds: for each attempt, from the connection to the last byte of the response.
     retries: attempts after the first.
     max_response_bytes: a longer response is an error, so that a wrong server cannot fill the memory. So is JSON of
-        more than 1 MiB with more than one value for 16 of these bytes: each takes 56 bytes or more as an object.
+        more than 1 MiB with more than one value for 16 of these bytes: each takes 56 bytes or more as an object. JSON
+        counts twice with characters beyond U+00FF, and four times with characters beyond U+FFFF, such as emoji.
     never_older: predictions of the default version, or of an alias, are never of an older version than an earlier one
         of this client, whichever replica of the service responds. `newest_versions` has the versions seen, by name and
         alias; clear it after a version was set back on purpose, or predictions fail with status 503.
@@ -63,6 +67,7 @@ class Client:
         self._url = url
         _check_options(timeout_seconds, retries, max_response_bytes)
         self._timeout_seconds, self._max_response_bytes = timeout_seconds, max_response_bytes
+        self._max_values = max_response_bytes // _MIN_BYTES_PER_VALUE
         self._connection = kind(host, port, timeout=timeout_seconds)
         if key is not None:
             _check_key(url, key)
@@ -119,13 +124,12 @@ class Client:
         response, _ = self._request_prediction(
             path, encode_rows(rows), {"Content-Type": "application/json"}, name, version
         )
-        self._check_value_count(path, response, 200)
+        self._check_json_size(path, response, 200)
         with self._expect_service(path):
             body = json.loads(response)
-            self.warnings = [Fault(**warning) for warning in body.get("warnings", [])]
-            predictions = body["predictions"]
-            self._check_count(path, predictions, len(rows))
-            return predictions
+            self.warnings = [Fault(*(str(each[key]) for key in Fault._fields)) for each in body.get("warnings", [])]
+            self._check_predictions(path, body["predictions"], len(rows))
+            return body["predictions"]
 
     def _infer(self, name: str, arrays: Mapping[str, Any], version: int | str | None) -> Any:
         from forward_pass_client import tensors  # noqa: PLC0415 - only arrays need NumPy
@@ -136,10 +140,10 @@ class Client:
         body, response_headers = self._request_prediction(path, header + data, headers, name, version)
         with self._expect_service(path):
             length = int(response_headers.get(_JSON_LENGTH_HEADER) or len(body))
-            self._check_value_count(path, body[:length], 200)
+            self._check_json_size(path, body[:length], 200)
             lines = json.loads(body[:length]).get("parameters", {}).get("warnings", "").splitlines()
             self.warnings = [Fault(*line.split(": ", 1)) for line in lines]
-            found = tensors.decode_response(body, length)
+            found = tensors.decode_response(body, length, self._max_values)
             count = len(next(iter(arrays.values())))
             for output in found.values() if isinstance(found, dict) else [found]:
                 self._check_count(path, output, count)
@@ -165,12 +169,34 @@ class Client:
             problem = f"expected {rows} predictions, one for each row; found {len(predictions)}"
             raise ServiceError(f"{self._url}{path}: {problem}", 200)
 
-    def _check_value_count(self, path: str, content: bytes, status: int) -> None:
-        """Raise ServiceError if JSON has too many values; a comma or an opening bracket begins one."""
-        limit = self._max_response_bytes // _MIN_BYTES_PER_VALUE
-        if len(content) > _UNCOUNTED_BYTES and sum(map(content.count, (b",", b"[", b"{"))) > limit:
-            problem = f"expected a response of at most {limit} values, found more"
-            raise ServiceError(f"{self._url}{path}: {problem}; send fewer rows, or pass max_response_bytes", status)
+    def _check_predictions(self, path: str, predictions: Any, rows: int) -> None:
+        """Raise ServiceError unless there is a number or an object for each row."""
+        if not isinstance(predictions, list):
+            problem = f"expected a list of predictions, found {type(predictions).__name__}"
+            raise ServiceError(f"{self._url}{path}: {problem}", 200)
+        self._check_count(path, predictions, rows)
+        for i, one in enumerate(predictions):
+            if isinstance(one, bool) or not isinstance(one, (int, float, dict)):
+                problem = f"predictions.{i}: expected a number or an object, found {type(one).__name__}"
+                raise ServiceError(f"{self._url}{path}: {problem}", 200)
+
+    def _check_json_size(self, path: str, content: bytes, status: int) -> None:
+        """Raise ServiceError if JSON would take too much memory: by its values and by the width of its characters.
+
+        A comma or an opening bracket begins a value. A text with one character beyond U+00FF takes two bytes for each
+        of its characters, with one beyond U+FFFF four.
+        """
+        if len(content) <= _UNCOUNTED_BYTES:
+            return
+        fix = "send fewer rows, or pass max_response_bytes"
+        if sum(map(content.count, (b",", b"[", b"{"))) > self._max_values:
+            problem = f"expected a response of at most {self._max_values} values, found more"
+            raise ServiceError(f"{self._url}{path}: {problem}; {fix}", status)
+        width = 4 if _BEYOND_FFFF.search(content) else 2 if _BEYOND_FF.search(content) else 1
+        if width * len(content) > self._max_response_bytes:
+            limit = self._max_response_bytes // width
+            problem = f"expected at most {limit} bytes of JSON with characters of {width} bytes, found {len(content)}"
+            raise ServiceError(f"{self._url}{path}: {problem}; {fix}", status)
 
     def _input_tensor_name(self, name: str) -> str:
         """Return the name of the tensor that holds a model's whole input."""
@@ -184,7 +210,7 @@ class Client:
 
     def _json(self, method: str, path: str, body: bytes | None = None) -> Any:
         response, _ = self._request(method, path, body, {"Content-Type": "application/json"})
-        self._check_value_count(path, response, 200)
+        self._check_json_size(path, response, 200)
         with self._expect_service(path):
             return json.loads(response)
 
@@ -213,7 +239,7 @@ class Client:
                 if response.status == 200:
                     return content, response.headers
                 if response.status != 503 or last:
-                    self._check_value_count(path, content, response.status)
+                    self._check_json_size(path, content, response.status)
                     raise _response_error(response.status, content, f"{self._url}{path}")
                 wait = _retry_seconds(response.headers.get("Retry-After"), 0.1 * 2.0**attempt)
             self._sleep(min(wait, _MAX_WAIT_SECONDS))

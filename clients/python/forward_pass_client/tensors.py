@@ -92,17 +92,19 @@ def _describe(scalar: Array) -> str:
     return repr(value)[:100] if isinstance(value, str | int | float | None) else type(value).__name__
 
 
-def decode_response(body: bytes, length: int) -> Array | dict[str, Array]:
+def decode_response(body: bytes, length: int, max_texts: int) -> Array | dict[str, Array]:
     """Return the array of a single output, or several arrays by name. A last dimension of 1 is dropped.
 
-    `length` is that of the JSON header in `body`.
+    `length` is that of the JSON header in `body`. ValueError for more than `max_texts` texts, of 50 bytes each or more.
     """
     offset, found = length, {}
     for output in json.loads(body[:length])["outputs"]:
         size = output["parameters"]["binary_data_size"]
         data, shape = body[offset : offset + size], output["shape"]
         array = (
-            _decode_texts(data) if output["datatype"] == "BYTES" else np.frombuffer(data, _dtype(output["datatype"]))
+            _decode_texts(data, max_texts)
+            if output["datatype"] == "BYTES"
+            else np.frombuffer(data, _dtype(output["datatype"]))
         )
         found[output["name"]] = array.reshape(shape[:1] if shape[1:] == [1] else shape)
         offset += size
@@ -139,10 +141,12 @@ def _encode_texts(name: str, array: Array) -> bytes:
     return b"".join(chain.from_iterable((len(text).to_bytes(4, "little"), text) for text in texts))
 
 
-def _decode_texts(data: bytes) -> Array:
+def _decode_texts(data: bytes, max_texts: int) -> Array:
     texts, offset = [], 0
     while offset < len(data):
         size = int.from_bytes(data[offset : offset + 4], "little")
         texts.append(data[offset + 4 : offset + 4 + size].decode())
         offset += 4 + size
+        if len(texts) > max_texts:
+            raise ValueError(f"expected at most {max_texts} texts, found more")
     return np.array(texts, object)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -62,7 +63,7 @@ def test_arrays_of_every_datatype_keep_their_values(dtype):
     head, tail = tensors.encode_request({"x": np.array([[0, 1]], dtype)})
     sent = json.loads(head)["inputs"]
     answer = json.dumps({"outputs": sent}).encode()
-    assert np.asarray(tensors.decode_response(answer + tail, len(answer))).tolist() == [[0, 1]]
+    assert np.asarray(tensors.decode_response(answer + tail, len(answer), 10)).tolist() == [[0, 1]]
 
 
 def test_client_retries_after_retry_after(scripted):
@@ -142,6 +143,51 @@ def test_the_largest_response_of_the_service_is_read(scripted: Callable[..., str
     row = b"{" + b",".join(b'"%s": 0.%017d' % (b"x" * 31, i) for i in range(1024)) + b"}"
     body = b'{"predictions": [' + b",".join([row] * 1024) + b"]}"
     assert len(Client(scripted((200, {}, body))).predict("model", [[1]] * 1024)[0]) == 1
+
+
+@pytest.mark.parametrize(
+    ("character", "limit"), [("é", None), ("中", 2 << 20), ("😀", 1 << 20), (r"\ud83d\ude00", 1 << 20)]
+)
+def test_json_counts_the_bytes_of_its_characters_in_memory(
+    scripted: Callable[..., str], character: str, limit: int | None
+) -> None:
+    """60 MiB with one emoji took 540 MiB, as Python keeps each text with four bytes a character."""
+    body = b'{"predictions": [{"label": "%s%s"}]}' % (b"a" * (3 << 20), character.encode())
+    client = Client(scripted((200, {}, body)), max_response_bytes=4 << 20)
+    if limit is None:
+        assert client.predict("model", [[1]])[0]["label"].endswith("é")
+    else:
+        with pytest.raises(ServiceError, match=f"expected at most {limit} bytes of JSON with characters of"):
+            client.predict("model", [[1]])
+
+
+@pytest.mark.parametrize(
+    ("predictions", "problem"),
+    [
+        ('"ab"', "expected a list of predictions, found str"),
+        ('{"a": 1, "b": 2}', "expected a list of predictions, found dict"),
+        ("5", "expected a list of predictions, found int"),
+        ("[1, null]", "predictions.1: expected a number or an object, found NoneType"),
+        ('["a", 1]', "predictions.0: expected a number or an object, found str"),
+        ("[true, 1]", "predictions.0: expected a number or an object, found bool"),
+        ("[{}, []]", "predictions.1: expected a number or an object, found list"),
+    ],
+)
+def test_predictions_of_another_type_are_an_error(scripted: Callable[..., str], predictions: str, problem: str) -> None:
+    body = b'{"predictions": %s}' % predictions.encode()
+    with pytest.raises(ServiceError, match=re.escape(problem)):
+        Client(scripted((200, {}, body))).predict("model", [[1], [2]])
+
+
+def test_a_binary_response_of_too_many_texts_is_an_error(scripted: Callable[..., str]) -> None:
+    data = b"\2\0\0\0ab" * 100
+    output = {"name": "y", "datatype": "BYTES", "shape": [100], "parameters": {"binary_data_size": len(data)}}
+    header = json.dumps({"outputs": [output]}).encode()
+    response = (200, {"Inference-Header-Content-Length": str(len(header))}, header + data)
+    rows = {"x": np.ones(100)}
+    assert len(Client(scripted(response)).predict("model", rows)) == 100
+    with pytest.raises(ServiceError, match="expected a response of the service"):
+        Client(scripted(response), max_response_bytes=1000).predict("model", rows)
 
 
 @pytest.mark.parametrize("chunk", [b"-5", b"-7fffffffffffffff"])

@@ -9,7 +9,7 @@ import yaml
 
 from tests.model_store.batch.batch_inputs import ROOT, part_digests, write_files
 
-JOB = yaml.safe_load((ROOT / "deploy" / "batch-job.yaml").read_text(encoding="utf-8"))
+JOB, POLICY = yaml.safe_load_all((ROOT / "deploy" / "batch-job.yaml").read_text(encoding="utf-8"))
 POD = JOB["spec"]["template"]["spec"]
 (CONTAINER,) = POD["containers"]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
@@ -33,6 +33,14 @@ def test_the_pods_of_the_job_score_all_parts(models, tmp_path: Path) -> None:
         [word.replace("$(JOB_COMPLETION_INDEX)", str(index)) for word in CONTAINER["args"]] for index in range(shares)
     ]
     scored_in_shares(models, tmp_path, indexed)
+
+
+def test_the_pods_of_the_job_receive_nothing() -> None:
+    assert POLICY["kind"] == "NetworkPolicy"
+    assert POLICY["spec"]["podSelector"]["matchLabels"].items() <= JOB["spec"]["template"]["metadata"]["labels"].items()
+    assert POLICY["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    assert POLICY["spec"]["ingress"] == []
+    assert [port["port"] for rule in POLICY["spec"]["egress"] for port in rule["ports"]] == [53, 53, 443]
 
 
 def test_the_services_of_the_compose_profile_score_all_parts(models, tmp_path: Path) -> None:
