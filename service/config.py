@@ -132,8 +132,8 @@ class Settings:
         "SERVE_MAX_BODY_BYTES",
         8 * 2**20,
         "Largest request body; JSON, CSV and binary tensors of texts may hold at most one value per 16 bytes of this "
-        "limit, columns of text one character per 4 bytes, and the rows of any request one cell per 8 bytes, which "
-        "counts also if it is left out.",
+        "limit, columns of text one character per 4 bytes, PNG and JPEG files two pixels per byte, and the rows of any "
+        "request one cell per 8 bytes, which counts also if it is left out.",
         minimum=1,
     )
     max_input_bytes: int = _setting(
@@ -286,6 +286,11 @@ class Settings:
     def max_text_characters(self) -> int:
         """The most characters in columns of text of a request: each is hashed."""
         return max(1, self.max_body_bytes // 4)
+
+    @property
+    def max_image_pixels(self) -> int:
+        """The most pixels of the PNG and JPEG files of a request, before they are resized."""
+        return max(1, 2 * self.max_body_bytes)
 
     @property
     def max_cells(self) -> int:

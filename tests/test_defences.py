@@ -32,6 +32,7 @@ class Defence:
 
 KEYS, CHECKS = "service/security/api_keys.py", "tests/service/security/test_api_keys.py"
 ACCESS = "tests/service/security/test_access_control.py"
+IMAGES = "tests/model_store/schema/columns/test_image_decoding.py"
 DEFENCES = {
     "a journal of a sweep is a regular file": Defence(
         "training/sweep/storage.py", "open_regular(self._journal).close()\n            for", "for",
@@ -152,6 +153,35 @@ DEFENCES = {
         "if new == old:\n            self._sync_interval", "if False:\n            self._sync_interval",
         "tests/service/registry/test_failed_sync.py"
         "::test_versions_that_cannot_be_loaded_count_for_the_interval_between_syncs",
+    ),
+    "pixels of an image are bounded by its header": Defence(
+        "model_store/schema/columns/image_file.py", "    _check_size(width, height)\n    return", "    return",
+        f"{IMAGES}::test_the_pixels_are_bounded_before_a_decoder_sees_the_file",
+    ),
+    "texts and profiles do not reach the decoder": Defence(
+        "model_store/schema/columns/image_file.py", "if name in _PNG_PARTS:", "if True:",
+        f"{IMAGES}::test_compressed_texts_and_profiles_do_not_reach_the_decoder",
+    ),
+    "parts of an image file are limited": Defence(
+        "model_store/schema/columns/image_file.py", "yield from range(most)", "yield from iter(int, 1)",
+        f"{IMAGES}::test_the_parts_of_a_file_are_counted",
+    ),
+    "scans of a JPEG are limited": Defence(
+        "model_store/schema/columns/image_file.py", "if scans > _MAX_SCANS:", "if False:",
+        f"{IMAGES}::test_the_scans_of_a_jpeg_are_bounded_and_counted",
+    ),
+    "pixels of a request are limited": Defence(
+        "service/validation/row_limits.py", "if total > self.image_pixels:", "if False:",
+        "tests/service/protocols/test_image_files.py"
+        "::test_the_pixels_of_a_request_are_counted_before_one_is_decoded",
+    ),
+    "no image is decoded if another one is invalid": Defence(
+        "model_store/schema/columns/array.py", "for i, file in files if not rejected else []:", "for i, file in files:",
+        f"{IMAGES}::test_every_invalid_image_is_reported_and_none_decoded",
+    ),
+    "no image is decoded for an example": Defence(
+        "model_store/schema/columns/array.py", "return [] if is_encoded(value) else", "return",
+        "tests/service/protocols/test_image_files.py::test_an_image_is_not_decoded_for_the_example_of_an_error",
     ),
     "characters of texts are limited": Defence(
         "service/validation/row_limits.py", "if total > self.text_characters and count:", "if False:",

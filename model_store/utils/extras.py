@@ -17,6 +17,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {  # as in pyproject.toml
     "sklearn": ("scikit-learn>=1.8", "skops>=0.13"),
     "safetensors": ("safetensors>=0.6",),
     "keras": ("h5py>=3.14",),
+    "images": ("pillow>=12",),
 }
 
 

@@ -10,7 +10,10 @@ STRING: Json = {"type": "string"}
 VERSION: Json = {"type": ["integer", "string", "null"]}
 OCTET_STREAM = "application/octet-stream"  # JSON followed by the bytes of tensors
 # In words, as client generators know no such bodies.
-TABLE_BODIES = "The body may also be CSV (text/csv) or an array as numpy.save writes it (application/x-npy)."
+TABLE_BODIES = (
+    "The body may also be CSV (text/csv), an array as numpy.save writes it (application/x-npy), or, for models that "
+    "take images, a PNG or JPEG file (image/png, image/jpeg)."
+)
 PARAMETERS: Json = {"type": ["object", "null"]}
 
 

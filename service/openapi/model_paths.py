@@ -30,6 +30,7 @@ from service.openapi.parameters import (
     TOP_K_PARAMETER,
 )
 from service.protocols import tensors
+from service.protocols.tensors import TensorSpec
 from service.registry.loaded_version import LoadedVersion
 
 _INTEGER: Json = {"type": "integer"}
@@ -141,8 +142,10 @@ def _open_inference_schemas(served: LoadedVersion) -> tuple[Json, Json]:
     """Return the Open Inference Protocol's request and response with tensors in JSON."""
     signature = served.model.signature
     declared = tensors.input_specs(signature)
+    files = [TensorSpec(column.name, "BYTES", (-1, 1)) for column in signature.inputs if column.takes_files]
+    forms = [*declared, *files]
     table = tensors.table_spec(signature)
-    inputs: Json = {"type": "array", "minItems": 1, "items": {"anyOf": [_tensor_schema(each) for each in declared]}}
+    inputs: Json = {"type": "array", "minItems": 1, "items": {"anyOf": [_tensor_schema(each) for each in forms]}}
     inputs |= {"maxItems": len(declared)}
     if table is not None:
         alone = {"type": "array", "minItems": 1, "maxItems": 1, "items": _tensor_schema(table)}

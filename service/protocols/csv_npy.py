@@ -1,4 +1,4 @@
-"""CSV (text/csv) and .npy (application/x-npy) request bodies.
+"""CSV (text/csv) and .npy (application/x-npy) request bodies, and images (image/png, image/jpeg).
 
 Whether the first line of CSV is a header is decided in model_store/schema/row_parser.py.
 """
@@ -15,12 +15,14 @@ from model_store.utils.npy import read_npy
 from model_store.utils.values import describe_value, list_names
 from service.http.request_body import bad_request, check_value_count
 from service.protocols import tensors
+from service.protocols.row_encoding import encode_rows
 from service.registry.loaded_version import LoadedVersion
 from service.validation.predict_request import EncodedRows
 from service.validation.row_limits import TooManyRowsError
 
 CSV, NPY = "text/csv", "application/x-npy"
-MEDIA_TYPES = (CSV, NPY)
+IMAGES = ("image/png", "image/jpeg")
+MEDIA_TYPES = (CSV, NPY, *IMAGES)
 _MAX_CONTENT_TYPE_CHARACTERS = 1000
 _HEADERS: dict[str, Header] = {"present": "present", "absent": "absent"}
 
@@ -82,3 +84,12 @@ def encode_npy(body: bytes, served: LoadedVersion, max_rows: int) -> EncodedRows
         )
     arrays = {tensor.name: array.astype(array.dtype.newbyteorder("<"))}
     return tensors.encode(served.model, arrays, max_rows)
+
+
+def encode_image(body: bytes, served: LoadedVersion) -> EncodedRows:
+    """Encode an image file as the network's input of one row. The model must take image files."""
+    first = served.model.signature.inputs[0]
+    if not first.takes_files:
+        problem = f"expected rows of {list_names(served.model.signature.names)}, found an image file"
+        raise InputError([Fault("Content-Type", problem, "send JSON, or ask a model that takes images")])
+    return encode_rows(served, [body], "rows")

@@ -70,7 +70,7 @@ def parse_request(
     faults = FaultCollector()
     signature = served.model.signature
     check_text_count(_count_texts(document.get("inputs"), signature, served.max_rows), max_bytes)
-    given, used = _parse_inputs(document.get("inputs"), tail, len(signature.inputs), served.max_rows, faults)
+    given, used = _parse_inputs(document.get("inputs"), tail, signature, served.max_rows, faults)
     if not faults.total and used != len(tail):
         fix = "set parameters.binary_data_size of each binary input to its number of bytes"
         faults.add("body", f"expected {used} bytes after the JSON, found {len(tail)}", fix)
@@ -186,11 +186,12 @@ def _count_texts(given: Any, signature: Signature, max_rows: int) -> int:
 
 
 def _parse_inputs(
-    given: Any, tail: memoryview, columns: int, max_rows: int, faults: FaultCollector
+    given: Any, tail: memoryview, signature: Signature, max_rows: int, faults: FaultCollector
 ) -> tuple[dict[str, Array], int]:
     """Return the arrays by name, and how many bytes of the tail they use."""
     found: dict[str, Array] = {}
-    used = 0
+    used, columns = 0, len(signature.inputs)
+    takes_files = {column.name for column in signature.inputs if column.takes_files}
     if not isinstance(given, list) or not given:
         problem = f"expected a list of tensors, found {describe_value(given)}"
         faults.add("inputs", problem, f'send {{"inputs": [{_TENSOR}, ...]}}')
@@ -227,7 +228,9 @@ def _parse_inputs(
             faults.add(f"{location}.parameters.binary_data_size", problem, f"check {JSON_LENGTH_HEADER}")
             continue
         else:
-            array = tensors.from_bytes(datatype, shape, tail[used : used + size], location, faults)
+            array = tensors.from_bytes(
+                datatype, shape, tail[used : used + size], location, faults, are_files=name in takes_files
+            )
             used += size
         if array is not None:
             found[name] = array

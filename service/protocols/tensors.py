@@ -204,12 +204,21 @@ def from_json(datatype: str, shape: Sequence[int], data: Any, location: str, fau
 
 
 def from_bytes(
-    datatype: str, shape: Sequence[int], data: memoryview, location: str, faults: FaultCollector
+    datatype: str,
+    shape: Sequence[int],
+    data: memoryview,
+    location: str,
+    faults: FaultCollector,
+    *,
+    are_files: bool = False,
 ) -> Array | None:
-    """Parse packed little-endian bytes. Returns None after adding errors to `faults`."""
+    """Parse packed little-endian bytes. Returns None after adding errors to `faults`.
+
+    `are_files`: the elements of BYTES are the bytes of files, not texts.
+    """
     count, dtype = math.prod(shape), DATATYPES[datatype]
     if datatype == "BYTES":
-        return _parse_texts(count, shape, data, location, faults)
+        return _parse_elements(count, shape, data, location, faults, are_files=are_files)
     if len(data) != count * dtype.itemsize:
         problem = f"expected {count * dtype.itemsize} bytes for {datatype} {list(shape)}, found {len(data)}"
         faults.add(location, problem, "send packed little-endian values")
@@ -270,13 +279,13 @@ def _fix_tensor_name(name: str, names: Sequence[str]) -> Callable[[], str]:
     return lambda: did_you_mean(name, names) or f"the columns are {list_names(names)}"
 
 
-def _parse_texts(
-    count: int, shape: Sequence[int], data: memoryview, location: str, faults: FaultCollector
+def _parse_elements(
+    count: int, shape: Sequence[int], data: memoryview, location: str, faults: FaultCollector, *, are_files: bool
 ) -> Array | None:
-    """Parse strings: each is its length in 4 bytes, then its UTF-8 bytes."""
-    texts: list[str] = []
+    """Parse elements of BYTES: each is its length in 4 bytes, then its bytes, which are UTF-8 if it is a text."""
+    texts: list[Any] = []
     try:
-        at = _read_texts(data, count, texts)
+        at = _read_elements(data, count, texts, bytes if are_files else _decode_text)
     except UnicodeDecodeError:
         faults.add(location, "expected UTF-8, found other bytes", "encode the strings as UTF-8")
         return None
@@ -286,11 +295,17 @@ def _parse_texts(
         )
         faults.add(location, problem, "send as many strings as the shape has")
         return None
-    return np.array(texts, object).reshape(tuple(shape))
+    found = np.empty(count, object)  # of `np.array` zero bytes at the end of files would be missing
+    found[:] = texts
+    return found.reshape(tuple(shape))
 
 
-def _read_texts(data: memoryview, count: int, texts: list[str]) -> int:
-    """Append up to `count` whole strings, and return where the last one ends. Raises UnicodeDecodeError."""
+def _decode_text(element: bytes) -> str:
+    return element.decode()
+
+
+def _read_elements(data: memoryview, count: int, texts: list[Any], parse: Callable[[bytes], Any]) -> int:
+    """Append up to `count` whole elements, and return where the last one ends. Raises UnicodeDecodeError."""
     packed, at = bytes(data), 0
     end, read_size = len(packed) - 4, struct.Struct("<I").unpack_from
     while at <= end and len(texts) < count:
@@ -298,7 +313,7 @@ def _read_texts(data: memoryview, count: int, texts: list[str]) -> int:
         stop = start + read_size(packed, at)[0]
         if stop > len(packed):
             break
-        texts.append(packed[start:stop].decode())
+        texts.append(parse(packed[start:stop]))
         at = stop
     return at
 
@@ -307,5 +322,5 @@ def first_texts(data: memoryview, count: int) -> list[str]:
     """Return the first strings of binary data, up to `count`, as far as they can be parsed."""
     texts: list[str] = []
     with suppress(UnicodeDecodeError):
-        _read_texts(data, count, texts)
+        _read_elements(data, count, texts, _decode_text)
     return texts

@@ -51,7 +51,7 @@ class PredictResult:
 
 
 class Predictor:
-    """Parse a predict request (JSON, CSV or .npy) and run the model."""
+    """Parse a predict request (JSON, CSV, .npy or an image file) and run the model."""
 
     def __init__(
         self, registry: ModelRegistry, parser: PredictParser, inference: InferenceRunner, settings: Settings
@@ -92,6 +92,8 @@ class Predictor:
                     encoded = encode_rows(served, batch.rows, "rows", top_k, receipt=receipt)
                 except InputError as e:
                     raise batch.with_lines(e) from e
+            elif request.mimetype in csv_npy.IMAGES:
+                encoded = csv_npy.encode_image(sent, served)
             else:
                 encoded = csv_npy.encode_npy(sent, served, max_rows)
         else:

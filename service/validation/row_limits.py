@@ -16,7 +16,7 @@ from model_store.artifact.model import Model
 from model_store.errors import Fault
 from model_store.nn import Array
 from model_store.nn.cost import MAX_ARRAY_BYTES
-from model_store.schema.columns import Column
+from model_store.schema.columns import ArrayColumn, Column
 from model_store.schema.columns.number_text import MAX_PARSE_CHARACTERS, PLAIN_CHARACTERS
 from model_store.schema.columns.text import MAX_HASHED_CHARACTERS, TextColumn
 from model_store.schema.signature import MultiLabelOutput, RegressionOutput
@@ -37,6 +37,8 @@ class RowLimit:
     text_columns: tuple[tuple[int, str], ...]  # index and name of each
     parsed_columns: tuple[tuple[int, Column], ...]  # dates and numbers in a format, and the index of each
     text_characters: int  # in all text columns of a request, and to parse the texts of others
+    image_column: ArrayColumn | None = None  # the only input, if it takes image files
+    image_pixels: int = 0  # of all image files of a request
 
     def max_rows(self, top_k: int | None = None, *, receipt: bool = False) -> int:
         """Return the number of rows, at least 1.
@@ -55,6 +57,11 @@ class RowLimit:
     ) -> None:
         """Raise RowLimitError if untrusted rows, of any form, are too many or have too many characters of text."""
         check_row_count(location, len(rows), self.max_rows(top_k, receipt=receipt))
+        if (column := self.image_column) is not None:
+            values = (
+                row[column.name] if isinstance(row, dict) and row.keys() == {column.name} else row for row in rows
+            )
+            self._check_images(location, column, values)
         if self.text_columns or len(rows) * len(self.parsed_columns) * MAX_PARSE_CHARACTERS > self.text_characters:
             self._check_texts(location, (self._texts_of_row(row) for row in rows))
 
@@ -68,10 +75,20 @@ class RowLimit:
             self._check_texts(location, ([*no_texts, *parsed] for parsed in texts))
 
     def check_tensors(self, location: str, tensors: Mapping[str, Array]) -> None:
-        """Raise TooManyCharactersError if the text tensors of a request have too many characters."""
+        """Raise RowLimitError if the text tensors of a request have too many characters, or its images pixels."""
+        if (column := self.image_column) is not None and column.name in tensors:
+            self._check_images(location, column, column.tensor_values(tensors[column.name]))
         texts = [_texts_of_tensor(tensors.get(name)) for _, name in self.text_columns]
         texts += [_texts_of_tensor(tensors.get(column.name)) for _, column in self.parsed_columns]
         self._check_texts(location, zip_longest(*texts))  # unequal counts are reported later
+
+    def _check_images(self, location: str, column: ArrayColumn, values: Iterable[Any]) -> None:
+        """Raise TooManyPixelsError if image files have too many pixels. Only their headers are read."""
+        total = 0
+        for count, value in enumerate(values):
+            total += column.decoding_pixels(value)
+            if total > self.image_pixels:
+                raise TooManyPixelsError(location, self.image_pixels, count)
 
     def _check_texts(self, location: str, rows: Iterable[Sequence[Any]]) -> None:
         """Raise TooManyCharactersError if the texts of the rows, several for each, have too many characters.
@@ -108,13 +125,16 @@ class RowLimit:
 
 @dataclass(frozen=True)
 class RowLimits:
-    """The limits of a request: rows, values in its response, operations, characters in columns of text, and cells."""
+    """The limits of a request: rows, values in its response, operations, characters in columns of text, cells, and
+    pixels of image files.
+    """
 
     max_instances: int
     max_output_values: int
     max_operations: int
     max_text_characters: int
     max_cells: int
+    max_image_pixels: int = 2**24
 
     def for_model(self, model: Model) -> RowLimit:
         """Return how many rows a request for `model` may have.
@@ -144,6 +164,8 @@ class RowLimits:
             text_columns=tuple((i, column.name) for i, column in enumerate(inputs) if isinstance(column, TextColumn)),
             parsed_columns=tuple((i, column) for i, column in enumerate(inputs) if column.parse_characters("a")),
             text_characters=self.max_text_characters,
+            image_column=first if isinstance(first := inputs[0], ArrayColumn) and first.takes_files else None,
+            image_pixels=self.max_image_pixels,
         )
 
 
@@ -178,6 +200,15 @@ class TooManyCharactersError(RowLimitError):
         more = f", where another text of a date or number counts as {PLAIN_CHARACTERS} or more" if parsed else ""
         problem = f"expected at most {most} characters of text in a request{more}, found more"
         super().__init__(location, problem, f"send {_rows(count)} at a time")
+
+
+class TooManyPixelsError(RowLimitError):
+    """The image files of a request have more pixels than the limit; the first `count` fit."""
+
+    def __init__(self, location: str, most: int, count: int) -> None:
+        problem = f"expected image files of at most {most} pixels in a request, found more"
+        fix = f"send {_rows(count)} at a time" if count else "send it smaller, as a baseline JPEG or PNG"
+        super().__init__(location, problem, fix)
 
 
 def _texts_of_tensor(tensor: Array | None) -> list[Any]:

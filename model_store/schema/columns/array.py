@@ -13,6 +13,16 @@ from marshmallow import fields, validate
 
 from model_store.nn import Array
 from model_store.schema.columns.base import Bins, Column, FaultCollector, FormField, RowLocations
+from model_store.schema.columns.image_decoding import (
+    B64_KEY,
+    CROPS,
+    MAX_IMAGE_SIDE,
+    decode_image,
+    is_encoded,
+    is_image_shape,
+    read_encoded,
+)
+from model_store.schema.columns.image_file import ImageFile, ImageFileError
 from model_store.schema.columns.scaled_numbers import (
     check_scale,
     describe_range,
@@ -32,13 +42,16 @@ from model_store.utils.values import (
 )
 
 MAX_NESTING = 8  # levels of lists that a repair flattens
+_PIXELS_PER_FILE = 4096  # as many can be decoded in the time that a file takes by itself
+_IMAGE_FORM = f'{{"{B64_KEY}": "..."}} with a PNG or JPEG file in base64'
 
 
 @dataclass(frozen=True)
 class ArrayColumn(Column):
     """One array for each row, such as an image, encoded as `(value - offset) / scale`, flattened in C order.
 
-    Values outside `low` to `high`, if given, are rejected: they have another scale.
+    Values outside `low` to `high`, if given, are rejected: they have another scale. With `image_crop`, one of `CROPS`,
+    a value may also be a PNG or JPEG file: its bytes, or `{"b64": "..."}`, see `decode_image`.
     """
 
     name: str
@@ -49,15 +62,23 @@ class ArrayColumn(Column):
     high: float | None = None
     statistics: Mapping[str, Any] = field(default_factory=dict)
     kind: Literal["array"] = "array"
+    image_crop: str | None = None
     is_whole_row = True
     tensor_datatype = "FP32"
+    newer_attributes = ("image_crop",)
+
+    @property
+    def takes_files(self) -> bool:
+        return self.image_crop is not None
 
     @property
     def width(self) -> int:
         return math.prod(self.shape)
 
     def parse(self, values: list[Any], locations: RowLocations, faults: FaultCollector) -> Array:
-        """Return untrusted arrays, nested like `shape` or flat, as (n, width) float64."""
+        """Return untrusted arrays, nested like `shape` or flat, or image files, as (n, width) float64."""
+        if self.image_crop is not None and any(map(is_encoded, values)):
+            return self._parse_images(values, locations, faults)
         parsed = self._stack(values)
         if parsed is None:
             parsed, rejected = np.zeros((len(values), self.width)), []
@@ -69,6 +90,39 @@ class ArrayColumn(Column):
                     parsed[i] = one[0]
             faults.add_rows(rejected, locations, "", lambda i: self._rejected(values[i]))
         return parsed
+
+    def _parse_images(self, values: list[Any], locations: RowLocations, faults: FaultCollector) -> Array:
+        """Return values of which some are image files. None is decoded if another one cannot be."""
+        parsed = np.zeros((len(values), self.width))
+        files: list[tuple[int, ImageFile]] = []
+        rejected: dict[int, tuple[str, str]] = {}
+        for i, value in enumerate(values):
+            if not is_encoded(value):
+                if (one := self._stack([value])) is None:
+                    rejected[i] = self._rejected(value)
+                else:
+                    parsed[i] = one[0]
+                continue
+            try:
+                files.append((i, read_encoded(value)))
+            except ImageFileError as e:
+                rejected[i] = e.problem, e.fix
+        for i, file in files if not rejected else []:
+            try:
+                parsed[i] = decode_image(file, self.shape, self.image_crop or "").ravel()
+            except ImageFileError as e:
+                rejected[i] = e.problem, e.fix
+        faults.add_rows(sorted(rejected), locations, "", rejected.__getitem__)
+        return parsed
+
+    def decoding_pixels(self, value: Any) -> int:
+        """Return as how many pixels it counts to decode a value, 0 if it is no image file that can be decoded."""
+        if self.image_crop is None or not is_encoded(value):
+            return 0
+        try:
+            return _PIXELS_PER_FILE + read_encoded(value).decoded_pixels
+        except ImageFileError:  # which `parse` reports
+            return 0
 
     def encode(self, values: Array, locations: RowLocations, faults: FaultCollector) -> Array:
         """Return parsed values as features (n, width)."""
@@ -120,7 +174,8 @@ class ArrayColumn(Column):
             found = next(
                 map(describe_value, filterfalse(is_finite_number, _leaves(value))), "rows of different lengths"
             )
-        return f"{expected}; found {found}", "send the rows of the array as nested lists of numbers"
+        fix = "send the rows of the array as nested lists of numbers"
+        return f"{expected}; found {found}", fix if self.image_crop is None else f"{fix}, or {_IMAGE_FORM}"
 
     def missing_values(self, count: int) -> Array:
         return np.full((count, self.width), np.nan)
@@ -136,13 +191,25 @@ class ArrayColumn(Column):
     @classmethod
     def json_fields(cls) -> dict[str, fields.Field[Any]]:
         size = fields.Integer(strict=True, validate=validate.Range(1, 2**31))
+        crops = f"expected one of {', '.join(CROPS)}"
         return {
             "shape": fields.List(size, required=True, validate=validate.Length(1, 8)),
             "offset": finite_number_field(required=True),
             "scale": finite_number_field(check_scale, required=True),
             "low": finite_number_field(required=True, allow_none=True),
             "high": finite_number_field(required=True, allow_none=True),
+            "image_crop": fields.Raw(validate=validate.OneOf(CROPS, error=crops), error_messages={"null": crops}),
         }
+
+    def find_problem(self) -> str | None:
+        if self.image_crop is None:
+            return None
+        if not is_image_shape(self.shape):
+            sides = f"of at most {MAX_IMAGE_SIDE} on a side"
+            return f"shape: expected [height, width] or [height, width, 3] {sides}, as an image has"
+        if (self.low, self.high) != (0, 255):
+            return "high: expected pixels from 0 to 255, as an image has"
+        return None
 
     def value_schemas(self) -> list[dict[str, Any]]:
         """Return the forms of an array: nested like its shape, and flat."""
@@ -155,24 +222,34 @@ class ArrayColumn(Column):
         for size in reversed(self.shape):
             nested = {"type": "array", "minItems": size, "maxItems": size, "items": nested}
         flat = {"type": "array", "minItems": self.width, "maxItems": self.width, "items": number}
-        return [nested] if len(self.shape) == 1 else [nested, flat]
+        forms = [nested] if len(self.shape) == 1 else [nested, flat]
+        if self.image_crop is not None:
+            file = {"type": "string", "contentEncoding": "base64", "description": "A PNG or JPEG file"}
+            forms.append(
+                {"type": "object", "properties": {B64_KEY: file}, "required": [B64_KEY], "additionalProperties": False}
+            )
+        return forms
 
     def public_details(self) -> dict[str, Any]:
         bounds = {"low": self.low, "high": self.high}
-        return super().public_details() | {"shape": list(self.shape), **bounds, "seen": self.training_range()}
+        image = {} if self.image_crop is None else {"image_crop": self.image_crop}
+        details = {"shape": list(self.shape), **bounds, **image, "seen": self.training_range()}
+        return super().public_details() | details
 
     def form_field(self) -> FormField:
         known = self.training_range()
         text = f"shape {self._describe_shape()}"
         if self.low is not None and self.high is not None:
             text += f", numbers from {self.low:g} to {self.high:g}"
+        if self.image_crop is not None:
+            text += f"; or {_IMAGE_FORM}"
         seen = describe_range(known, "{:g}".format)
         is_drawable = len(self.shape) == 2 and known.get("min", 0) < known.get("max", 0)
         return FormField("drawing" if is_drawable else "json", text, f"{seen} in training" if seen else "")
 
     @classmethod
     def from_public_details(cls, details: Mapping[str, Any]) -> Self:
-        return cls(details["name"], tuple(details["shape"]))
+        return cls(details["name"], tuple(details["shape"]), image_crop=details.get("image_crop"))
 
     def describe(self, format_value: Callable[[Any], str]) -> str:
         return ", ".join(filter(None, [self._describe_shape(), describe_range(self.statistics, format_value)]))
@@ -185,7 +262,8 @@ class ArrayColumn(Column):
     def describe_acceptance(self, other: Column | None) -> list[str]:
         del other
         limits = [f"{self.low} to {self.high}"] if (self.low, self.high) != (None, None) else []
-        return [self._describe_shape(), *limits]
+        files = [] if self.image_crop is None else [f"image files, crop {self.image_crop}"]
+        return [self._describe_shape(), *limits, *files]
 
     def _describe_shape(self) -> str:
         return " × ".join(map(str, self.shape))
@@ -203,10 +281,24 @@ class ArrayColumn(Column):
         return (-1, *self.shape)
 
     def tensor_shapes(self, count: int) -> list[tuple[int, ...]]:
-        return [(count, self.width), (count, *self.shape)]
+        files = [] if self.image_crop is None else [(count,), (count, 1)]
+        return [(count, self.width), (count, *self.shape), *files]
 
     def from_tensor(self, tensor: Array, datatype: str, location: str, faults: FaultCollector) -> Array | None:
+        """Return a tensor of numbers, or of image files: bytes, or texts in base64."""
+        if self.image_crop is not None and datatype == "BYTES" and tensor.size == len(tensor):
+            files = self.tensor_values(tensor)
+            return self._parse_images(files, RowLocations(location, range(len(files))), faults)
+        if tensor.size != len(tensor) * self.width:
+            problem = f"expected shape {list(self.tensor_shape)}, or BYTES [-1] of image files; found {datatype} "
+            faults.add(location, f"{problem}{list(tensor.shape)}", "send pixels, or the bytes of a file for each row")
+            return None
         return numbers_from_tensor(self, tensor, datatype, location, faults)
+
+    def tensor_values(self, tensor: Array) -> list[Any]:
+        """Return the image files of a BYTES tensor, bytes or texts in base64, as `parse` takes them."""
+        values = tensor.ravel().tolist() if tensor.dtype == object else []
+        return [value if isinstance(value, bytes) else {B64_KEY: value} for value in values]
 
     def typical_value(self) -> Any:
         middle = self.offset if self.low is None or self.high is None else (self.low + self.high) / 2
@@ -221,8 +313,11 @@ class ArrayColumn(Column):
         return values
 
     def repairs(self, value: Any) -> list[Any]:
-        """Return the value, and its numbers clipped to the range; None if it has others or another count."""
-        return [value, self._clip(value)]
+        """Return the value, and its numbers clipped to the range; None if it has others or another count.
+
+        An image file is not tried again: it may be one that would take too long to decode.
+        """
+        return [] if is_encoded(value) else [value, self._clip(value)]
 
     def _clip(self, value: Any) -> Any:
         try:

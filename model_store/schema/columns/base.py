@@ -245,6 +245,11 @@ class Column(ABC):
         """Equal for columns whose `parse_cell` returns the same for each text."""
         return self.kind, repr(self.format)
 
+    @property
+    def takes_files(self) -> bool:
+        """Return True if a value may be the bytes of a file, which a tensor of BYTES has as they are."""
+        return False
+
     def parse_characters(self, text: str) -> int:
         """Return as how many characters of text it counts to parse this one, once for all columns of a `cell_key`."""
         del text

@@ -52,6 +52,11 @@ def hostile(artifact: ValidArtifact) -> Variants:
             "signature/inputs/0",
             {"kind": "text", "name": "a", "features": 10**9, "fill": None, "statistics": {}},
         ),
+        "an image of five colours": artifact.with_manifest_value("signature/inputs/0", _image(shape=[2, 2, 5])),
+        "an image of 4097 rows": artifact.with_manifest_value("signature/inputs/0", _image(shape=[4097, 1])),
+        "an image of other numbers": artifact.with_manifest_value("signature/inputs/0", _image(high=1)),
+        "an unknown crop": artifact.with_manifest_value("signature/inputs/0", _image(image_crop="eval")),
+        "a crop that is none": artifact.with_manifest_value("signature/inputs/0", _image(image_crop=None)),
         "a transform of another kind": artifact.with_manifest_value("signature/output", _values({"kind": "eval"})),
         "knots that descend": artifact.with_manifest_value(
             "signature/output", _values({"kind": "quantile", "scores": [0, 1], "values": [[0, 1], [1, 0]]})
@@ -81,6 +86,11 @@ def _word(number: int) -> str:
 
 def _date(number: dict[str, Any], **attributes: Any) -> dict[str, Any]:
     return {**number, "kind": "date", **attributes}
+
+
+def _image(**attributes: Any) -> dict[str, Any]:
+    column = {"kind": "array", "name": "image", "statistics": {}, "shape": [2, 2], "offset": 0, "scale": 1}
+    return column | {"low": 0, "high": 255, "image_crop": "center"} | attributes
 
 
 def _values(transform: dict[str, Any]) -> dict[str, Any]:

@@ -356,7 +356,7 @@ def test_binary_data_of_wrong_size_or_encoding_is_400(client, tail):
 def test_more_strings_than_the_row_limit_are_not_parsed(client, monkeypatch, shape, status, expected):
     """Neither for the response nor for the example in the error: 1.6 million of them, in 8 MB, take seconds."""
     read = []
-    monkeypatch.setattr(tensors, "_parse_texts", lambda count, *_: read.append(count))
+    monkeypatch.setattr(tensors, "_parse_elements", lambda count, *_, **__: read.append(count))
     tail = b"\1\0\0\0a" * 10_001
     tensor = {"name": "island", "shape": shape, "datatype": "BYTES", "parameters": {"binary_data_size": len(tail)}}
     response = client.post("/v2/models/penguins/infer", **binary({"inputs": [tensor]}, tail))
