@@ -165,7 +165,7 @@ AGREEING := --constraint requirements/base.lock --output-file
 lock: ## lock the newest versions of all dependencies (needs uv; UPGRADE= keeps locked versions)
 	$(COMPILE) $(WHOLE) --output-file requirements/base.lock
 	$(COMPILE) --group build $(AGREEING) requirements/build.lock
-	$(COMPILE) $(WHOLE) --extra otel --extra sweep --extra dask --extra mpi --extra onnx --extra sklearn \
+	$(COMPILE) $(WHOLE) --extra otel --extra sweep --extra dask --extra mpi --extra onnx --extra javascript --extra sklearn \
 		--extra safetensors --extra keras --extra images --extra grpc --extra test --group lint --group build \
 		--group servers --group engines $(AGREEING) requirements/dev.lock
 	$(COMPILE) --group audit --output-file requirements/audit.lock

@@ -38,7 +38,7 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 PORT = 8000  # the one that pages name; a session uses a free one
 ELSEWHERE = re.compile(
-    r"(make|docker|git|pip|npm|npx|openapi-python-client|sh examples/fetch_mnist.sh|curl --cacert)\b"
+    r"(make|docker|git|pip|node|npm|npx|openapi-python-client|sh examples/fetch_mnist.sh|curl --cacert)\b"
 )  # commands that other tests run, or that need a network
 
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)

@@ -12,6 +12,7 @@ from model_store.export.base import ExportError, ExportSource, Target, check_car
 from model_store.utils.atomic_write import atomic_write
 
 TARGETS = {  # the module of each target, which has the target as TARGET
+    "javascript": "model_store.export.javascript.target",
     "onnx": "model_store.export.onnx.target",
 }
 

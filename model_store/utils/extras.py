@@ -17,7 +17,9 @@ PACKAGES: dict[str, tuple[str, ...]] = {  # as in pyproject.toml
     "sklearn": ("scikit-learn>=1.8", "skops>=0.13"),
     "safetensors": ("safetensors>=0.6",),
     "keras": ("h5py>=3.14",),
+    "javascript": ("quickjs-ng>=0.17",),
     "images": ("pillow>=12",),
+    "grpc": ("grpcio>=1.80", "grpcio-health-checking>=1.80"),
 }
 
 

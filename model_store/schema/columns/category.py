@@ -71,7 +71,7 @@ class CategoryColumn(Column):
         """The code of each category, and of other spellings of true and false: the index of its one-hot feature."""
         features = {category: feature for feature, category in enumerate(self.categories)}
         if (words := self.boolean_words) is not None:
-            for value, category in self._category_by_bool.items():
+            for value, category in self.category_by_bool.items():
                 for spelling in words.of(value):
                     for text in (spelling, spelling.title(), spelling.upper()):
                         features.setdefault(text, features[category])
@@ -80,7 +80,7 @@ class CategoryColumn(Column):
     @property
     def boolean_words(self) -> BooleanWords | None:
         """The words for true and false if there are two categories, and they are such words, else None."""
-        is_boolean = len(self._present_categories) == 2 == len(self._category_by_bool)
+        is_boolean = len(self._present_categories) == 2 == len(self.category_by_bool)
         return find_boolean_words(self._present_categories) if is_boolean else None
 
     @property
@@ -96,7 +96,7 @@ class CategoryColumn(Column):
         return tuple(category for category in self.categories if category != MISSING_CATEGORY)
 
     @cached_property
-    def _category_by_bool(self) -> dict[bool, str]:
+    def category_by_bool(self) -> dict[bool, str]:
         """The categories that spell true and false, such as True and False; without a value that several spell."""
         found: dict[bool, str] = {}
         words = find_boolean_words(self._present_categories) or _PLAIN_BOOLEANS
@@ -129,8 +129,8 @@ class CategoryColumn(Column):
                 parsed[i] = known[value]
             elif type(value) is int and -(2**63) <= value < 2**64:
                 parsed[i] = str(value)
-            elif type(value) is bool and value in self._category_by_bool:
-                parsed[i] = self._category_by_bool[value]
+            elif type(value) is bool and value in self.category_by_bool:
+                parsed[i] = self.category_by_bool[value]
             else:
                 parsed[i] = _ALREADY_REPORTED
                 faults.add(
@@ -228,7 +228,7 @@ class CategoryColumn(Column):
         else:
             form["examples"] = list(self.categories)
             notes.append("Other values count as unknown.")
-        if self._category_by_bool:
+        if self.category_by_bool:
             notes.append("true and false may be sent without quotes.")
         if (words := self.boolean_words) is not None:
             notes.append(f"So may texts such as {', '.join((*words.true, *words.false))}.")
@@ -286,8 +286,8 @@ class CategoryColumn(Column):
 
     def from_tensor(self, tensor: Array, datatype: str, location: str, faults: FaultCollector) -> Array | None:
         values = tensor.ravel().tolist()
-        if tensor.dtype.kind == "b" and self._category_by_bool.keys() >= set(values):
-            values = [self._category_by_bool[value] for value in values]
+        if tensor.dtype.kind == "b" and self.category_by_bool.keys() >= set(values):
+            values = [self.category_by_bool[value] for value in values]
         elif tensor.dtype.kind not in "Oui":
             faults.add(location, f"expected BYTES, found {datatype}", "send the categories as strings")
             return None
