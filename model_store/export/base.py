@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -61,6 +62,12 @@ class Target(Protocol):
     def notes(self, source: ExportSource, files: Mapping[str, bytes]) -> list[str]:
         """Return sentences for the user, such as the memory that the model takes on the platform."""
         ...
+
+
+def file_stem(name: str) -> str:
+    """Return a model's name as an identifier, for files that a program includes or imports."""
+    stem = re.sub(r"[^A-Za-z0-9_]", "_", name)
+    return stem if stem[0].isalpha() else f"model_{stem}"
 
 
 def check_carried(source: ExportSource, target: Target) -> None:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from model_store.export.base import ExportSource
+from model_store.export.base import ExportSource, file_stem
 from model_store.export.c import literals
 from model_store.export.c.code import Code, Values
 from model_store.export.c.columns import EncodingCode, add_encoding
@@ -108,12 +108,6 @@ class CTarget:
             f"void predict(const real *input, real *output) {{\n{body}}}\n",
         ]
         return "\n".join(filter(None, parts))
-
-
-def file_stem(name: str) -> str:
-    """Return a model's name as the beginning of file names, which is an identifier, too."""
-    stem = re.sub(r"[^A-Za-z0-9_]", "_", name)
-    return stem if stem[0].isalpha() else f"model_{stem}"
 
 
 def _head(source: ExportSource, code: Code, encoding: EncodingCode) -> str:
