@@ -28,6 +28,7 @@ FOLDERS: dict[str, tuple[str, list[tuple[str, str]]]] = {
             ("evaluation/", "metrics, diagnostics"),
             ("pipeline/", "the job, step by step"),
             ("sweep/", "searches of settings"),
+            ("sklearn/", "estimators of scikit-learn"),
             ("cli/", "the command train"),
         ],
     ),

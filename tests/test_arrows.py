@@ -56,6 +56,7 @@ SUBPACKAGES: dict[str, dict[str, set[str]]] = {
         },
         "sweep": {"config", "data", "encoded_rows", "engine", "errors", "evaluation", "pipeline"},
         "cli": {"config", "data", "engine", "errors", "network", "pipeline", "sweep"},
+        "sklearn": {"config", "data", "engine", "errors", "pipeline"},
         "__init__": {"engine", "losses", "optim"},
         "__main__": {"cli"},
     },

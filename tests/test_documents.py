@@ -25,7 +25,18 @@ PAGES = [
     ROOT / "README.md",
     *(
         ROOT / "docs" / f"{name}.md"
-        for name in ("tutorial", "library", "jobs", "sweeps", "operations", "signing", "versions", "exports", "imports")
+        for name in (
+            "tutorial",
+            "library",
+            "scikit-learn",
+            "jobs",
+            "sweeps",
+            "operations",
+            "signing",
+            "versions",
+            "exports",
+            "imports",
+        )
     ),
     *sorted((ROOT / "docs" / "reference").glob("*.md")),
 ]

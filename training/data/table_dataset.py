@@ -39,11 +39,25 @@ def from_table(
     task = choose_task(table, target_names, section, notes)
     found = find_formats(table, {}, target_names, task) if formats is None else formats
     notes += kind_notes(table, {name: found[name] for name in target_names if name in found})
-    table = drop_rows_without_target(_empty_missing_words(table, found), target_names, section, notes)
+    table = drop_rows_without_target(empty_missing_words(table, found), target_names, section, notes)
     kinds = choose_kinds(table, names, section)  # of the rows that are used
     formats = {**found, **find_formats(table, kinds, [], task)} if formats is None else formats
     notes += kind_notes(table, {name: written for name, written in formats.items() if name not in target_names})
-    table = _empty_missing_words(table, formats)
+    table = empty_missing_words(table, formats)
+    inputs = read_inputs(table, kinds, formats, section)
+    targets, labels = _parse_targets(table, target_names, task, section.label_separator, formats, known)
+    notes += type_inference.kind_warnings(table, kinds, section.kinds)
+    return Dataset(
+        table.name, sha256, inputs, kinds, tuple(target_names), targets, labels, table.lines, notes, table.row_unit,
+        extra={name: table.columns[name] for name in extra.values()}, formats=dict(formats),
+        decimal_commas=table.decimal_commas,
+    )  # fmt: skip
+
+
+def read_inputs(
+    table: Table, kinds: Mapping[str, str], formats: Mapping[str, Any], section: DataSection
+) -> dict[str, NDArray[Any]]:
+    """Return the columns `kinds` as `Dataset.inputs`. DataError lists the invalid cells of all columns."""
     inputs: dict[str, NDArray[Any]] = {}
     faults: list[Fault] = []
     total = 0
@@ -54,18 +68,12 @@ def from_table(
             faults += error.faults
             total += error.total
     if section.missing == "refuse":
-        missing = [fault for name in names if (fault := _missing_value_fault(table, name))]
+        missing = [fault for name in kinds if (fault := _missing_value_fault(table, name))]
         faults += missing
         total += len(missing)
     if faults:
         raise DataError(table.name, faults, total)
-    targets, labels = _parse_targets(table, target_names, task, section.label_separator, formats, known)
-    notes += type_inference.kind_warnings(table, kinds, section.kinds)
-    return Dataset(
-        table.name, sha256, inputs, kinds, tuple(target_names), targets, labels, table.lines, notes, table.row_unit,
-        extra={name: table.columns[name] for name in extra.values()}, formats=dict(formats),
-        decimal_commas=table.decimal_commas,
-    )  # fmt: skip
+    return inputs
 
 
 def table_notes(table: Table, section: DataSection) -> list[str]:
@@ -106,18 +114,28 @@ def choose_columns(
             if name not in table.columns:
                 fix = did_you_mean(name, table.columns) or f"the columns are {list_names(list(table.columns))}"
                 faults.append(Fault(location, f"unknown column '{name}'", fix))
-    named = [(f"data.kinds.{name}", name) for name in section.kinds]
-    named += [("data.optional", name) for name in section.optional_names]
-    named += [("data.asinh", name) for name in section.asinh_names]
-    for location, name in named:
-        if name not in inputs:
-            fix = did_you_mean(name, inputs) or f"the inputs are {list_names(inputs)}"
-            faults.append(Fault(location, f"unknown input '{name}'", fix))
+    faults += unknown_input_faults(section, inputs)
     if not inputs:
         faults.append(Fault("data.columns", "no input column is left", "add input columns"))
     if faults:
         raise DataError(table.name, faults)
     return targets, inputs
+
+
+def unknown_input_faults(section: DataSection, inputs: Sequence[str]) -> list[Fault]:
+    """Return a fault for each key of the job that names a column which is no input."""
+    named = [(f"data.kinds.{name}", name) for name in section.kinds]
+    named += [("data.optional", name) for name in section.optional_names]
+    named += [("data.asinh", name) for name in section.asinh_names]
+    return [
+        Fault(
+            location,
+            f"unknown input '{name}'",
+            did_you_mean(name, inputs) or f"the inputs are {list_names(list(inputs))}",
+        )
+        for location, name in named
+        if name not in inputs
+    ]
 
 
 def choose_kinds(table: Table, names: Sequence[str], section: DataSection) -> dict[str, str]:
@@ -173,7 +191,7 @@ def kind_notes(table: Table, formats: Mapping[str, Any]) -> list[str]:
     return [f"{note} (data.kinds and data.task override this)" for note in notes.values() if note]
 
 
-def _empty_missing_words(table: Table, formats: Mapping[str, Any]) -> Table:
+def empty_missing_words(table: Table, formats: Mapping[str, Any]) -> Table:
     """Return the table without the words that mean a missing value in its column."""
     columns = dict(table.columns)
     for name, written in formats.items():

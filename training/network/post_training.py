@@ -1,4 +1,7 @@
-"""Changes to a trained network: features that were constant no longer count, outputs stay in the training range."""
+"""Changes to a trained network: features that were constant no longer count, outputs stay in the training range.
+
+`copy_arrays` gives the weights of a trained network to another one, which continues from them.
+"""
 
 from __future__ import annotations
 
@@ -36,3 +39,20 @@ def set_output_range(network: Sequential, low: NDArray[Any], high: NDArray[Any])
     last = network.modules[-1]
     if isinstance(last, Clip):
         last.low, last.high = low, high
+
+
+def copy_arrays(trained: Sequential, network: Sequential) -> None:
+    """Copy the weights of a trained network to one that was built alike. ValueError if a layer differs.
+
+    The constant features that `hold_constant_features` put before the first layer may vary from now on.
+    """
+    modules = [module for module in trained.modules if not isinstance(module, ConstantInputs)]
+    if [type(module) for module in modules] != [type(module) for module in network.modules]:
+        names = [[type(module).__name__ for module in found] for found in (network.modules, modules)]
+        raise ValueError(f"modules: expected the layers {names[0]}, found {names[1]}")
+    for i, (module, source) in enumerate(zip(network.modules, modules, strict=True)):
+        found = source.arrays()
+        for name, array in module.arrays().items():
+            if found[name].shape != array.shape:
+                raise ValueError(f"modules.{i}.{name}: expected {array.shape}, found {found[name].shape}")
+            array[...] = found[name]

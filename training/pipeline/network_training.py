@@ -29,7 +29,7 @@ from training.engine.loop import DivergedError, Samples, train
 from training.errors import JobError
 from training.evaluation import metrics
 from training.evaluation.predictor import Predictor
-from training.network.post_training import hold_constant_features, set_output_range
+from training.network.post_training import copy_arrays, hold_constant_features, set_output_range
 from training.pipeline import factories
 from training.pipeline.preparation import make_generators
 from training.pipeline.prepared_job import PreparedJob
@@ -142,7 +142,8 @@ def _member(prepared: PreparedJob, number: int, count: int) -> PreparedJob:
     settings, seed = prepared.job.settings, prepared.job.settings.train.seed
     member_seed = int(np.random.SeedSequence(seed, spawn_key=(_MEMBERS_KEY, number)).generate_state(1)[0])
     settings = replace(settings, train=replace(settings.train, seed=member_seed))
-    return replace(without_fold(prepared, number, count), job=replace(prepared.job, settings=settings))
+    initial = prepared.initial[number - 1 : number]
+    return replace(without_fold(prepared, number, count), job=replace(prepared.job, settings=settings), initial=initial)
 
 
 def without_fold(prepared: PreparedJob, number: int, count: int) -> PreparedJob:
@@ -224,6 +225,8 @@ def _fit(
     settings, parts = prepared.job.settings.train, prepared.split
     _, weights_rng, order_rng, *_ = make_generators(prepared.job.settings)
     network = prepared.network_spec.build(weights_rng)
+    if prepared.initial:
+        copy_arrays(prepared.initial[0], network)
     set_output_range(network, *(limits[: prepared.network_spec.output_size] for limits in samples.target_range))
     loss = prepared.network_spec.criterion()
     batch_size = len(samples) if settings.batch_size == "all" else int(settings.batch_size)

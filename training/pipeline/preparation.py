@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.errors import Fault
+from model_store.schema.signature import Signature
 from model_store.tables.formats import is_table
 from training.config.recipe import recommend
 from training.config.schema import NetworkSchema
@@ -46,11 +47,14 @@ _NO_ROWS = np.empty(0, np.int64)
 _MEMORY_NOTE_BYTES = 2**30  # of encoded rows; a note reports more
 
 
-def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> PreparedJob:
+def prepare(
+    job: Job, fold: Fold | None = None, rows: Dataset | None = None, signature: Signature | None = None
+) -> PreparedJob:
     """Read the data, split it, fit the preprocessing on the training rows and specify the network.
 
     fold: its rows are the test rows, instead of a fraction `split.test`.
     rows: the job's dataset, if it has been read before.
+    signature: the preprocessing of a model that is trained further, which is not fitted again.
     """
     settings = job.settings
     rng, shares = _split_generator(settings, fold), settings.split
@@ -60,7 +64,7 @@ def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> 
     if is_streamed(settings.data, job.folder):
         _check_streamable(job)
         stream, split_notes = _read_stream(job, rng, fold)
-        rows, parts, signature = stream.held_out, stream.split, stream.signature(settings.data)
+        rows, parts, fitted = stream.held_out, stream.split, stream.signature(settings.data)
         settings = _fill_in_recipe(job, len(stream), len(rows.inputs), rows.task, streamed=True)
         sample = stream.sample()
         learned, learned_targets = {name: sample[name] for name in rows.inputs}, stream.targets(sample)
@@ -71,12 +75,13 @@ def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> 
         parts, split_notes = split_rows(rows, shares, rng, fold)
         if settings.train.ensemble is not None:  # which divides these rows itself
             parts = Split(np.sort(np.concatenate([parts.training, parts.validation])), _NO_ROWS, parts.test)
-        signature = rows.signature(settings.data, parts.training)
+        fitted = rows.signature(settings.data, parts.training) if signature is None else signature
         learned = {name: values[parts.training] for name, values in rows.inputs.items()}
         learned_targets = rows.targets[parts.training]
-    signature = encode_as_codes(fit_positive_output(signature, settings.train.loss), settings.network.layers)
-    spec = specify_network(settings, signature, job.source)
-    signature = fit_target_transform(rows.name, signature, learned_targets, settings.data)
+    encoded = encode_as_codes(fit_positive_output(fitted, settings.train.loss), settings.network.layers)
+    spec = specify_network(settings, encoded, job.source)
+    if signature is None:
+        signature = fit_target_transform(rows.name, encoded, learned_targets, settings.data)
     counts = np.zeros(0, np.int64)
     if rows.labels:
         learned_counts = np.bincount(learned_targets) if rows.classes else learned_targets.sum(axis=0)
@@ -91,7 +96,7 @@ def prepare(job: Job, fold: Fold | None = None, rows: Dataset | None = None) -> 
         raise JobError(job.source, faults)
     data = replace(settings.data, task=rows.task, stream=None if stream is None else True)
     empty = [name for name in rows.inputs if name not in signature.names]
-    if settings.data.path is not None and not signature.inputs[0].is_whole_row:
+    if not signature.inputs[0].is_whole_row:
         data = replace(data, columns=list(signature.names), kinds={name: rows.kinds[name] for name in signature.names})
         if data.optional_names:
             data = replace(data, optional=[name for name in data.optional_names if name not in empty])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model_store.errors import Fault, InputError
+from model_store.nn import Sequential
 from model_store.schema.signature import Signature
 from training.available_memory import check_memory
 from training.config.settings import JobSettings
@@ -49,6 +51,7 @@ class PreparedJob:
     """Everything that training needs; `x_...` are encoded rows. The settings of `job` include inferred values.
 
     Training rows of a streamed job are in `block_loader`; `dataset` and `split` then have only the others.
+    `initial` holds networks to start from, one for each network that is trained; without, weights are drawn.
     """
 
     job: Job
@@ -60,6 +63,7 @@ class PreparedJob:
     block_loader: BlockLoader | None = None
     baseline_targets: NDArray[Any] = field(default_factory=lambda: np.empty(0))  # of a stream
     baseline_weights: NDArray[np.float64] | None = None
+    initial: Sequence[Sequential] = ()
 
     @property
     def stream(self) -> StreamedDataset | None:
