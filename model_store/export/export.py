@@ -12,8 +12,10 @@ from model_store.export.base import ExportError, ExportSource, Target, check_car
 from model_store.utils.atomic_write import atomic_write
 
 TARGETS = {  # the module of each target, which has the target as TARGET
+    "c": "model_store.export.c.target",
     "javascript": "model_store.export.javascript.target",
     "onnx": "model_store.export.onnx.target",
+    "python": "model_store.export.python.target",
 }
 
 

@@ -17,14 +17,14 @@ from model_store.export.agreement import find_disagreement
 from model_store.export.base import ExportError, ExportSource
 from model_store.export.c.compiler import compile_and_run
 from model_store.export.c.literals import comment, identifiers, string
-from model_store.export.c.target import TARGET
-from model_store.export.export import export
+from model_store.export.export import export, find_target
 from model_store.nn import LAYERS
 from model_store.schema.columns import CategoryColumn, NumberColumn, TextColumn
 from model_store.schema.signature import ClassificationOutput, RegressionOutput
 from tests.model_store.export.edge_rows import edge_rows
 from tests.model_store.export.example_models import AGE, MADE, TRAINED, classifier, example_model, linear, made
 
+TARGET = find_target("c")
 GCC = shutil.which("gcc")
 STRICT = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror"]
 pytestmark = pytest.mark.skipif(GCC is None, reason="gcc is not installed")

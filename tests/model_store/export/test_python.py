@@ -19,9 +19,8 @@ import pytest
 from model_store.artifact import npz
 from model_store.artifact.model import Model
 from model_store.export.base import ExportError, ExportSource
-from model_store.export.export import export
+from model_store.export.export import export, find_target
 from model_store.export.python.extract import extract
-from model_store.export.python.target import TARGET
 from model_store.nn import LAYERS
 from model_store.schema.columns import CategoryColumn, DateColumn, NumberColumn, TextColumn
 from model_store.schema.columns.date_text import DateFormat
@@ -31,6 +30,7 @@ from tests.model_store.export.edge_rows import edge_rows, refused_rows
 from tests.model_store.export.example_models import AGE, MADE, TRAINED, classifier, example_model
 from tests.model_store.export.test_c import HOSTILE
 
+TARGET = find_target("python")
 # Runs a file as a program where none of this project's packages can be imported, nor what they need besides NumPy.
 ISOLATED = """
 import runpy, sys
