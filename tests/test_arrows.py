@@ -71,7 +71,7 @@ SUBPACKAGES: dict[str, dict[str, set[str]]] = {
         "storage": {*_NETWORK, "schema", "artifact"},
         "evaluation": {*_NETWORK, "schema", "artifact"},
         "registry": {*_NETWORK, "schema", "artifact", "storage", "evaluation"},
-        "report": {*_NETWORK, "schema", "artifact", "evaluation"},
+        "report": {*_NETWORK, "schema", "artifact", "evaluation", "export"},
         "batch": {*_NETWORK, "schema", "tables", "artifact", "storage"},
         "export": {*_NETWORK, "schema", "artifact"},
         "cli": {

@@ -7,20 +7,22 @@ from pathlib import Path
 
 from model_store.artifact.model import Model
 from model_store.evaluation.record import TrainingRecord
-from model_store.report import diagnostic_sections, search_sections, sections, summary
+from model_store.report import diagnostic_sections, search_sections, sections, summary, try_out
 from model_store.report.markup import Markup, join, tag
 
 _STYLE = Markup((Path(__file__).parent / "style.css").read_text(encoding="utf-8"))
-# Nothing is loaded or executed, whatever text a label contains.
+# Nothing is loaded, and nothing but the form's program is executed, whatever text a label contains.
 _CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'none'; base-uri 'none'"
 
 
 def render(model: Model, reference: str, digest: str | None = None) -> str:
     """Return the report of `model`, published as `reference` ("penguins/3"). It depends on nothing else."""
     record = TrainingRecord.parse(model.training)
+    program = try_out.script(model, reference, digest or model.digest)
     parts = [
         summary.header(model, reference, record),
         summary.notes(record),
+        None if program is None else try_out.try_out(program),
         sections.learning_curves(record),
         sections.classification_errors(model, record),
         sections.label_errors(record),
@@ -34,14 +36,15 @@ def render(model: Model, reference: str, digest: str | None = None) -> str:
         sections.inputs(model),
         sections.provenance(model, digest or model.digest),
     ]
-    return _document(reference, [part for part in parts if part is not None])
+    policy = _CONTENT_SECURITY_POLICY + ("" if program is None else f"; script-src {try_out.policy(program)}")
+    return _document(reference, policy, [part for part in parts if part is not None])
 
 
-def _document(title: str, parts: Iterable[Markup]) -> str:
+def _document(title: str, policy: str, parts: Iterable[Markup]) -> str:
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=_CONTENT_SECURITY_POLICY),
+        tag("meta", http_equiv="Content-Security-Policy", content=policy),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="color-scheme", content="light dark"),
         tag("title", f"{title}: report"),

@@ -40,8 +40,8 @@ class JavaScriptTarget:
             reference=source.reference,
             stem=source.stem,
             digest=source.digest,
-            model=_literal(_model(source)),
-            weights=_literal(weights),
+            model=literal(_model(source)),
+            weights=literal(weights),
         )
         runtime = package_files(__package__).joinpath("runtime.js").read_text(encoding="utf-8")
         return {f"{source.stem}.mjs": (text + runtime).encode()}
@@ -91,7 +91,7 @@ def as_arrays(output: Output, found: Sequence[Any]) -> dict[str, Array]:
     return {"label": np.array([row["label"] for row in found], object), "probabilities": probabilities}
 
 
-def _literal(data: Any) -> str:
+def literal(data: Any) -> str:
     """Return JSON data as a literal of JavaScript: a text, so that a key such as __proto__ is a key like others."""
     text = json.dumps(data, allow_nan=False, separators=(",", ":"))
     return json.dumps(text).replace("<", "\\u003c").replace(">", "\\u003e")  # nothing ends a <script> around it

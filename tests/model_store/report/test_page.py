@@ -83,3 +83,29 @@ def test_a_report_fits_its_screen_without_browser_errors(
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert errors == []
     page.close()
+
+
+def test_the_form_predicts_as_the_model_does_and_shows_names_as_text(browser: Any, tmp_path: Path) -> None:
+    for name, model, row in [
+        ("two", MODELS["two"], [3.5, "York"]),
+        ("hostile", MODELS["hostile"], [-2, "Bath"]),
+        ("values", MODELS["values"], None),
+    ]:
+        path = tmp_path / f"{name}.html"
+        path.write_text(render(model, "chess/3"))
+        page = browser.new_page(viewport={"width": 360, "height": 800})
+        problems: list[str] = []
+        page.on("pageerror", lambda error, problems=problems: problems.append(str(error)))
+        page.on("console", lambda message, problems=problems: problems.append(message.text))
+        page.goto(path.as_uri())
+        if row is not None:
+            page.fill("#try-0", str(row[0]))
+            page.select_option("#try-1", row[1])
+            (expected,) = model.predict([row])
+            (shown,) = page.locator("#try-answer p").filter(has_text="yes").locator("b").all_inner_texts()
+            assert shown == f"{100 * expected['probabilities']['yes']:.1f} %"
+            page.fill("#try-0", "")
+            assert "expected a number, found none" in page.inner_text("#try-answer")
+        assert problems == []
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        page.close()

@@ -46,7 +46,7 @@ def test_hostile_names_are_text() -> None:
     found = search()
     found["parameters"][0]["name"] = EVIL
     found["parameters"][2]["options"][0] = EVIL
-    assert page_of(found).count("script") == 0
+    assert page_of(found).count("script") == page_of(search()).count("script") == 1
 
 
 @pytest.mark.parametrize("trials", [2, 300])
