@@ -34,6 +34,16 @@ KEYS, CHECKS = "service/security/api_keys.py", "tests/service/security/test_api_
 ACCESS = "tests/service/security/test_access_control.py"
 IMAGES = "tests/model_store/schema/columns/test_image_decoding.py"
 DEFENCES = {
+    "rows of unknown keys encode no column": Defence(
+        "model_store/schema/signature.py", "elif faults.total:", "elif False:",
+        "tests/model_store/schema/test_signature.py::test_rows_of_unknown_keys_encode_no_column",
+    ),
+    "a generation forgets only failures of versions that it has": Defence(
+        "service/registry/generations.py", "self._loader.forget_failure(name, number)",
+        "self._loader.clear_failures()",
+        "tests/service/registry/test_generation_switch.py::"
+        "test_a_generation_forgets_only_failures_of_versions_that_it_has",
+    ),
     "a journal of a sweep is a regular file": Defence(
         "training/sweep/storage.py", "open_regular(self._journal).close()\n            for", "for",
         "tests/training/sweep/test_study.py::test_a_journal_that_is_no_regular_file_is_an_error",

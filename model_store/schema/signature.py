@@ -283,9 +283,11 @@ class Signature:
             return range(len(instances)), [list(column) for column in zip(*instances, strict=True)] or [[]] * width
         if set(map(type, instances)) == {dict} and all(instances):
             named = set().union(*instances)
-            if named <= self._name_set:
-                columns = [[row.get(name) for row in instances] if name in named else None for name in self.names]
-                return range(len(instances)), columns
+            if not named <= self._name_set:
+                for i, row in enumerate(instances):
+                    self._add_unknown(row, f"{location}.{i}", faults)
+            columns = [[row.get(name) for row in instances] if name in named else None for name in self.names]
+            return range(len(instances)), columns
         rows: list[int] = []
         table: list[list[Any]] = []
         for i, row in enumerate(instances):
@@ -311,10 +313,13 @@ class Signature:
             fix = f"send an object with some of {list_names(self.names)}"
             faults.add(location, "expected the value of at least one column, found an empty object", fix)
             return None
+        self._add_unknown(row, location, faults)
+        return [row.get(name) for name in self.names]
+
+    def _add_unknown(self, row: Mapping[Any, Any], location: str, faults: FaultCollector) -> None:
         unknown = () if row.keys() <= self._name_set else [name for name in row if name not in self._name_set]
         for name in unknown:
             faults.add(f"{location}.{str(name)[:100]}", "unknown column", partial(self._suggest_column, name))
-        return [row.get(name) for name in self.names]
 
     def _suggest_column(self, name: object) -> str:
         return did_you_mean(name, self.names) or f"the columns are {list_names(self.names)}"
@@ -331,6 +336,8 @@ class Signature:
                 block = column.encode(values, locations, faults)
             elif column.fill is None:
                 block = column.encode(column.missing_values(count), locations, faults)
+            elif faults.total:  # a filled column adds no fault, and no features are returned
+                block = np.zeros((1, column.width))
             else:  # one row stands for all: 279 bytes of gzip may leave out two million values
                 column.note_filled(range(count), locations, faults)
                 block = column.encode(column.missing_values(1), locations, FaultCollector())

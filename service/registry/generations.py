@@ -112,9 +112,7 @@ class Generations:
         plan = self._barrier.plan(generation)
         if plan is None:
             return False
-        if self._attempted != generation:
-            self._attempted = generation
-            self._loader.clear_failures()  # a load that failed here succeeded in the proposing worker
+        is_new, self._attempted = self._attempted != generation, generation
         in_memory = {(s.name, s.digest): s for s in self.pinned_versions()}
         in_memory |= {(s.name, s.digest): s for s in self._version_cache.versions()}
         in_memory |= {(s.name, s.digest): s for s in (self.incomplete or Snapshot()).pinned_versions}
@@ -123,6 +121,8 @@ class Generations:
         def load(name: str, number: int, digest: str) -> LoadedVersion | None:
             served = in_memory.get((name, digest))
             if served is None or served.number != number:
+                if is_new:
+                    self._loader.forget_failure(name, number)  # the proposing worker has loaded it
                 served = self._loader.load(name, number, digest)
             if served is not None:
                 in_memory[name, digest] = served

@@ -149,6 +149,10 @@ class Loader:
         failure = self._failures.get((name, number))
         return failure.problem if failure else "cannot be loaded"
 
+    def forget_failure(self, name: str, number: int) -> None:
+        """Let a version be tried again at once."""
+        self._failures.pop((name, number), None)
+
     def clear_failures(self, stored: Iterable[tuple[str, int]] = ()) -> None:
         """Forget the failures of all versions except `stored`, so that they may be tried again."""
         for key in self._failures.keys() - set(stored):

@@ -619,3 +619,23 @@ def test_the_first_overflows_of_a_wide_array_are_found_in_pieces() -> None:
         signature.encode([np.full((3, 100_000), 7.0).tolist()], dtype="float32")
     assert caught.value.total == InputError.MAX_COUNTED
     assert caught.value.faults[0].location == "instances.0.pixels"
+
+
+def test_rows_of_unknown_keys_encode_no_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    """104 of them took 0.3 s of a model of 10,000 optional columns, for 1 kB."""
+    columns = tuple(NumberColumn(f"c{i}", fill=0.0) for i in range(50))
+    signature = Signature(columns, RegressionOutput(("y",), (0.0,), (1.0,)))
+    encoded: list[str] = []
+    encode = NumberColumn.encode
+
+    def counted(self: NumberColumn, *arguments: Any) -> Any:
+        encoded.append(self.name)
+        return encode(self, *arguments)
+
+    monkeypatch.setattr(NumberColumn, "encode", counted)
+    with pytest.raises(InputError) as caught:
+        signature.encode([{"zz": 1}] * 3 + [{"c7": "x", "c8": 1}])
+    assert [fault.location for fault in caught.value.faults] == [
+        "instances.0.zz", "instances.1.zz", "instances.2.zz", "instances.3.c7",
+    ]  # fmt: skip
+    assert set(encoded) <= {"c7", "c8"}

@@ -187,6 +187,19 @@ def test_broken_version_is_tried_by_one_worker_and_reported_by_all(service: Serv
     assert count(service, "forward_pass_model_load_failures_total") == 1
 
 
+def test_a_generation_forgets_only_failures_of_versions_that_it_has(service: Service, store: Store) -> None:
+    """Each publication of any model made every worker try each broken version again."""
+    first, second = service.workers
+    store.publish("price", price(1))
+    break_version(store, "price", 2)
+    assert second._loader.load("price", 2) is None
+    store.publish("image", price(3))
+    first.refresh()
+    second.apply_proposal()
+    assert second._loader.has_failed("price", 2)
+    assert second._loader.in_backoff("price", 2)
+
+
 def test_only_the_verifying_worker_checks_the_golden_predictions(
     service: Service, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
