@@ -1,6 +1,7 @@
 """Exports to JavaScript: one module without dependencies, for browsers, Node and other engines.
 
-The module holds the model as JSON and base64, and runtime.js, which is the same for all models. Each row is computed by
+The module holds the model as JSON and base64, and the program, rows.js and network.js, which is the same for
+all models. Each row is computed by
 itself; sums are added in float64 and rounded to the network's dtype.
 """
 
@@ -22,6 +23,7 @@ from model_store.schema.signature import ClassificationOutput, MultiLabelOutput,
 from model_store.utils.extras import install_command
 
 _EXTRA = "javascript"
+_RUNTIME = ("rows.js", "network.js")
 
 
 class JavaScriptTarget:
@@ -43,7 +45,8 @@ class JavaScriptTarget:
             model=literal(_model(source)),
             weights=literal(weights),
         )
-        runtime = package_files(__package__).joinpath("runtime.js").read_text(encoding="utf-8")
+        here = package_files(__package__)
+        runtime = "\n".join(here.joinpath(name).read_text(encoding="utf-8") for name in _RUNTIME)
         return {f"{source.stem}.mjs": (text + runtime).encode()}
 
     def answer(self, source: ExportSource, files: Mapping[str, bytes], rows: Sequence[Any]) -> Mapping[str, Array]:
@@ -116,7 +119,7 @@ def _model(source: ExportSource) -> dict[str, Any]:
 
 
 def _column(column: Column) -> dict[str, Any]:
-    """Return what runtime.js needs to encode a column."""
+    """Return what rows.js needs to encode a column."""
     found = {"name": column.name, "kind": column.kind, "fill": column.fill, "width": column.width}
     scaling = {"offset": column.offset, "scale": column.scale}
     if isinstance(column, NumberColumn):
