@@ -6,6 +6,8 @@ Runs in an environment of its own, `make chart`, which has Helm as a library and
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,19 @@ from typing import Any
 import pytest
 
 helm = pytest.importorskip("helm_python", reason="run `make chart`")
+import jsonschema  # noqa: E402
 import kubernetes_validate  # noqa: E402
 import yaml  # noqa: E402
+from cloudcoil.models.keda.v1alpha1 import ScaledObject  # noqa: E402
+from cloudcoil.models.prometheus_operator.v1 import ServiceMonitor  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy" / "chart"
 VERSIONS = ("1.31", "1.34", "1.37")
-CUSTOM_KINDS = {"ServiceMonitor", "ScaledObject", "ClusterServingRuntime", "InferenceService"}  # schemas of others
+CUSTOM_KINDS = {
+    "ServiceMonitor": ServiceMonitor,
+    "ScaledObject": ScaledObject,
+}  # from their definitions
 
 BUCKET = {"store": {"url": "s3://models/forward-pass", "secret": "bucket"}}
 EVERYTHING: dict[str, Any] = {
@@ -73,6 +81,43 @@ def test_manifests_fit_the_schemas_of_kubernetes(values: str, version: str) -> N
     assert len(checked) >= 3
     for each in checked:
         kubernetes_validate.validate(each, version, strict=True)
+
+
+@cache
+def custom_schema(kind: str) -> dict[str, Any]:
+    """Return the JSON Schema of a custom resource, strict: a key that it does not have is an error."""
+    schema: dict[str, Any] = CUSTOM_KINDS[kind].model_json_schema()
+    for each in (schema, *schema["$defs"].values()):
+        if "properties" in each:
+            each["additionalProperties"] = False
+    return schema
+
+
+@pytest.mark.parametrize("values", ["everything", "keda"])
+def test_custom_resources_fit_the_schemas_of_keda_and_the_prometheus_operator(values: str) -> None:
+    custom = [each for each in render(VALUES[values]) if each["kind"] in CUSTOM_KINDS]
+    assert len(custom) == 1
+    jsonschema.validate(custom[0], custom_schema(custom[0]["kind"]))
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "spoil"),
+    [
+        ("everything", "ServiceMonitor", lambda spec: spec["endpoints"][0].update(intervall="1s")),
+        ("everything", "ServiceMonitor", lambda spec: spec["endpoints"][0].update(interval="30 seconds")),
+        ("everything", "ServiceMonitor", lambda spec: spec["endpoints"][0].update(port=8001)),
+        ("everything", "ServiceMonitor", lambda spec: spec.pop("selector")),
+        ("keda", "ScaledObject", lambda spec: spec.update(minReplicas=2)),
+        ("keda", "ScaledObject", lambda spec: spec["scaleTargetRef"].pop("name")),
+        ("keda", "ScaledObject", lambda spec: spec["triggers"][0]["metadata"].update(threshold=100)),
+        ("keda", "ScaledObject", lambda spec: spec["triggers"][0].update(metricType=1)),
+    ],
+)
+def test_a_spoilt_custom_resource_is_refused(values: str, kind: str, spoil: Callable[[dict[str, Any]], Any]) -> None:
+    manifest = find(render(VALUES[values]), kind)
+    spoil(manifest["spec"])
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(manifest, custom_schema(kind))
 
 
 @pytest.mark.parametrize("version", VERSIONS)
