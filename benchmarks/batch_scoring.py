@@ -1,10 +1,11 @@
-"""Rows/s of batch scoring from Parquet to Parquet: one Dask worker, two, and a process without Dask.
+"""Rows/s of batch scoring from Parquet to Parquet: one Dask worker, two, and one and two processes without Dask.
 
     python -m benchmarks.batch_scoring [STORE] [ROWS] [ROUNDS] [ROWS OF A PART]
     python -m benchmarks.batch_scoring tasks       # processor time of client and scheduler for a task
 
 Each round scores the same parts with each contestant, in alternating order. A machine with other work gives two workers
 less than two cores, which the column `cores` shows; rows for each second of processor time do not depend on it much.
+Two processes without Dask, each with half of the parts, are the most that two workers could reach on this machine.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from functools import partial
+from functools import cache, partial
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,6 +29,7 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from benchmarks.rounds import machine, unpin
+from model_store.artifact.model import Model
 from model_store.batch import cluster
 from model_store.batch.job import BatchJob, score_here
 from model_store.batch.model_source import ModelSource
@@ -52,6 +56,16 @@ def unchecked(_: Any) -> None:
     """Accept any table."""
 
 
+@cache
+def loaded(source: ModelSource) -> Model:
+    return source.load()
+
+
+def score_share(job: BatchJob, parts: list[Part], source: ModelSource) -> tuple[int, float]:
+    """Return the rows that a process without Dask has scored, and the processor time that it has used."""
+    return sum(result.rows for result in score_here(job, parts, loaded(source))), time.process_time()
+
+
 class Contestants:
     """Ways to score the same parts, each into a new folder."""
 
@@ -66,6 +80,10 @@ class Contestants:
         self.clients = {count: opened.enter_context(cluster.connect(f"local:{count}")) for count in (1, 2)}
         for client in self.clients.values():
             client.register_plugin(cluster.ShipModel(self.source))
+        # One for each process, so that each gets a share: a pool of two may give both shares to the first.
+        processes = (ProcessPoolExecutor(1, get_context("spawn")) for _ in range(2))
+        self.processes = [opened.enter_context(process) for process in processes]
+        self.used = [0.0, 0.0]
 
     def here(self) -> Mapping[str, float]:
         return self._measure(lambda job: score_here(job, job.missing_parts(), self.model), time.process_time)
@@ -76,6 +94,20 @@ class Contestants:
             lambda job: cluster.score_all(client, partial(cluster.score_in_worker, job.part_job), job.missing_parts()),
             lambda: sum(client.run(time.process_time).values()),
         )
+
+    def two_processes(self) -> Mapping[str, float]:
+        def score(job: BatchJob) -> Iterator[PartResult]:
+            parts = job.missing_parts()
+            shares = [parts[index :: len(self.processes)] for index in range(len(self.processes))]
+            waiting = [
+                process.submit(score_share, job, share, self.source)
+                for process, share in zip(self.processes, shares, strict=True)
+            ]
+            for index, future in enumerate(waiting):
+                rows, self.used[index] = future.result()
+                yield PartResult(index, rows)
+
+        return self._measure(score, lambda: sum(self.used))
 
     def _measure(self, score: Callable[[BatchJob], Any], processor_time: Callable[[], float]) -> Mapping[str, float]:
         job = BatchJob(self.plan, str(self.folder / "out"))
@@ -94,6 +126,7 @@ def main(store: str = "models", rows: int = 2_000_000, rounds: int = 5, part_row
         contestants = Contestants(store, folder, rows, part_rows, opened)
         ways: dict[str, Callable[[], Mapping[str, float]]] = {
             "one process": contestants.here,
+            "two processes": contestants.two_processes,
             "one worker": lambda: contestants.dask(1),
             "two workers": lambda: contestants.dask(2),
         }
@@ -104,20 +137,21 @@ def main(store: str = "models", rows: int = 2_000_000, rounds: int = 5, part_row
         for way in ways.values():
             way()  # warm up: imports, and the file in the page cache
         for turn in range(rounds):
-            names = list(ways)[turn % 3 :] + list(ways)[: turn % 3]
+            first = turn % len(ways)
+            names = list(ways)[first:] + list(ways)[:first]
             for name in names:
                 measured[name].append(ways[name]())
             print(f"round {turn + 1}: load {os.getloadavg()[0]:.1f}", flush=True)
         keys = ("rows/s", "cores", "rows per processor second")
-        print(" " * 12, *(f"{key:>26}" for key in keys))
+        print(" " * 13, *(f"{key:>26}" for key in keys))
         for name, found in measured.items():
-            print(f"{name:>12}", *(f"{median(one[key] for one in found):>26,.2f}" for key in keys))
-        for key in ("rows/s", "rows per processor second"):
-            factor = 1 if key == "rows/s" else 2
-            pairs = zip(measured["two workers"], measured["one worker"], strict=True)
-            ratios = sorted(factor * two[key] / one[key] for two, one in pairs)
-            what = "two workers to one" if factor == 1 else "the same with a core for each worker"
-            print(f"{what}: median {median(ratios):.2f}x, {ratios[0]:.2f} to {ratios[-1]:.2f}")
+            print(f"{name:>13}", *(f"{median(one[key] for one in found):>26,.2f}" for key in keys))
+        for two, one in (("two processes", "one process"), ("two workers", "one worker")):
+            for key, factor in (("rows/s", 1), ("rows per processor second", 2)):
+                pairs = zip(measured[two], measured[one], strict=True)
+                ratios = sorted(factor * each[key] / single[key] for each, single in pairs)
+                what = f"{two} to {one}" if factor == 1 else "the same with a core for each"
+                print(f"{what}: median {median(ratios):.2f}x, {ratios[0]:.2f} to {ratios[-1]:.2f}")
 
 
 def score_nothing(part: Part) -> PartResult:
@@ -137,8 +171,7 @@ def measure_tasks(count: int = 400) -> None:
 
 if __name__ == "__main__":
     unpin()
-    arguments = sys.argv[1:]
-    if arguments == ["tasks"]:
+    if sys.argv[1:] == ["tasks"]:
         measure_tasks()
     else:
-        main(*arguments[:1], *map(int, arguments[1:]))
+        main(*(sys.argv[1:2] or ["models"]), *map(int, sys.argv[2:]))

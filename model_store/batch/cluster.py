@@ -30,7 +30,16 @@ from model_store.errors import StoreError
 _TASKS_PER_THREAD = 4  # that the scheduler holds: a million would take a gigabyte there
 _RETRIES = 2
 _WAIT_SECONDS = 60  # for the first worker
-_SCALE_SECONDS, _LOST_WORKER_TIMEOUT = 5, "120s"
+_SCALE_SECONDS = 5
+# Of "local", which shares its processors with client and scheduler. By default they and two idle workers take 10 % of a
+# processor, most of it for profiles, health checks and statistics that nobody sees; so 1 %.
+_LOCAL_CONFIG = {
+    "distributed.admin.system-monitor.interval": "5s",
+    "distributed.admin.tick.interval": "500ms",
+    "distributed.deploy.lost-worker-timeout": "120s",  # by default 15 s for a restart: too short for a busy machine
+    "distributed.worker.memory.monitor-interval": "1s",
+    "distributed.worker.profile.enabled": False,
+}
 _LOCAL = re.compile(r"local(?::([1-9][0-9]{0,3}))?")
 
 _models: dict[str, Model] = {}  # of this worker, by digest
@@ -80,10 +89,17 @@ def connect(address: str) -> Iterator[Any]:
     try:
         if local is not None:
             workers = int(local[1] or 0) or len(os.sched_getaffinity(0))
-            cluster = LocalCluster(
-                n_workers=workers, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL
-            )
-            with cluster, _replace_lost_workers(cluster, workers), Client(cluster) as client:
+            with (
+                dask.config.set(_LOCAL_CONFIG),
+                LocalCluster(
+                    n_workers=workers,
+                    threads_per_worker=1,
+                    dashboard_address="127.0.0.1:0",
+                    silence_logs=logging.CRITICAL,
+                ) as cluster,
+                _replace_lost_workers(cluster, workers),
+                Client(cluster) as client,
+            ):
                 yield client
             return
         with Client(address) as client:
@@ -96,10 +112,7 @@ def connect(address: str) -> Iterator[Any]:
 
 @contextmanager
 def _replace_lost_workers(cluster: Any, count: int) -> Iterator[None]:
-    """Start a worker for each one that is lost for good: Dask gives up one that dies while it is restarted.
-
-    It also closes one whose restart takes longer than a timeout, 15 s by default: too short for a busy machine.
-    """
+    """Start a worker for each one that is lost for good: Dask gives up one that dies while it is restarted."""
     ended = Event()
 
     def scale() -> None:
@@ -107,13 +120,12 @@ def _replace_lost_workers(cluster: Any, count: int) -> Iterator[None]:
             cluster.scale(count)
 
     thread = Thread(target=scale, daemon=True)
-    with dask.config.set({"distributed.deploy.lost-worker-timeout": _LOST_WORKER_TIMEOUT}):
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def score_all(client: Any, score: Callable[[Part], PartResult], parts: Sequence[Part]) -> Iterator[PartResult]:

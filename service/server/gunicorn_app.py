@@ -6,7 +6,6 @@ needs a thread starts after the fork: a thread does not survive one.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import gc
 import logging
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from flask import Flask
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 
+from model_store.utils.malloc import set_malloc_thresholds
 from service.config import Settings
 from service.http.cross_origin import CrossOrigin
 from service.http.request_head import with_mapped_addresses
@@ -40,7 +40,6 @@ log = logging.getLogger("service")
 _PORT_TRIES = 16  # for a port that is free on all addresses of a host
 _NO_SUCH_ADDRESS = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 _JOIN_SECONDS = 1.0  # for which a new worker loads its versions before it accepts connections
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 WORKER_CLASSES = {
     "event": "service.server.event_worker.EventWorker",
     "gthread": "service.server.gunicorn_compat.ThreadWorker",
@@ -191,10 +190,7 @@ def configure_malloc_trim() -> None:
     52 MiB above idle, against 23. The trim threshold is what glibc derives from the mmap threshold. Other C libraries
     keep nothing.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, 1 << 20)
-        mallopt(_M_TRIM_THRESHOLD, 1 << 21)
+    set_malloc_thresholds(1 << 20, 1 << 21)
 
 
 def bind_listeners(host: str, port: int) -> list[socket.socket]:
