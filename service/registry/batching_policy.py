@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 _MAX_BATCHED_RATIO = 0.8  # batch only if a batched row takes at most this share of a single row's time
+_MIN_BATCHED_PASSES = 32  # before batching may end, which ends these measurements: some are delayed on a busy machine
 
 
 class BatchingPolicy:
@@ -17,6 +18,7 @@ class BatchingPolicy:
     def __init__(self, block_rows: int) -> None:
         self._block_rows = block_rows
         self._single_row_seconds = self._batched_row_seconds = math.inf
+        self._batched_passes = 0
         self.target_batch_rows = block_rows  # rows to collect for one pass: a block, or 1
 
     def record_pass(self, rows: int, seconds: float) -> None:
@@ -25,10 +27,14 @@ class BatchingPolicy:
             if seconds >= self._single_row_seconds:
                 return
             self._single_row_seconds = seconds
+        elif 2 * rows < self._block_rows:
+            return
         else:
-            if 2 * rows < self._block_rows or seconds >= rows * self._batched_row_seconds:
+            self._batched_passes += 1
+            if seconds < rows * self._batched_row_seconds:
+                self._batched_row_seconds = seconds / rows
+            elif self._batched_passes != _MIN_BATCHED_PASSES:
                 return
-            self._batched_row_seconds = seconds / rows
-        known = math.isfinite(self._single_row_seconds) and math.isfinite(self._batched_row_seconds)
+        known = math.isfinite(self._single_row_seconds) and self._batched_passes >= _MIN_BATCHED_PASSES
         slow = known and self._batched_row_seconds > _MAX_BATCHED_RATIO * self._single_row_seconds
         self.target_batch_rows = 1 if slow else self._block_rows
