@@ -1,13 +1,21 @@
 """A fleet of replicas, simulated: queueing, a rolling update and a slow replica; and one real replica beside it.
 
     python -m benchmarks.fleet            # measure one replica, compare the simulation with it, then simulate fleets
-    python -m benchmarks.fleet --service-us 95 --base-us 260      # simulate with given figures
+    python -m benchmarks.fleet --pass-us 120 --request-us 56 --base-us 8      # simulate with given figures
 
-A replica is a queue for each worker, which serves one request at a time in a fixed time: requests of the same rows
-take the same work. Clients send at random times (a Poisson process) over connections that belong to a worker each. The
-real replica is `serve` with one worker on one core, loaded by wrk from the other core over 1 to 64 connections that
-send one request after the other; the simulation does the same. The time of a request in the worker is its processor
-time with the most connections, and what the response of one connection takes beyond that is network and client.
+A replica is a queue for each worker. A worker takes all requests that wait, and computes up to 8 of them in a pass: a
+network computes in blocks of 8 rows, and requests of one row share them. A pass takes a fixed time and a time for each
+request, and then all of its requests have their responses. Clients send at random times (a Poisson process) over
+connections that belong to a worker each.
+
+The real replica is `serve` with one worker on one core, loaded by wrk from the other core over 1 to 64 connections that
+send one request after the other; the simulation does the same. The times of a pass and of a request follow from the
+worker's processor time for a pass with 1 and with 64 connections, and from the requests of a pass, which the service
+counts. If the response of a single connection takes longer than its pass, the rest is network and client.
+
+Medians are compared, and requests for each processor second of the worker: other programs of the machine change them
+little. Rates and means they change more, and the means of wrk 4.1 have responses in them that were never sent, one for
+each that a pause has prevented.
 """
 
 from __future__ import annotations
@@ -21,10 +29,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.request import urlopen
 
 import simpy
 
@@ -35,14 +45,31 @@ ROOT = Path(__file__).parents[1]
 CONNECTIONS = (1, 2, 4, 8, 32, 64)
 ROUNDS, SECONDS = 5, 3
 BODY = '{"instances": [[0, 1]]}'
+PASS_REQUESTS, TURN_REQUESTS = 8, 64  # of one row; see BatchingPolicy and EventWorker
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds of a request in the worker, and seconds of a response of an idle service beyond them."""
+    """Seconds of a pass and of each request in it, and seconds of a response of an idle service beyond them."""
 
-    service: float
+    a_pass: float
+    request: float
     base: float
+
+    @property
+    def full(self) -> float:
+        """Seconds of a request in a full pass."""
+        return self.request + self.a_pass / PASS_REQUESTS
+
+
+@dataclass(frozen=True)
+class Round:
+    """What a round of load measured."""
+
+    rate: float
+    median: float
+    pass_seconds: float  # of processor time
+    pass_requests: float
 
 
 # --- the real replica ---------------------------------------------------------------------------------------------
@@ -78,54 +105,117 @@ def processor_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def load(port: int, script: Path, connections: int) -> tuple[float, float]:
-    """Return the responses a second and their mean seconds, as wrk measures them on core 1."""
-    words = ["taskset", "--cpu-list", "1", "wrk", "-t1", f"-c{connections}", f"-d{SECONDS}s", "-s", str(script)]
-    done = subprocess.run(
-        [*words, f"http://127.0.0.1:{port}/models/xor/predict"], check=True, capture_output=True, text=True
+def passes(port: int) -> tuple[float, float]:
+    """Return the requests of one row and the passes that the service has counted."""
+    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as response:
+        text = response.read().decode()
+    values = (
+        re.findall(rf"^forward_pass_batch_rows_{what}{{.*}} (.+)$", text, re.MULTILINE) for what in ("sum", "count")
     )
+    requests, count = (sum(map(float, found)) for found in values)
+    return requests, count
+
+
+def load(port: int, worker: int, script: Path, connections: int) -> Round:
+    """Load the service with wrk on core 1."""
+    words = ["taskset", "--cpu-list", "1", "wrk", "-t1", f"-c{connections}", f"-d{SECONDS}s", "--latency"]
+    (requests, count), used = passes(port), processor_seconds(worker)
+    done = subprocess.run(
+        [*words, "-s", str(script), f"http://127.0.0.1:{port}/models/xor/predict"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    used = processor_seconds(worker) - used
+    requests, count = (after - before for after, before in zip(passes(port), (requests, count), strict=True))
     if "Non-2xx" in done.stdout:
         raise SystemExit(f"the service refused requests, this machine is busy: {done.stdout}")
-    found = re.search(r"Latency +([0-9.]+)(us|ms|s) ", done.stdout)
+    found = re.search(r" 50% +([0-9.]+)(us|ms|s)\n", done.stdout)
     rate = re.search(r"Requests/sec: +([0-9.]+)", done.stdout)
     if found is None or rate is None:
         raise SystemExit(f"wrk measured nothing: {done.stdout}")
-    return float(rate[1]), float(found[1]) * {"us": 1e-6, "ms": 1e-3, "s": 1.0}[found[2]]
+    unit = {"us": 1e-6, "ms": 1e-3, "s": 1.0}[found[2]]
+    return Round(float(rate[1]), float(found[1]) * unit, used / count, requests / count)
 
 
-def measure() -> tuple[Costs, dict[int, list[tuple[float, float]]]]:
-    """Return the costs of a request, and the rate and mean response of each number of connections, by round."""
+def measure() -> tuple[Costs, dict[int, list[Round]]]:
+    """Return the costs of a request, and the rounds of each number of connections."""
     with served() as (port, worker), tempfile.NamedTemporaryFile("w", suffix=".lua") as script:
         script.write(f"wrk.method, wrk.body, wrk.headers['Content-Type'] = 'POST', '{BODY}', 'application/json'")
         script.flush()
-        load(port, Path(script.name), 1)
-        found: dict[int, list[tuple[float, float]]] = {count: [] for count in CONNECTIONS}
-        services, bases = [], []
+        load(port, worker, Path(script.name), 1)
+        found: dict[int, list[Round]] = {count: [] for count in CONNECTIONS}
         for _ in range(ROUNDS):
             for count in CONNECTIONS:
-                before = processor_seconds(worker)
-                rate, mean = load(port, Path(script.name), count)
-                found[count].append((rate, mean))
-                if count == max(CONNECTIONS):
-                    services.append((processor_seconds(worker) - before) / (rate * SECONDS))
-            bases.append(found[1][-1][1] - services[-1])
-        return Costs(statistics.median(services), max(0.0, statistics.median(bases))), found
+                found[count].append(load(port, worker, Path(script.name), count))
+    return costs_of(found[1], found[max(CONNECTIONS)]), found
+
+
+def costs_of(single: Sequence[Round], many: Sequence[Round]) -> Costs:
+    """Return the costs that follow from the processor time of passes with one connection and with many."""
+    one, full = (statistics.median(each.pass_seconds for each in rounds) for rounds in (single, many))
+    requests = statistics.median(each.pass_requests for each in many)
+    request = (full - one) / (requests - 1)
+    return Costs(one - request, request, max(0.0, statistics.median(each.median for each in single) - one))
 
 
 # --- the simulated fleet ------------------------------------------------------------------------------------------
 
 
+class Worker:
+    """Responds to what waits, `PASS_REQUESTS` requests at a time. `busy`: seconds that it has worked."""
+
+    def __init__(self, environment: simpy.Environment, costs: Costs) -> None:
+        self.environment, self.costs = environment, costs
+        self.slowness = 1.0
+        self.in_progress, self.busy = 0, 0.0
+        self._queue: deque[simpy.Event] = deque()
+        self._arrival = environment.event()
+        environment.process(self._serve())
+
+    def request(self) -> simpy.Event:
+        """Return the event of the response."""
+        response = self.environment.event()
+        self._queue.append(response)
+        self.in_progress += 1
+        if not self._arrival.triggered:
+            self._arrival.succeed()
+        return response
+
+    def _serve(self) -> Iterator[simpy.Event]:
+        while True:
+            if not self._queue:
+                self._arrival = self.environment.event()
+                yield self._arrival
+            yield self.environment.timeout(0)  # what arrives at the same time is in the same turn
+            turn = [self._queue.popleft() for _ in range(min(len(self._queue), TURN_REQUESTS))]
+            for requests in batched(turn, PASS_REQUESTS):
+                seconds = (self.costs.a_pass + len(requests) * self.costs.request) * self.slowness
+                yield self.environment.timeout(seconds)
+                self.busy += seconds
+                self.in_progress -= len(requests)
+                for response in requests:
+                    response.succeed()
+
+
+def batched(values: Sequence[simpy.Event], size: int) -> Iterator[Sequence[simpy.Event]]:
+    return (values[start : start + size] for start in range(0, len(values), size))
+
+
 @dataclass
 class Replica:
-    """Workers that serve one request at a time. `slowness` multiplies their time; `open`: it gets requests."""
+    """Workers. `open`: it gets requests."""
 
-    workers: list[simpy.Resource]
-    slowness: float = 1.0
+    workers: list[Worker]
     open: bool = True
 
     @property
     def waiting(self) -> int:
-        return sum(worker.count + len(worker.queue) for worker in self.workers)
+        return sum(worker.in_progress for worker in self.workers)
+
+    def slow_down(self, factor: float) -> None:
+        for worker in self.workers:
+            worker.slowness = factor
 
 
 class Fleet:
@@ -134,9 +224,12 @@ class Fleet:
     def __init__(self, costs: Costs, replicas: int, workers: int, choose: str = "random", seed: int = 0) -> None:
         self.environment = simpy.Environment()
         self.costs, self.choose, self.chance = costs, choose, random.Random(seed)  # noqa: S311
-        self.replicas = [Replica([simpy.Resource(self.environment) for _ in range(workers)]) for _ in range(replicas)]
+        self.replicas = [self._replica(workers) for _ in range(replicas)]
         self.times: list[float] = []
         self.refused = 0
+
+    def _replica(self, workers: int) -> Replica:
+        return Replica([Worker(self.environment, self.costs) for _ in range(workers)])
 
     def _request(self) -> Iterator[simpy.Event]:
         begin = self.environment.now
@@ -148,9 +241,7 @@ class Fleet:
         if self.choose == "fewest":
             replica = min(replica, self.chance.choice(candidates), key=lambda each: each.waiting)
         worker = self.chance.choice(replica.workers)  # that of the connection
-        with worker.request() as turn:
-            yield turn
-            yield self.environment.timeout(self.costs.service * replica.slowness)
+        yield worker.request()
         self.times.append(self.environment.now - begin + self.costs.base)
 
     def _clients(self, rate: float, seconds: float) -> Iterator[simpy.Event]:
@@ -177,8 +268,7 @@ class Fleet:
             yield self.environment.timeout(start)
             for old in list(self.replicas):
                 yield self.environment.timeout(begin_seconds)
-                workers = [simpy.Resource(self.environment) for _ in old.workers]
-                self.replicas.append(Replica(workers))
+                self.replicas.append(self._replica(len(old.workers)))
                 yield self.environment.timeout(pause)
                 old.open = False
                 yield self.environment.timeout(drain)
@@ -203,23 +293,38 @@ class Fleet:
         }
 
 
-def compare(costs: Costs, measured: dict[int, list[tuple[float, float]]]) -> None:
-    """Print rate and mean response of one replica, measured and simulated."""
-    print(f"a request takes the worker {costs.service * 1e6:.0f} µs, and {costs.base * 1e6:.0f} µs besides")
-    print(f"{'':11} {'requests/s':^27} {'mean ms':^27}")
+def compare(costs: Costs, measured: dict[int, list[Round]]) -> None:
+    """Print rate and median response of one replica, measured and simulated."""
     print(
-        f"connections {'measured':>10} {'simulated':>10} {'ratio':>5} {'measured':>10} {'simulated':>10} {'ratio':>5}"
+        f"a pass takes the worker {costs.a_pass * 1e6:.0f} µs, each request in it {costs.request * 1e6:.0f} µs, and a "
+        f"response {costs.base * 1e6:.0f} µs besides: {costs.full * 1e6:.0f} µs a request if passes are full"
     )
+    print(f"{'':11} {'':>10} {'requests a worker second':^27} {'p50 ms':^27} {'requests':>8}")
+    pair = f"{'measured':>10} {'simulated':>10} {'ratio':>5}"
+    print(f"connections {'requests/s':>10} {pair} {pair} {'a pass':>8}")
     for count, rounds in measured.items():
-        found = Fleet(costs, 1, 1).run_connections(count, 20_000 * costs.service)
-        rate, mean = statistics.median(each[0] for each in rounds), 1000 * statistics.median(each[1] for each in rounds)
-        rates = f"{rate:10,.0f} {found['rate']:10,.0f} {found['rate'] / rate:5.2f}"
-        print(f"{count:11} {rates} {mean:10.3f} {found['mean']:10.3f} {found['mean'] / mean:5.2f}")
+        fleet = Fleet(costs, 1, 1)
+        found = fleet.run_connections(count, 20_000 * costs.full)
+        work = len(fleet.times) / fleet.replicas[0].workers[0].busy
+        rate, real_work, middle, requests = (
+            statistics.median(values)
+            for values in zip(
+                *(
+                    (each.rate, each.pass_requests / each.pass_seconds, 1000 * each.median, each.pass_requests)
+                    for each in rounds
+                ),
+                strict=True,
+            )
+        )
+        print(
+            f"{count:11} {rate:10,.0f} {real_work:10,.0f} {work:10,.0f} {work / real_work:5.2f} {middle:10.3f} "
+            f"{found['p50']:10.3f} {found['p50'] / middle:5.2f} {requests:8.2f}"
+        )
 
 
 def simulate(costs: Costs) -> None:
     """Print how fleets of replicas with two workers respond."""
-    capacity = 2 / costs.service
+    capacity = 2 / costs.full
     rows = []
     for replicas in (1, 3, 10):
         for share in (0.5, 0.8, 0.9):
@@ -231,10 +336,10 @@ def simulate(costs: Costs) -> None:
         fleet.update(0.3, 0.5, 0.1, 0.4)
         rows.append((f"3 replicas, 60% busy, rolling update, {choose}", fleet.run(rate, 4)))
         fleet = Fleet(costs, 3, 2, choose)
-        fleet.replicas[0].slowness = 1.5
+        fleet.replicas[0].slow_down(1.5)
         rows.append((f"3 replicas, 60% busy, one 1.5x slower, {choose}", fleet.run(rate, 4)))
         fleet = Fleet(costs, 3, 2, choose)
-        fleet.replicas[0].slowness = 3
+        fleet.replicas[0].slow_down(3)
         rows.append((f"3 replicas, 60% busy, one 3x slower, {choose}", fleet.run(rate, 4)))
     print(f"\n{'fleet':50} {'requests/s':>11} {'mean ms':>9} {'p50':>7} {'p99':>9} {'refused':>8}")
     for name, found in rows:
@@ -246,14 +351,17 @@ def simulate(costs: Costs) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--service-us", type=float, help="microseconds of a request in a worker")
-    parser.add_argument("--base-us", type=float, help="microseconds of a response besides, of an idle service")
+    parser.add_argument("--pass-us", type=float, help="microseconds of a pass in a worker, without its requests")
+    parser.add_argument("--request-us", type=float, default=0, help="microseconds of each request in a pass")
+    parser.add_argument(
+        "--base-us", type=float, default=0, help="microseconds of a response besides, of an idle service"
+    )
     given = parser.parse_args()
-    if given.service_us is None:
+    if given.pass_us is None:
         costs, measured = measure()
         compare(costs, measured)
     else:
-        costs = Costs(given.service_us / 1e6, (given.base_us or 0) / 1e6)
+        costs = Costs(given.pass_us / 1e6, given.request_us / 1e6, given.base_us / 1e6)
     simulate(costs)
 
 
