@@ -63,7 +63,7 @@ def _add_regression(code: Code, output: RegressionOutput, values: Values) -> str
     if kind == "log":
         inverse = "exp(value)"
     elif kind == "log1p":
-        inverse = "value > 0 ? expm1(value) : value - value"
+        inverse = "(value > 0 ? expm1(value) : value - value)"
     elif output.transform is not None:
         code.constant("scores", output.transform.scores, "double")
         code.constant("knots", output.transform.values, "double")
@@ -71,7 +71,7 @@ def _add_regression(code: Code, output: RegressionOutput, values: Values) -> str
         inverse = "between_knots(value, knots + i * KNOTS)"
     code.run("for (size_t i = 0; i < OUTPUTS; i++) {")
     code.run(f"    double value = {values.name}[i] * {scale}[i] + {offset}[i];")
-    code.run(f"    output[i] = (real)({inverse});")
+    code.run(f"    output[i] = (real){inverse};")
     code.run("}")
     return functions
 

@@ -78,7 +78,8 @@ class CTarget:
     def notes(self, source: ExportSource, files: Mapping[str, bytes]) -> list[str]:
         """Return the memory that the program takes."""
         text = files[f"{file_stem(source.name)}.c"].decode("ascii")
-        return re.findall(r"^   ((?:RAM|Flash): [^*]*?)(?: \*/)?$", text, re.MULTILINE)
+        found = re.findall(r"^   ((?:RAM|Flash): [^*]*?)(?: \*/)?$", text, re.MULTILINE)
+        return [f"{line}." for line in found]
 
     def _program(self, source: ExportSource) -> str:
         model, signature = source.model, source.model.signature
