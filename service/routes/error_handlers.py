@@ -18,15 +18,14 @@ from flask import Flask, current_app, g, render_template, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
-from model_store.errors import Fault, InputError
+from model_store.errors import Fault
 from service.http.exceptions import ApiError
 from service.http.request_head import prefers_page
 from service.http.responses import json_response, uses_plain_error_body
-from service.registry.errors import UnavailableError, UnknownModelError
+from service.protocols.api_errors import REQUEST_ERRORS, to_api_error
 from service.routes.error_examples import REPOSITORY_PATH, error_example
 from service.security.api_keys import AccessDeniedError
 from service.telemetry.mmap_counters import CountsUnavailableError
-from service.validation.row_limits import RowLimitError
 
 log = logging.getLogger("service")
 
@@ -61,26 +60,12 @@ def error_response(error: ApiError) -> Response:
 
 
 def register(app: Flask) -> None:
-    app.register_error_handler(ApiError, error_response)
-    app.register_error_handler(InputError, _invalid_request)
-    app.register_error_handler(RowLimitError, _too_many_rows)
+    for kind in REQUEST_ERRORS:
+        app.register_error_handler(kind, lambda error: error_response(to_api_error(error)))
     app.register_error_handler(AccessDeniedError, _access_denied)
-    app.register_error_handler(UnknownModelError, _not_found)
-    app.register_error_handler(UnavailableError, _unavailable)
     app.register_error_handler(CountsUnavailableError, _metrics_unavailable)
     app.register_error_handler(HTTPException, _framework_error)
     app.register_error_handler(Exception, _internal_error)
-
-
-def _invalid_request(error: InputError) -> Response:
-    """Return 422 for a request that is well-formed but invalid."""
-    more = " or more" if error.total >= error.MAX_COUNTED else ""
-    count = "1 error" if error.total == 1 else f"{error.total}{more} errors"
-    return error_response(ApiError(422, "invalid_request", f"{count} in the request: {error}", error.faults))
-
-
-def _too_many_rows(error: RowLimitError) -> Response:
-    return error_response(ApiError(413, "too_many_rows", str(error), [error.fault]))
 
 
 def _access_denied(error: AccessDeniedError) -> Response:
@@ -90,15 +75,6 @@ def _access_denied(error: AccessDeniedError) -> Response:
         g.request_record.error_code = error.code
         return Response(render_template("key.html"), error.status, challenge, content_type="text/html; charset=utf-8")
     return error_response(ApiError(error.status, error.code, str(error), [error.fault], challenge))
-
-
-def _not_found(error: UnknownModelError) -> Response:
-    return error_response(ApiError(404, error.code, str(error), [error.fault]))
-
-
-def _unavailable(error: UnavailableError) -> Response:
-    """Return 503: the model exists but cannot predict now."""
-    return error_response(ApiError(503, error.code, str(error), [error.fault], {"Retry-After": str(error.retry_after)}))
 
 
 def _metrics_unavailable(error: CountsUnavailableError) -> Response:

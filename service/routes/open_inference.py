@@ -8,21 +8,19 @@ from typing import Any
 from flask import Blueprint, g, request
 from werkzeug.wrappers import Response
 
-from model_store.artifact.manifest import PRODUCER
 from model_store.errors import Fault, InputError
 from model_store.utils.values import describe_value
 from service.config import Settings
-from service.http.exceptions import ApiError
 from service.http.model_version import AT_LEAST_HEADER, require_at_least
 from service.http.request_body import check_json_content_type, parse_json, read_body
 from service.http.responses import json_response
 from service.inference.runner import InferenceRunner
-from service.protocols import model_metadata, open_inference, tensors
+from service.protocols import model_metadata, open_inference, open_inference_metadata, tensors
+from service.protocols.open_inference_metadata import PLATFORM, check_loads_no_file, check_repository_enabled
 from service.protocols.tensors import TensorSpec
 from service.registry.registry import ModelRegistry
 from service.telemetry.metrics import Metrics
 
-_PLATFORM, _RELEASE = PRODUCER.split()
 _MODEL = "/v2/models/<name>"
 _VERSION = f"{_MODEL}/versions/<version>"
 
@@ -31,13 +29,11 @@ def create_blueprint(
     registry: ModelRegistry, inference: InferenceRunner, metrics: Metrics, settings: Settings
 ) -> Blueprint:
     blueprint = Blueprint("open_inference", __name__)
-    extensions = ["binary_tensor_data", "model_configuration", "statistics"]
-    if settings.admin:
-        extensions.append("model_repository")
+    extensions = ("binary_tensor_data", "model_configuration", "statistics")
 
     @blueprint.get("/v2")
     def server() -> Response:
-        return json_response({"name": _PLATFORM, "version": _RELEASE, "extensions": extensions})
+        return json_response(open_inference_metadata.server_metadata(extensions, repository=settings.admin))
 
     @blueprint.get("/v2/health/live")
     @blueprint.get("/v2/health/ready")
@@ -51,15 +47,7 @@ def create_blueprint(
     def model(name: str, version: str | None = None) -> Response:
         snapshot = registry.snapshot
         served = registry.find(name, version, snapshot)
-        return json_response(
-            {
-                "name": name,
-                "versions": [str(number) for number in snapshot.entries[name].versions],
-                "platform": _PLATFORM,
-                "inputs": [_tensor_metadata(tensor) for tensor in tensors.input_specs(served.model.signature)],
-                "outputs": [_tensor_metadata(tensor) for tensor in tensors.output_specs(served.model)],
-            }
-        )
+        return json_response(open_inference_metadata.model_metadata(snapshot, served))
 
     @blueprint.get(f"{_MODEL}/ready")
     @blueprint.get(f"{_VERSION}/ready")
@@ -75,8 +63,8 @@ def create_blueprint(
         return json_response(
             {
                 "name": name,
-                "platform": _PLATFORM,
-                "backend": _PLATFORM,
+                "platform": PLATFORM,
+                "backend": PLATFORM,
                 "max_batch_size": served.max_rows,
                 "input": [
                     _tensor_config(tensor) | ({} if column.fill is None else {"optional": True})
@@ -129,7 +117,7 @@ def create_blueprint(
 
     @blueprint.post("/v2/repository/index")
     def index() -> Response:
-        _require_admin(settings)
+        check_repository_enabled(settings.admin)
         expected = _read_object(settings).get("ready", False)
         if not isinstance(expected, bool):
             raise InputError(
@@ -139,35 +127,23 @@ def create_blueprint(
                     )
                 ]
             )
-        found = _repository_index(registry)
-        return json_response([each for each in found if each["state"] == "READY"] if expected else found)
+        return json_response(open_inference_metadata.repository_index(registry, only_ready=expected))
 
     @blueprint.post("/v2/repository/models/<name>/load")
     def load(name: str) -> Response:
-        _require_admin(settings)
-        if files := [key for key in _read_object(settings).get("parameters", {}) if key.startswith("file:")]:
-            fix = "publish a version to the store; the service loads it"
-            raise InputError(
-                [Fault(f"parameters.{files[0][:60]}", "expected no file: models are loaded from the store", fix)]
-            )
+        check_repository_enabled(settings.admin)
+        check_loads_no_file(_read_object(settings).get("parameters", {}))
         registry.load(name)
         return json_response({})
 
     @blueprint.post("/v2/repository/models/<name>/unload")
     def unload(name: str) -> Response:
-        _require_admin(settings)
+        check_repository_enabled(settings.admin)
         _read_object(settings)
         registry.unload(name)
         return json_response({})
 
     return blueprint
-
-
-def _require_admin(settings: Settings) -> None:
-    if not settings.admin:
-        fix = "set SERVE_ADMIN=true to enable it on SERVE_ADMIN_PORT"
-        message = f"the repository API is disabled; {fix}"
-        raise ApiError(404, "not_found", message, [Fault("URL", "the repository API is disabled", fix)])
 
 
 def _read_object(settings: Settings) -> dict[str, Any]:
@@ -180,10 +156,6 @@ def _read_object(settings: Settings) -> dict[str, Any]:
     if not isinstance(parameters, dict):
         raise InputError([Fault("parameters", f"expected an object, found {describe_value(parameters)}", "send {}")])
     return found
-
-
-def _tensor_metadata(tensor: TensorSpec) -> dict[str, Any]:
-    return {"name": tensor.name, "datatype": tensor.datatype, "shape": tensor.shape}
 
 
 def _tensor_config(tensor: TensorSpec) -> dict[str, Any]:
@@ -217,12 +189,3 @@ def _version_statistics(
         "inference_stats": {"success": total, "fail": fail, **statistics, **caches},
         "batch_stats": [],
     }
-
-
-def _repository_index(registry: ModelRegistry) -> list[dict[str, str]]:
-    snapshot = registry.snapshot
-    return [
-        {"name": name, "version": str(number), "state": "UNAVAILABLE" if reason else "READY", "reason": reason}
-        for name in snapshot.entries
-        for number, reason in model_metadata.version_states(registry, name, snapshot).items()
-    ]
