@@ -79,9 +79,12 @@ test: $(TESTABLE) $(CLIENTS:=/.installed) $(CHART)/.installed $(SITE)/.installed
 pythons: ## install the Python versions that are missing into .pythons, for the tests of the wheel
 	@for version in 3.11 3.12 3.13 3.14; do sh scripts/find_python.sh --fetch $$version > /dev/null || true; done
 
+# Triton's client for gRPC cannot be imported beside KServe's: their messages have the same names.
 MLSERVER := tests/clients/test_mlserver.py
+TRITON_GRPC := tests/clients/test_triton_grpc.py
 clients: $(CLIENTS:=/.installed) ## run the tests with the clients of other projects
-	@.venv-clients/bin/python -m pytest tests/clients --ignore $(MLSERVER)
+	@.venv-clients/bin/python -m pytest tests/clients --ignore $(MLSERVER) --ignore $(TRITON_GRPC)
+	@.venv-clients/bin/python -m pytest $(TRITON_GRPC)
 	@.venv-mlserver/bin/python -m pytest $(MLSERVER) || test $$? = 5  # 5: all skipped, from Python 3.13 on
 
 # cloudcoil's plugin for pytest needs packages that cloudcoil does not require.
@@ -172,7 +175,7 @@ lock: ## lock the newest versions of all dependencies (needs uv; UPGRADE= keeps 
 	$(COMPILE) --group audit --output-file requirements/audit.lock
 	$(COMPILE) --group docs --output-file requirements/docs.lock
 	$(COMPILE) --group chart --output-file requirements/chart.lock
-	$(COMPILE) $(WHOLE) --extra test --extra clients $(AGREEING) requirements/clients.lock
+	$(COMPILE) $(WHOLE) --extra test --extra clients --extra grpc $(AGREEING) requirements/clients.lock
 	$(COMPILE) $(WHOLE) --extra test --extra mlserver $(AGREEING) requirements/mlserver.lock
 
 clean: ## remove all that make installed and built; trained models stay

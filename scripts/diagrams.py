@@ -51,7 +51,7 @@ FOLDERS: dict[str, tuple[str, list[tuple[str, str]]]] = {
         ],
     ),
     "service": (
-        "serve: predictions over HTTP",
+        "serve: predictions over HTTP, gRPC",
         [
             ("http/", "bodies, headers, errors"),
             ("security/", "API keys and scopes"),
@@ -62,6 +62,7 @@ FOLDERS: dict[str, tuple[str, list[tuple[str, str]]]] = {
             ("protocols/", "formats of other servers"),
             ("openapi/", "the OpenAPI document"),
             ("routes/", "Flask views"),
+            ("grpc/", "the same over gRPC"),
             ("server/", "gunicorn worker, fast path"),
         ],
     ),

@@ -10,10 +10,10 @@ far the largest part, are shared by every process that maps the same copy.)
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask, g, request
 from werkzeug.wrappers import Response
@@ -50,6 +50,9 @@ from service.server.fast_path import FastPath
 from service.telemetry.metrics import Metrics
 from service.telemetry.request_record import RequestRecorder
 from service.validation.row_limits import RowLimits
+
+if TYPE_CHECKING:
+    from service.grpc.server import GrpcServer
 
 
 def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flask:
@@ -118,6 +121,7 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
     app.extensions["fast_path"] = partial(
         FastPath, registry, parser, inference, recorder, access, cross_origin, hosts, settings
     )
+    app.extensions["grpc_server"] = partial(_grpc_server, registry, inference, recorder, access, settings)
     # First: its configurable routes may equal one of ours.
     app.register_blueprint(sagemaker_vertex.create_blueprint(registry, predictor, settings))
     app.register_blueprint(predict.create_blueprint(predictor))
@@ -175,6 +179,26 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
         return response
 
     return app
+
+
+def _grpc_server(
+    registry: ModelRegistry,
+    inference: InferenceRunner,
+    recorder: RequestRecorder,
+    access: AccessControl,
+    settings: Settings,
+    listeners: Iterable[tuple[bool, Sequence[str]]],
+    is_alive: Callable[[], bool],
+) -> GrpcServer:
+    """Return the gRPC server of a worker. `listeners`: whether each has the repository calls, and its addresses."""
+    from service.grpc.calls import GrpcService  # noqa: PLC0415 - the extra grpc, which does not survive a fork
+    from service.grpc.server import GrpcServer  # noqa: PLC0415
+
+    services = [
+        (GrpcService(registry, inference, recorder, access, settings, has_repository=has_repository), addresses)
+        for has_repository, addresses in listeners
+    ]
+    return GrpcServer(services, settings, is_alive)
 
 
 def file_faults(settings: Settings) -> list[str]:

@@ -1,4 +1,4 @@
-"""The command `serve`: serve the models of a store over HTTP."""
+"""The command `serve`: serve the models of a store over HTTP, and gRPC if asked."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from model_store.utils.extras import install_command
 from service import key_commands
 from service.app import create_app, file_faults
 from service.config import Settings, SettingsError, unknown_variables
-from service.server.gunicorn_app import GunicornApplication, bind_listeners
+from service.server.gunicorn_app import GrpcListener, GunicornApplication, bind_listeners
 from service.telemetry.logging import log_to_stderr
 
 log = logging.getLogger("service")
@@ -38,11 +38,23 @@ log = logging.getLogger("service")
 @store_option
 @click.option("--host", metavar="ADDRESS", help="IP address or host name to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 picks a free one.  [default: 8000]")
+@click.option(
+    "--grpc-port",
+    type=click.IntRange(0, 65535),
+    help="Port of the Open Inference Protocol over gRPC; needs the extra grpc.  [default: none]",
+)
 @click.option("--workers", type=click.IntRange(1, 1024), help="Worker processes.  [default: one per CPU]")
 @verbosity_option
 @version_option
 @exit_codes({SettingsError: 2})
-def main(context: click.Context, store: str, host: str | None, port: int | None, workers: int | None) -> None:
+def main(
+    context: click.Context,
+    store: str,
+    host: str | None,
+    port: int | None,
+    grpc_port: int | None,
+    workers: int | None,
+) -> None:
     """Serve the models of a store over HTTP.
 
     New versions and moved aliases take effect without a restart. Other settings are environment variables: see
@@ -53,7 +65,7 @@ def main(context: click.Context, store: str, host: str | None, port: int | None,
     level = "debug" if common.verbosity() > 0 else "warning" if common.verbosity() < 0 else None
     # Until gunicorn sets its handlers: process 1 of a container ignores SIGTERM by default.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    settings = _read_settings(store=store, host=host, port=port, workers=workers, log_level=level)
+    settings = _read_settings(store=store, host=host, port=port, grpc_port=grpc_port, workers=workers, log_level=level)
     log_to_stderr(settings.log_level, settings.log_format)
     for fault in unknown_variables(os.environ):
         log.warning("%s", fault)
@@ -61,9 +73,12 @@ def main(context: click.Context, store: str, host: str | None, port: int | None,
     if settings.admin_port:
         admin = "SERVE_ADMIN_HOST or SERVE_ADMIN_PORT"
         listeners += _bind_listeners(settings.admin_host, settings.admin_port, admin)
+    grpc_listeners = _bind_grpc_listeners(settings)
     app = create_app(settings, forks=True)
     bound = [listener.detach() for listener in listeners]
-    GunicornApplication(app, settings, bound, lambda server: _print_startup(app, settings, server)).run()
+    GunicornApplication(
+        app, settings, bound, lambda server: _print_startup(app, settings, server), grpc_listeners
+    ).run()
 
 
 main.add_command(key_commands.add, "keygen")
@@ -79,7 +94,7 @@ def _read_settings(**options: Any) -> Settings:
         if e.valid is None:
             raise
         settings, faults = e.valid, e.faults
-    faults = [*faults, *file_faults(settings), *_tracing_faults(settings)]
+    faults = [*faults, *file_faults(settings), *_tracing_faults(settings), *_grpc_faults(settings)]
     if faults:
         raise SettingsError(faults)
     return settings
@@ -92,6 +107,13 @@ def _tracing_faults(settings: Settings) -> list[str]:
     return []
 
 
+def _grpc_faults(settings: Settings) -> list[str]:
+    if settings.grpc_port and not (_is_installed("grpc") and _is_installed("grpc_health")):
+        fix = f"{install_command('grpc')}, or unset it"
+        return [f"SERVE_GRPC_PORT: expected the extra grpc, found it not installed; {fix}"]
+    return []
+
+
 def _is_installed(module: str) -> bool:
     try:
         return find_spec(module) is not None
@@ -99,9 +121,22 @@ def _is_installed(module: str) -> bool:
         return False
 
 
-def _bind_listeners(host: str, port: int, choice: str) -> list[socket.socket]:
+def _bind_grpc_listeners(settings: Settings) -> list[GrpcListener]:
+    found = []
+    if settings.grpc_port:
+        choice = "--host or --grpc-port"
+        sockets = _bind_listeners(settings.host, settings.grpc_port, choice, reuse_port=True)
+        found.append(GrpcListener(sockets, has_repository=False))
+    if settings.grpc_admin_port:
+        choice = "SERVE_ADMIN_HOST or SERVE_GRPC_ADMIN_PORT"
+        sockets = _bind_listeners(settings.admin_host, settings.grpc_admin_port, choice, reuse_port=True)
+        found.append(GrpcListener(sockets, has_repository=True))
+    return found
+
+
+def _bind_listeners(host: str, port: int, choice: str, *, reuse_port: bool = False) -> list[socket.socket]:
     try:
-        return bind_listeners(host, port)
+        return bind_listeners(host, port, reuse_port=reuse_port)
     except OSError as e:
         fixes = {
             errno.EADDRINUSE: f"another program uses this port; stop it, or choose another {choice}",
@@ -141,6 +176,8 @@ def _print_startup(app: Flask, settings: Settings, server: Any) -> None:
     common.print_note(found)
     common.print_note(f"  predict  {base}/predict")
     common.print_note(f"  docs     {base}/docs")
+    if settings.grpc_port:
+        common.print_note(f"  gRPC     {base.removeprefix('http://').rpartition(':')[0]}:{settings.grpc_port}")
     for admin in more:
         common.print_note(f"  metrics  {admin}/metrics{' and ' + admin + '/v2/repository' if settings.admin else ''}")
     common.print_note(f"  {workers}; Ctrl-C to stop")

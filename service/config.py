@@ -227,6 +227,20 @@ class Settings:
         minimum=0,
         maximum=65535,
     )
+    grpc_port: int = _setting(
+        "SERVE_GRPC_PORT",
+        0,
+        "Port of the Open Inference Protocol over gRPC, on SERVE_HOST; 0 means none. Requires the extra grpc.",
+        minimum=0,
+        maximum=65535,
+    )
+    grpc_admin_port: int = _setting(
+        "SERVE_GRPC_ADMIN_PORT",
+        0,
+        "Port of a second gRPC listener, on SERVE_ADMIN_HOST, with the repository calls; requires SERVE_ADMIN.",
+        minimum=0,
+        maximum=65535,
+    )
     trusted_keys: str = _setting(
         "SERVE_TRUSTED_KEYS",
         "",
@@ -270,6 +284,7 @@ class Settings:
         if values.get("port") and values["port"] == values.get("admin_port"):
             # Requests are distinguished by their port: with one port, anyone could use the admin endpoints.
             faults.append(f"SERVE_ADMIN_PORT: expected another port than SERVE_PORT, found {values['port']} for both")
+        faults += _grpc_faults(values)
         if 0 < values.get("max_input_bytes", 0) < values.get("max_body_bytes", 0):
             least = f"at least SERVE_MAX_BODY_BYTES ({values['max_body_bytes']})"
             faults.append(f"SERVE_MAX_INPUT_BYTES: expected {least}, found {values['max_input_bytes']}")
@@ -326,6 +341,20 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
         close = difflib.get_close_matches(name, ours, 1)
         fix = f"; did you mean {_PREFIX}{close[0]}?" if close else ""
         faults.append(f"unknown setting {_PREFIX}{name} is ignored{fix}")
+    return faults
+
+
+def _grpc_faults(values: Mapping[str, Any]) -> list[str]:
+    faults = []
+    if values.get("grpc_admin_port") and not values.get("admin"):
+        faults.append("SERVE_GRPC_ADMIN_PORT: expected SERVE_ADMIN=true, found false; set it, or unset this port")
+    if values.get("grpc_admin_port") and not values.get("grpc_port"):
+        faults.append("SERVE_GRPC_ADMIN_PORT: expected SERVE_GRPC_PORT, found none; set it, or unset this port")
+    names = {"port": "SERVE_PORT", "admin_port": "SERVE_ADMIN_PORT", "grpc_port": "SERVE_GRPC_PORT"}
+    for name, variable in (("grpc_port", "SERVE_GRPC_PORT"), ("grpc_admin_port", "SERVE_GRPC_ADMIN_PORT")):
+        taken = [names[other] for other in names if other != name and values.get(other) == values.get(name)]
+        if values.get(name) and taken:
+            faults.append(f"{variable}: expected another port than {taken[0]}, found {values[name]} for both")
     return faults
 
 

@@ -24,7 +24,8 @@ SUBPACKAGES: dict[str, dict[str, set[str]]] = {
         "openapi": {"http", "protocols", "registry", "validation"},
         "routes": {*_LEAVES, "registry", "inference", "protocols", "openapi"},
         "server": {*_LEAVES, "registry", "inference", "protocols"},
-        "app": {*_LEAVES, "registry", "inference", "protocols", "routes", "server"},
+        "grpc": {*_LEAVES, "registry", "inference", "protocols", "server"},
+        "app": {*_LEAVES, "registry", "inference", "protocols", "routes", "server", "grpc"},
         "key_commands": {"security"},
         "cli": {"app", "config", "key_commands", "security", "server", "telemetry"},
         "__main__": {"cli"},
@@ -181,7 +182,7 @@ def test_no_package_imports_the_tests(package):
 
 def test_the_service_starts_without_what_it_seldom_needs():
     """Each costs time at every start, or memory in every process."""
-    seldom = {"rich", "cryptography", "numpy.random", "obstore", "opentelemetry", "training"}
+    seldom = {"rich", "cryptography", "numpy.random", "obstore", "opentelemetry", "grpc", "google.protobuf", "training"}
     code = f"import sys, forward_pass, service.cli, service.server.event_worker; print({seldom} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert found.stdout == "set()\n"

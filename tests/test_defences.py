@@ -32,6 +32,7 @@ class Defence:
 
 KEYS, CHECKS = "service/security/api_keys.py", "tests/service/security/test_api_keys.py"
 ACCESS = "tests/service/security/test_access_control.py"
+GRPC = "tests/service/grpc"
 IMAGES = "tests/model_store/schema/columns/test_image_decoding.py"
 DEFENCES = {
     "rows of unknown keys encode no column": Defence(
@@ -489,8 +490,36 @@ DEFENCES = {
         "tests/service/security/test_cross_origin.py::test_no_origin_may_use_metrics_and_the_repository",
     ),
     "no model file is accepted from a client": Defence(
-        "service/routes/open_inference.py", 'startswith("file:")', 'startswith("nothing:")',
+        "service/protocols/open_inference_metadata.py", 'startswith("file:")', 'startswith("nothing:")',
         f"{ACCESS}::test_the_repository_accepts_no_file_from_a_client",
+    ),
+    "a call over gRPC needs a key before its message is read": Defence(
+        "service/grpc/calls.py", "self._access.check(method.endpoint, authorization, port)", '""',
+        f"{GRPC}/test_keys.py::test_a_stranger_is_refused_before_the_message_is_read",
+    ),
+    "the repository has a gRPC listener of its own": Defence(
+        "service/grpc/calls.py", "if not self._has_repository:", "if False:",
+        f"{GRPC}/test_calls.py::test_a_listener_without_the_repository_says_which_has_it",
+    ),
+    "messages that arrive slowly over gRPC are bounded": Defence(
+        "service/grpc/slow_uploads.py", "if len(self._began) > self._limit:", "if False:",
+        f"{GRPC}/test_slow_clients.py::test_slow_uploads_beyond_the_limit_are_ended_and_quick_calls_answered",
+    ),
+    "a message over gRPC arrives in time": Defence(
+        "service/grpc/slow_uploads.py", "asyncio.timeout(READ_TIMEOUT_SECONDS)", "asyncio.timeout(60)",
+        f"{GRPC}/test_slow_clients.py::test_a_message_that_does_not_arrive_in_time_is_given_up",
+    ),
+    "the fields of a message over gRPC are counted before it is parsed": Defence(
+        "service/grpc/codec.py", "if len(data) > _UNCOUNTED_BYTES and count_fields(data, limit) > limit:", "if False:",
+        f"{GRPC}/test_call_errors.py::test_a_wrong_request_is_refused_with_what_is_wrong",
+    ),
+    "a call over gRPC that waits too long is shed": Defence(
+        "service/grpc/calls.py", "if clock() - call.record.arrived_at > MAX_QUEUE_SECONDS:", "if False:",
+        f"{GRPC}/test_call_errors.py::test_a_call_that_has_waited_for_too_long_is_shed",
+    ),
+    "responses that clients over gRPC do not read are bounded": Defence(
+        "service/grpc/calls.py", "if len(data) > _SMALL_BYTES and", "if False and",
+        f"{GRPC}/test_call_errors.py::test_large_responses_are_shed_while_clients_do_not_read",
     ),
     "a truncated body is rejected": Defence(
         "service/http/request_body.py", "elif len(body) < announced:", "elif False:",

@@ -65,10 +65,10 @@ def check_value_count(body: bytes, max_bytes: int, kind: Literal["JSON", "CSV"])
         )
 
 
-def check_text_count(count: int, max_bytes: int) -> None:
-    """Raise ApiError 413 if binary tensors have more texts than JSON may have values."""
+def check_text_count(count: int, max_bytes: int, what: str = "texts in tensors", fix: str = "send fewer rows") -> None:
+    """Raise ApiError 413 if binary tensors have more texts, or other values, than JSON may have values."""
     if count > max_bytes // _MIN_BYTES_PER_VALUE:
-        raise _body_too_large(str(count), max_bytes // _MIN_BYTES_PER_VALUE, "texts in tensors")
+        raise _body_too_large(str(count), max_bytes // _MIN_BYTES_PER_VALUE, what, fix)
 
 
 def has_too_many_values(body: bytes, max_bytes: int, kind: Literal["JSON", "CSV"] = "JSON") -> bool:

@@ -7,7 +7,6 @@ from typing import Any
 
 from model_store.artifact.manifest import PRODUCER
 from model_store.errors import Fault, InputError
-from service.http.exceptions import ApiError
 from service.protocols import model_metadata as models
 from service.protocols import tensors
 from service.protocols.tensors import TensorSpec
@@ -47,14 +46,6 @@ def repository_index(registry: ModelRegistry, *, only_ready: bool) -> list[dict[
         for number, reason in models.version_states(registry, name, snapshot).items()
         if not (only_ready and reason)
     ]
-
-
-def check_repository_enabled(enabled: bool) -> None:
-    """Raise ApiError 404 unless models can be loaded and unloaded."""
-    if not enabled:
-        fix = "set SERVE_ADMIN=true to enable it on SERVE_ADMIN_PORT"
-        message = f"the repository API is disabled; {fix}"
-        raise ApiError(404, "not_found", message, [Fault("URL", "the repository API is disabled", fix)])
 
 
 def check_loads_no_file(parameters: Iterable[str]) -> None:

@@ -238,8 +238,12 @@ def to_bytes(array: Array) -> bytes:
     """Return the binary data of a tensor; each text follows its length in four bytes."""
     if array.dtype != object:
         return array.tobytes()
-    texts = [text.encode() for text in array.ravel().tolist()]
-    return b"".join(part for text in texts for part in (len(text).to_bytes(4, "little"), text))
+    return pack_elements(text.encode() for text in array.ravel().tolist())
+
+
+def pack_elements(elements: Iterable[bytes]) -> bytes:
+    """Return the elements of BYTES, each after its length in four bytes."""
+    return b"".join(part for element in elements for part in (len(element).to_bytes(4, "little"), element))
 
 
 def _flatten(value: Any) -> list[Any]:

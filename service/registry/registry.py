@@ -136,12 +136,12 @@ class ModelRegistry:
         if served is None:
             raise no_version_error(entry.name, snapshot.problems)
         if served.number < at_least and not (ref is not None and _is_number(ref)):
-            return self._find_newer(entry.name, ref, at_least)
+            return self._find_newer(entry.name, ref, at_least, load)
         return served
 
-    def _find_newer(self, name: str, ref: str | int | None, at_least: int) -> LoadedVersion:
+    def _find_newer(self, name: str, ref: str | int | None, at_least: int, load: bool) -> LoadedVersion:
         if self._early_sync.may_help:
-            if self._on_event_loop_thread():
+            if not load or self._on_event_loop_thread():
                 raise WouldBlock
             if self.find(name, ref).number < at_least:
                 self._early_sync.run()

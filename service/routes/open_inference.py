@@ -11,12 +11,13 @@ from werkzeug.wrappers import Response
 from model_store.errors import Fault, InputError
 from model_store.utils.values import describe_value
 from service.config import Settings
+from service.http.exceptions import ApiError
 from service.http.model_version import AT_LEAST_HEADER, require_at_least
 from service.http.request_body import check_json_content_type, parse_json, read_body
 from service.http.responses import json_response
 from service.inference.runner import InferenceRunner
 from service.protocols import model_metadata, open_inference, open_inference_metadata, tensors
-from service.protocols.open_inference_metadata import PLATFORM, check_loads_no_file, check_repository_enabled
+from service.protocols.open_inference_metadata import PLATFORM, check_loads_no_file
 from service.protocols.tensors import TensorSpec
 from service.registry.registry import ModelRegistry
 from service.telemetry.metrics import Metrics
@@ -117,7 +118,7 @@ def create_blueprint(
 
     @blueprint.post("/v2/repository/index")
     def index() -> Response:
-        check_repository_enabled(settings.admin)
+        _require_admin(settings)
         expected = _read_object(settings).get("ready", False)
         if not isinstance(expected, bool):
             raise InputError(
@@ -131,19 +132,26 @@ def create_blueprint(
 
     @blueprint.post("/v2/repository/models/<name>/load")
     def load(name: str) -> Response:
-        check_repository_enabled(settings.admin)
+        _require_admin(settings)
         check_loads_no_file(_read_object(settings).get("parameters", {}))
         registry.load(name)
         return json_response({})
 
     @blueprint.post("/v2/repository/models/<name>/unload")
     def unload(name: str) -> Response:
-        check_repository_enabled(settings.admin)
+        _require_admin(settings)
         _read_object(settings)
         registry.unload(name)
         return json_response({})
 
     return blueprint
+
+
+def _require_admin(settings: Settings) -> None:
+    if not settings.admin:
+        fix = "set SERVE_ADMIN=true to enable it on SERVE_ADMIN_PORT"
+        message = f"the repository API is disabled; {fix}"
+        raise ApiError(404, "not_found", message, [Fault("URL", "the repository API is disabled", fix)])
 
 
 def _read_object(settings: Settings) -> dict[str, Any]:

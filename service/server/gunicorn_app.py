@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flask import Flask
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
@@ -46,7 +46,22 @@ WORKER_CLASSES = {
 }
 
 
-def gunicorn_options(app: Flask, settings: Settings, listeners: Sequence[int]) -> dict[str, Any]:
+class GrpcListener(NamedTuple):
+    """Addresses on which every worker listens for gRPC; `sockets` reserve them as long as the process runs."""
+
+    sockets: Sequence[socket.socket]
+    has_repository: bool
+
+    @property
+    def addresses(self) -> list[str]:
+        """The addresses as gRPC expects them: 127.0.0.1:8001, [::1]:8001."""
+        names = [listener.getsockname()[:2] for listener in self.sockets]
+        return [f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}" for ip, port in names]
+
+
+def gunicorn_options(
+    app: Flask, settings: Settings, listeners: Sequence[int], grpc_listeners: Sequence[GrpcListener] = ()
+) -> dict[str, Any]:
     """Return gunicorn's options; `listeners` are descriptors of bound sockets, which gunicorn then owns."""
     return {
         "bind": [f"fd://{listener}" for listener in listeners],
@@ -70,7 +85,8 @@ def gunicorn_options(app: Flask, settings: Settings, listeners: Sequence[int]) -
         "accesslog": None,  # the application writes one, with request ids
         "proc_name": "forward-pass",
         "post_fork": keep_early_signals,
-        "post_worker_init": partial(_post_worker_init, app, settings),
+        "post_worker_init": partial(_post_worker_init, app, settings, grpc_listeners),
+        "worker_exit": partial(_worker_exit, settings),
         "child_exit": partial(_child_exit, app),
         "on_reload": lambda _: _registry(app).request_sync(),
     }
@@ -79,11 +95,18 @@ def gunicorn_options(app: Flask, settings: Settings, listeners: Sequence[int]) -
 class GunicornApplication(BaseApplication):  # type: ignore[misc]
     """gunicorn's application. `run` ends with SystemExit."""
 
-    def __init__(self, app: Flask, settings: Settings, listeners: Sequence[int], when_ready: Any) -> None:
+    def __init__(
+        self,
+        app: Flask,
+        settings: Settings,
+        listeners: Sequence[int],
+        when_ready: Any,
+        grpc_listeners: Sequence[GrpcListener] = (),
+    ) -> None:
         self._app = app
         self.max_body_bytes, self.health_route = settings.max_body_bytes, settings.health_route
         self.max_input_bytes = settings.input_limit
-        self._options = {**gunicorn_options(app, settings, listeners), "when_ready": when_ready}
+        self._options = {**gunicorn_options(app, settings, listeners, grpc_listeners), "when_ready": when_ready}
         super().__init__()
 
     def load_config(self) -> None:
@@ -156,7 +179,7 @@ def _counters(app: Flask) -> MmapCounters:
     return counters
 
 
-def _post_worker_init(app: Flask, settings: Settings, worker: Any) -> None:
+def _post_worker_init(app: Flask, settings: Settings, grpc_listeners: Sequence[GrpcListener], worker: Any) -> None:
     """Prepare a new worker before its first request."""
     if not {signal.SIGTERM, signal.SIGQUIT}.isdisjoint(early_signals(worker)):
         worker.alive = False
@@ -175,6 +198,27 @@ def _post_worker_init(app: Flask, settings: Settings, worker: Any) -> None:
     while worker.alive and not registry.has_joined and (time.monotonic() < soon or registry.has_other_workers):
         worker.notify()
         time.sleep(0.01)
+    if grpc_listeners:
+        _start_grpc(app, grpc_listeners, worker)
+
+
+def _start_grpc(app: Flask, listeners: Sequence[GrpcListener], worker: Any) -> None:
+    """Start the worker's gRPC server in a thread; HTTP is served without it if that fails."""
+    try:
+        served = [(each.has_repository, each.addresses) for each in listeners]
+        worker.grpc_server = app.extensions["grpc_server"](served, lambda: worker.alive)
+        worker.grpc_server.start()
+        # A client that has seen /readyz may call over gRPC next, which takes some 0.3 s to import.
+        worker.grpc_server.listening.wait(_JOIN_SECONDS)
+    except Exception:
+        log.exception("the gRPC server could not be started; HTTP is served without it")
+
+
+def _worker_exit(settings: Settings, _: Any, worker: Any) -> None:
+    """Let the gRPC calls in progress finish before the process of a worker ends."""
+    server = getattr(worker, "grpc_server", None)
+    if server is not None:
+        server.stop(settings.drain_seconds)
 
 
 def _child_exit(app: Flask, _: Any, worker: Any) -> None:
@@ -193,27 +237,39 @@ def configure_malloc_trim() -> None:
     set_malloc_thresholds(1 << 20, 1 << 21)
 
 
-def bind_listeners(host: str, port: int) -> list[socket.socket]:
+def bind_listeners(host: str, port: int, *, reuse_port: bool = False) -> list[socket.socket]:
     """Return a bound socket for each address of `host`, IPv4 first, all with the same port.
 
     OSError at once if an address is in use, instead of after gunicorn's five tries. An address that this machine does
-    not have is left out if there is another one: `localhost` may be ::1 too where IPv6 is off.
+    not have is left out if there is another one: `localhost` may be ::1 too where IPv6 is off. `reuse_port`: each
+    worker will bind a socket of its own to the port, which the returned ones reserve.
     """
-    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM)
-    addresses = sorted({(family, address) for family, _, _, _, address in found}, key=lambda each: each[0])
+    addresses = _addresses(host, port)
+    if reuse_port:
+        for probe in _bind_addresses(addresses):  # fails if another service uses the port, also with SO_REUSEPORT
+            probe.close()
+        return _bind_addresses(addresses, reuse_port=True)
     for _ in range(_PORT_TRIES if port == 0 else 0):
         with suppress(OSError):  # the port that is free on the first address may be in use on another
             return _bind_addresses(addresses)
     return _bind_addresses(addresses)
 
 
-def _bind_addresses(addresses: Sequence[tuple[int, tuple[Any, ...]]]) -> list[socket.socket]:
+def _addresses(host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:
+    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM)
+    return sorted({(family, address) for family, _, _, _, address in found}, key=lambda each: each[0])
+
+
+def _bind_addresses(
+    addresses: Sequence[tuple[int, tuple[Any, ...]]], *, reuse_port: bool = False
+) -> list[socket.socket]:
     bound: list[socket.socket] = []
     absent: list[OSError] = []
     try:
         for family, (ip, port, *rest) in addresses:
             try:
-                bound.append(_bind_socket(family, (ip, bound[0].getsockname()[1] if bound else port, *rest)))
+                known_port = bound[0].getsockname()[1] if bound else port
+                bound.append(_bind_socket(family, (ip, known_port, *rest), reuse_port=reuse_port))
             except OSError as e:
                 if e.errno not in _NO_SUCH_ADDRESS:
                     raise
@@ -227,10 +283,12 @@ def _bind_addresses(addresses: Sequence[tuple[int, tuple[Any, ...]]]) -> list[so
     return bound
 
 
-def _bind_socket(family: int, address: tuple[Any, ...]) -> socket.socket:
+def _bind_socket(family: int, address: tuple[Any, ...], *, reuse_port: bool) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind(address)
     except OSError:
         listener.close()

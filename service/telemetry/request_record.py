@@ -28,7 +28,13 @@ from service.telemetry.trace_context import parse_tracestate
 access_log = logging.getLogger("service.access")
 
 # Polled every few seconds: logged at debug level only.
-UNLOGGED_ROUTES = frozenset({"/healthz", "/readyz", "/metrics", "/ping", "/v2/health/live", "/v2/health/ready"})
+UNLOGGED_ROUTES = frozenset(
+    {
+        *("/healthz", "/readyz", "/metrics", "/ping", "/v2/health/live", "/v2/health/ready"),
+        *("/inference.GRPCInferenceService/ServerLive", "/inference.GRPCInferenceService/ServerReady"),
+        "/grpc.health.v1.Health/Check",
+    }
+)
 STAGES = ("queue", "parse", "compute", "serialise")
 MAX_TARGET_CHARACTERS = 500
 clock = time.monotonic

@@ -12,8 +12,10 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 DOCUMENT = FOLDER.parents[1] / "docs" / "open-inference-conformance.md"
 CLIENTS = {
-    "test_triton.py": "tritonclient, sync and aio",
+    "test_triton.py": "tritonclient.http, sync and aio",
+    "test_triton_grpc.py": "tritonclient.grpc, sync and aio",
     "test_kserve.py": "kserve InferenceRESTClient",
+    "test_kserve_grpc.py": "kserve InferenceGRPCClient",
     "test_mlserver.py": "mlserver types and codecs",
 }
 _HEAD = """# Open Inference Protocol: conformance by client

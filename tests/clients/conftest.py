@@ -6,6 +6,7 @@ skipped.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 
 import numpy as np
@@ -36,9 +37,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         store.publish(name, model)
     store.publish("price", price(1))
     move(store, "price", "champion", 1)
-    second = free_port()
-    server = Server(store, folder, SERVE_ADMIN="true", SERVE_ADMIN_PORT=str(second))
+    second, grpc_ports = free_port(), {}
+    if importlib.util.find_spec("grpc_health"):
+        grpc_ports = {name: str(free_port()) for name in ("SERVE_GRPC_PORT", "SERVE_GRPC_ADMIN_PORT")}
+    server = Server(store, folder, SERVE_ADMIN="true", SERVE_ADMIN_PORT=str(second), **grpc_ports)
     server.port = second  # it serves all endpoints, including the repository API
+    server.grpc_port = int(grpc_ports.get("SERVE_GRPC_ADMIN_PORT", 0))  # so does this one
     yield server
     assert server.stop() == 0, server.log
     assert "Traceback" not in server.log

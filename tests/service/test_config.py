@@ -1,5 +1,6 @@
 """Settings come from the environment, all errors are reported at once, and every setting is documented."""
 
+import re
 from dataclasses import fields
 from pathlib import Path
 
@@ -26,6 +27,8 @@ def test_every_variable_is_read():
         )
         other = another[0] if choices else {str: text, bool: "true"}.get(type(setting.default), "7")
         needed = {"admin": {"SERVE_ADMIN_PORT": "7"}, "max_input_bytes": {"SERVE_MAX_BODY_BYTES": "7"}}
+        admin = {"SERVE_ADMIN": "1", "SERVE_ADMIN_PORT": "8", "SERVE_GRPC_PORT": "9"}
+        needed["grpc_admin_port"] = admin
         found = Settings.from_environ({setting.metadata["variable"]: other} | needed.get(setting.name, {}))
         assert getattr(found, setting.name) != values[setting.name]
 
@@ -37,6 +40,19 @@ def test_all_faults_are_reported_at_once():
     assert len(caught.value.faults) == 4
     assert "SERVE_PORT: expected a whole number, 0 to 65535; found 'http'" in caught.value.faults
     assert "SERVE_ADMIN: expected an admin listener, found none; set SERVE_ADMIN_PORT" in caught.value.faults
+
+
+def test_a_port_of_grpc_is_no_other_port_and_its_repository_requires_admin():
+    for wrong, expected in (
+        ({"SERVE_GRPC_PORT": "8000"}, "SERVE_GRPC_PORT: expected another port than SERVE_PORT, found 8000 for both"),
+        ({"SERVE_GRPC_PORT": "7", "SERVE_GRPC_ADMIN_PORT": "8"}, "expected SERVE_ADMIN=true, found false"),
+        (
+            {"SERVE_ADMIN": "1", "SERVE_ADMIN_PORT": "8", "SERVE_GRPC_ADMIN_PORT": "8"},
+            "SERVE_GRPC_ADMIN_PORT: expected SERVE_GRPC_PORT, found none",
+        ),
+    ):
+        with pytest.raises(SettingsError, match=re.escape(expected)):
+            Settings.from_environ({"SERVE_PORT": "8000", **wrong})
 
 
 def test_an_invalid_admin_port_is_not_reported_as_missing():

@@ -42,6 +42,7 @@ class Server:
 
     def __init__(self, store: Store, folder: Path, program: Sequence[str] = ("-m", "service"), **environ: str) -> None:
         self.store = store
+        self.grpc_port = int(environ.get("SERVE_GRPC_PORT", 0))
         self.log_path = folder / "serve.log"
         defaults = {"SERVE_WORKERS": "2", "SERVE_POLL_SECONDS": "0.05", "SERVE_CACHE_DIR": str(folder / "cache")}
         with self.log_path.open("wb") as log:
@@ -54,6 +55,8 @@ class Server:
             )
         self.port = int(until(self._port))
         until(lambda: self.ask("GET", "/healthz")[0] == 200)
+        if "SERVE_GRPC_PORT" in environ:
+            until(lambda: socket.create_connection(("127.0.0.1", self.grpc_port)).close() is None)
 
     @property
     def log(self) -> str:
