@@ -12,7 +12,7 @@ import numpy as np
 
 from model_store.artifact.golden_rows import make_up_rows
 from model_store.artifact.model import Golden, Model
-from model_store.errors import ModelStoreError
+from model_store.errors import InputError, ModelStoreError
 from model_store.nn import Array, Average, Module, Sequential
 from model_store.schema.columns import CategoryColumn, Column, FaultCollector, RowLocations
 from model_store.schema.columns.base import MISSING_CELLS
@@ -93,11 +93,17 @@ def check_carried(source: ExportSource, target: Target) -> None:
 
 
 def golden_rows(model: Model) -> Golden:
-    """Return the golden rows of a model, made up from its statistics if it has none."""
+    """Return the golden rows of a model, made up from its statistics if it has none.
+
+    ExportError if the model rejects rows that are made up: its statistics do not describe its columns.
+    """
     if model.golden is not None:
         return model.golden
     rows = make_up_rows(model.signature, np.random.default_rng(0))
-    return Golden(rows, model.network(model.encode(rows)))
+    try:
+        return Golden(rows, model.network(model.encode(rows)))
+    except InputError as e:
+        raise ExportError(f"the model has no golden rows, and rejects rows made up from its statistics: {e}") from e
 
 
 def named_layers(network: Sequential, prefix: str = "") -> Iterator[tuple[str, Module]]:

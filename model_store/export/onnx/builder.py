@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 
 from model_store.export.base import ExportSource
-from model_store.export.onnx.columns import add_column
+from model_store.export.onnx.columns import add_columns
 from model_store.export.onnx.graph import Graph
 from model_store.export.onnx.layers import Layers
 from model_store.export.onnx.outputs import add_outputs, output_names
@@ -21,7 +21,7 @@ def build(source: ExportSource, metadata: dict[str, str], producer: str) -> byte
     network, dtype = model.network, model.network.dtype
     for name in output_names(model.signature.output):
         graph.unique(name)  # a column of that name gets a number
-    blocks = [add_column(graph, column, dtype) for column in model.signature.inputs]
+    blocks = add_columns(graph, model.signature.inputs, dtype)
     graph.scope = "/features"
     x = graph.op("Concat", *blocks, axis=1) if len(blocks) > 1 else blocks[0]
     zero = dtype.type(0)

@@ -69,7 +69,7 @@ class Graph:
     def constant(self, array: Array) -> str:
         """Return the name of a constant; equal ones are stored once."""
         array = np.ascontiguousarray(array) if array.ndim else array
-        content = "\0".join(array.ravel().tolist()).encode() if array.dtype == object else array.tobytes()
+        content = repr(array.tolist()).encode() if array.dtype == object else array.tobytes()
         key = array.dtype.str, array.shape, content
         if key not in self._constants:
             name = self.unique(f"{self.scope}/constant")

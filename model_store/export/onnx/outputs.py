@@ -57,7 +57,8 @@ def label_array(output: ClassificationOutput) -> tuple[Array, Array]:
 def _values(graph: Graph, output: RegressionOutput, y: str) -> str:
     """Append `RegressionOutput.decode`."""
     y = graph.cast(y, np.float64)
-    t = graph.op("Add", graph.op("Mul", y, np.array(output.scale)), np.array(output.offset))
+    scale, offset = np.array(output.scale, np.float64), np.array(output.offset, np.float64)
+    t = graph.op("Add", graph.op("Mul", y, scale), offset)
     if output.transform is None:
         return t
     if output.transform.kind == "quantile":

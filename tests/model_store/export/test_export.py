@@ -9,11 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
 from model_store.cli.main import main
 from model_store.export import export as export_module
+from model_store.export.agreement import find_disagreement
 from model_store.export.base import ExportError, ExportSource, check_carried, codes_by_text, unknown_code
 from model_store.export.export import TARGETS, export, find_target, write_files
 from model_store.nn import LAYERS, Array
@@ -155,3 +157,19 @@ def test_a_missing_package_is_named_with_its_command(folder: Path, monkeypatch: 
     found = run("penguins", "--to", "onnx", code=5)
     assert "the target onnx needs onnx; install it with: pip install 'onnx>=" in found.stderr
     assert [path.name for path in folder.iterdir()] == ["models"]
+
+
+def test_statistics_that_do_not_describe_the_columns_are_an_error_of_the_export() -> None:
+    model = example_model("refused category")
+    town, age = model.signature.inputs
+    age = replace(age, statistics={"deciles": [1e290, 1e290]})
+    hostile = replace(model, signature=replace(model.signature, inputs=(town, age)), golden=None)
+    with pytest.raises(ExportError, match="rejects rows made up from its statistics"):
+        export(replace(source(), model=hostile), FakeTarget())
+
+
+def test_infinite_predictions_agree() -> None:
+    model = example_model("log")
+    outputs = np.array([[1e4]], np.float32)
+    assert find_disagreement(model.signature, outputs, {"values": np.array([[np.inf]])}) is None
+    assert find_disagreement(model.signature, outputs, {"values": np.array([[np.nan]])}) == (0, "values inf", "nan")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,9 @@ from model_store.export.export import export, find_target
 from model_store.export.onnx.runtime import run_reference
 from model_store.export.onnx.target import feeds
 from model_store.nn import Array
-from model_store.schema.signature import ClassificationOutput, RegressionOutput
+from model_store.schema.signature import ClassificationOutput, RegressionOutput, Signature
 from tests.model_store.export.edge_rows import refused_rows
-from tests.model_store.export.example_models import MADE, TRAINED, example_model, example_rows
+from tests.model_store.export.example_models import AGE, MADE, PRICE, TRAINED, example_model, example_rows, linear, made
 
 CARRIED = [name for name in (*TRAINED, *MADE) if name != "texts"]
 TARGET = find_target("onnx")
@@ -140,14 +141,14 @@ def test_texts_that_mean_a_missing_value_are_read_as_the_service_reads_them() ->
 
 
 def test_the_file_says_where_it_comes_from_and_how_its_rows_look() -> None:
-    model, made = example_model("penguins"), loaded("penguins")
-    about = {prop.key: prop.value for prop in made.metadata_props}
+    model, file = example_model("penguins"), loaded("penguins")
+    about = {prop.key: prop.value for prop in file.metadata_props}
     assert (about["name"], about["version"], about["digest"]) == ("penguins", "3", DIGEST)
     assert json.loads(about["signature"]) == json.loads(json.dumps(model.signature.config()))
     golden = json.loads(about["golden"])
     assert golden["predictions"] == model.predict(golden["instances"])
-    assert (made.producer_name, made.model_version, made.graph.name) == ("forward-pass", 3, "penguins")
-    assert made.doc_string == model.description
+    assert (file.producer_name, file.model_version, file.graph.name) == ("forward-pass", 3, "penguins")
+    assert file.doc_string == model.description
 
 
 def test_equal_models_give_equal_bytes() -> None:
@@ -168,3 +169,24 @@ def test_regressions_answer_in_their_own_units() -> None:
     values = TARGET.answer(source("tabular"), exported("tabular"), example_rows("tabular")[0])["values"]
     assert values.dtype == np.float64
     assert abs(values.mean() - output.offset[0]) < output.scale[0]
+
+
+def test_a_signature_of_whole_numbers_is_exported_as_float64() -> None:
+    """JSON has no difference between 3 and 3.0."""
+    model = example_model("one output")
+    age, height = model.signature.inputs
+    inputs = (replace(age, offset=3, scale=2), replace(height, fill=168, linear_width=2))
+    output = RegressionOutput(("n",), (2,), (3,))
+    whole = replace(model, signature=Signature(inputs, output), golden=None)
+    files = export(ExportSource("m", 1, DIGEST, whole), TARGET)
+    rows = [[7, None], [2, 1e9]]
+    found = TARGET.answer(ExportSource("m", 1, DIGEST, whole), files, rows)["values"]
+    np.testing.assert_allclose(found.ravel(), whole.predict(rows), rtol=1e-5)
+
+
+def test_hundreds_of_number_columns_share_their_operators() -> None:
+    columns = [replace(AGE, name=f"c{i}", indicator=i % 2 == 0, fill=1.0) for i in range(500)]
+    width = sum(column.width for column in columns)
+    wide = ExportSource("wide", 1, DIGEST, made(columns, PRICE, [linear(width, 1)]))
+    (content,) = export(wide, TARGET).values()
+    assert len(onnx.load_from_string(content).graph.node) < 40
