@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Self
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from model_store import publishing
 from model_store.artifact.model import Model
@@ -306,11 +307,17 @@ class ForwardPassEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn
         columns = self._read(X, reset=False)
         model, by_name = self.model_, dict(zip(columns.names, columns.values, strict=True))
         outputs = []
-        with as_value_errors(), threadpool_limits(1, user_api="blas"), np.errstate(all="ignore"):
+        with as_value_errors(), _blas().limit(limits=1, user_api="blas"), np.errstate(all="ignore"):
             for start in range(0, len(columns), _BLOCK_ROWS):
                 rows = slice(start, min(start + _BLOCK_ROWS, len(columns)))
                 outputs.append(model.network(_encode(model, by_name, rows)))
             return model.signature.decode_arrays(np.concatenate(outputs))
+
+
+@cache
+def _blas() -> Any:
+    """Return the controller of NumPy's BLAS, whose libraries take milliseconds to find."""
+    return ThreadpoolController()
 
 
 def _encode(model: Model, columns: dict[str, NDArray[Any]], rows: slice) -> NDArray[Any]:

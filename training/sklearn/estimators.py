@@ -166,6 +166,8 @@ class ForwardPassClassifier(ClassifierMixin, ForwardPassEstimator):  # type: ign
 
     def _encode_targets(self, y: Any, rows: int, used: NDArray[np.intp], *, known: bool) -> Targets:
         found = check_targets(y, rows, dtype=None)
+        if found.dtype.kind == "f" and (given := np.asarray(y)).dtype.kind in "biu":  # nullable integers of pandas
+            found = given
         check_classification_targets(found)
         if type_of_target(found, input_name="y") == "multilabel-indicator":
             self.classes_ = np.arange(found.shape[1])

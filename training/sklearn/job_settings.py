@@ -112,12 +112,18 @@ def _change_network(network: dict[str, Any], parameters: Mapping[str, Any]) -> N
 
 def _change_training(train: dict[str, Any], parameters: Mapping[str, Any]) -> None:
     optimizer = parameters["optimizer"]
-    if optimizer is not None and optimizer != train["optimizer"]:  # its own keys and rate do not fit another one
-        train["optimizer"] = optimizer
-        allowed = OPTIMIZER_KEYS.get(str(optimizer), ())
-        others = {key for keys in OPTIMIZER_KEYS.values() for key in keys} - set(allowed)
-        for key in (*others, "learning_rate"):
+    if optimizer is not None and optimizer != train["optimizer"]:
+        others = {key for keys in OPTIMIZER_KEYS.values() for key in keys} - set(OPTIMIZER_KEYS.get(str(optimizer), ()))
+        if "sgd" in (
+            optimizer,
+            train["optimizer"],
+        ):  # the others divide by the size of gradients
+            others.add("learning_rate")
+        if train["optimizer"] == "adamw":  # whose decay is not added to the gradient, and so is far larger
+            others |= {"weight_decay", "decay_factors"}
+        for key in others:
             train.pop(key, None)
+        train["optimizer"] = optimizer
     for name, key in (
         ("loss", "loss"),
         ("learning_rate", "learning_rate"),

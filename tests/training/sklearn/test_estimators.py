@@ -33,6 +33,19 @@ def test_predictions_are_the_classes_that_were_given(labels: np.ndarray) -> None
     assert (labels[classifier.predict_proba(x).argmax(axis=1)] == classifier.predict(x)).all()
 
 
+def test_nullable_integers_of_pandas_are_integers() -> None:
+    x, y = load_iris(return_X_y=True)
+    assert ForwardPassClassifier(**SMALL).fit(x, pd.Series(y, dtype="Int64")).predict(x).dtype.kind == "i"
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "rmsprop"])
+def test_optimizers_share_the_learning_rate_of_the_recipe(optimizer: str) -> None:
+    x, y = load_iris(return_X_y=True)
+    classifier = ForwardPassClassifier(ensemble=1, max_iter=40, optimizer=optimizer).fit(x, y)
+    assert classifier.model_.training["job"]["train"]["learning_rate"] == 0.02
+    assert classifier.score(x, y) > 0.9
+
+
 def test_booleans_are_classes() -> None:
     x, y = load_iris(return_X_y=True)
     classifier = ForwardPassClassifier(**SMALL).fit(x, y == 1)
