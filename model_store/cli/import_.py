@@ -55,8 +55,8 @@ def import_model(
 ) -> None:
     """Publish a model of another framework as the next version of NAME.
 
-    FILE is a pipeline of scikit-learn: .skops, or with --trust .joblib or .pkl. Nothing is published if the answers
-    differ from those of the source framework.
+    FILE is .onnx, or a pipeline of scikit-learn: .skops, or with --trust .joblib or .pkl. Nothing is published if the
+    answers differ from those of the source framework.
     """
     from model_store.importing import publication, reading  # noqa: PLC0415 - they need more imports than others
     from model_store.report.page import render  # noqa: PLC0415

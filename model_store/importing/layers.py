@@ -148,7 +148,11 @@ def affine(value: Features | Layers, factor: Array | float, constant: Array | fl
         raise UnsupportedLayerError(f"expected constants for samples of {value.shape}; {error}") from error
     if (factors == 1).all() and not constants.any():
         return value
-    a, b = _by_feature(value, factors), _by_feature(value, constants)
+    try:
+        a, b = by_feature(value, factors), by_feature(value, constants)
+    except UnsupportedLayerError:  # an image's constants may differ for each pixel
+        value = flatten(value) if len(value.shape) > 1 else in_stored_order(value)
+        a, b = by_feature(value, factors), by_feature(value, constants)
     last = value.modules[-1] if value.modules else None
     if isinstance(last, Linear | Conv2D):
         weights = np.multiply(last.weights, a.reshape(-1, *[1] * (last.weights.ndim - 1)), dtype=np.float64)
@@ -163,7 +167,7 @@ def _with_arrays(layer: Linear | Conv2D, dtype: np.dtype[Any], arrays: dict[str,
     return type(layer)(**settings, dtype=dtype, arrays=arrays)
 
 
-def _by_feature(value: Layers, values: Array) -> Array:
+def by_feature(value: Layers, values: Array) -> Array:
     """Return values of a sample's shape as one for each stored feature, of an image each channel."""
     if len(np.unique(value.index)) != math.prod(value.stored):
         raise UnsupportedLayerError("expected constants for a whole layer, found a selection of its values")
@@ -190,7 +194,7 @@ def batch_norm(
     given = [np.broadcast_to(np.asarray(one, np.float64), (size,)) for one in (scale, shift, mean, variance)]
     shape = [1] * len(value.shape)
     shape[axis] = size
-    scale, shift, mean, variance = (_by_feature(value, np.broadcast_to(o.reshape(shape), value.shape)) for o in given)
+    scale, shift, mean, variance = (by_feature(value, np.broadcast_to(o.reshape(shape), value.shape)) for o in given)
     return value.then(_batch_norm(value, scale, shift, mean, variance, epsilon))
 
 
@@ -206,7 +210,7 @@ def layer_norm(value: Layers, scale: Array, shift: Array, epsilon: float) -> Lay
     size = value.shape[-1]
     given = (np.broadcast_to(np.asarray(one, np.float64), (size,)) for one in (scale, shift))
     if len(value.shape) == 1:
-        scale, shift = (_by_feature(value, one) for one in given)
+        scale, shift = (by_feature(value, one) for one in given)
     else:
         scale, shift = given
     arrays = {"scale": value.array(scale), "shift": value.array(shift)}
@@ -304,9 +308,7 @@ def max_pool(value: Layers, sizes: Sequence[int], spec: ConvolutionSpec) -> Laye
 
 
 def average_pool(value: Layers, sizes: Sequence[int], spec: ConvolutionSpec) -> Layers:
-    """Return the mean of each window, as a convolution of each channel; without padding."""
-    if any(spec.pads):
-        raise UnsupportedLayerError(f"expected no padding of an average, found {list(spec.pads)}")
+    """Return the mean of each window, with zeros as padding, as a convolution of each channel."""
     channels = value.shape[0]
     weights = np.full((channels, 1, *sizes), 1 / math.prod(sizes))
     return convolution(value, weights, np.zeros(channels), replace(spec, groups=channels))
@@ -318,11 +320,12 @@ def _as_image_after(value: Layers, module: Module) -> Layers:
     return replace(value, modules=(*value.modules, module), stored=stored, index=index)
 
 
-def global_average(value: Layers) -> Layers:
-    """Return the mean of each channel, as a dense layer; the result is a row."""
-    channels = value.shape[0]
-    pixels = math.prod(value.shape[1:])
-    _check_selection(channels, channels * pixels)
-    weights = np.kron(np.eye(channels), np.full((1, pixels), 1 / pixels))
-    row = replace(value, index=value.index.reshape(-1))
-    return linear(row, weights, np.zeros(channels), value.dtype)
+def mean(value: Layers, axes: Sequence[int]) -> Layers:
+    """Return the mean over axes of a sample, which keep the size 1, as a dense layer."""
+    kept = tuple(1 if axis in axes else size for axis, size in enumerate(value.shape))
+    size, count = math.prod(value.shape), math.prod(kept)
+    _check_selection(count, size)
+    group = np.broadcast_to(np.arange(count).reshape(kept), value.shape).ravel()
+    weights = (group == np.arange(count)[:, None]) * (count / size)
+    averaged = linear(replace(value, index=value.index.reshape(-1)), weights, np.zeros(count), value.dtype)
+    return replace(averaged, index=averaged.index.reshape(kept))

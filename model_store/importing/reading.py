@@ -7,7 +7,7 @@ from pathlib import Path
 from model_store.errors import ModelImportError
 from model_store.importing.imported_model import ImportedModel
 
-SUFFIXES = (".skops", ".joblib", ".pkl")
+SUFFIXES = (".onnx", ".skops", ".joblib", ".pkl")
 
 
 def read_model(path: Path, *, trust: bool = False) -> ImportedModel:
@@ -20,4 +20,8 @@ def read_model(path: Path, *, trust: bool = False) -> ImportedModel:
         from model_store.importing.sklearn_pipeline import read_sklearn  # noqa: PLC0415 - each kind needs other packages
 
         return read_sklearn(path, trust=trust)
+    if suffix == ".onnx":
+        from model_store.importing.onnx_graph import read_onnx  # noqa: PLC0415
+
+        return read_onnx(path)
     raise ModelImportError(f"{path}: expected a file named {', '.join(SUFFIXES)}; found {suffix or 'no suffix'!r}")

@@ -16,19 +16,23 @@ import numpy as np
 
 from model_store.errors import ModelImportError
 from model_store.importing.features import (
-    CategoryFeature,
     Feature,
     Features,
-    MissingFeature,
     NumberFeature,
-    TextFeature,
     UnsupportedColumnError,
 )
 from model_store.importing.files import describe_source, missing_package, open_zip, read_file
 from model_store.importing.imported_model import Answers, ImportedModel
 from model_store.importing.layers import Layers, UnsupportedLayerError, linear
+from model_store.importing.sklearn_transformers import (
+    ENCODERS,
+    TRANSFORMERS,
+    Encoder,
+    as_categories,
+    category_names,
+    is_missing,
+)
 from model_store.nn import Array, Exp, Module, ReLU, Sigmoid, Softmax, Tanh
-from model_store.schema.columns.category import MISSING_CATEGORY
 from model_store.utils.values import list_names
 
 _MAX_DEPTH = 20
@@ -171,17 +175,17 @@ class _PipelineReader:
                 return features
             if kind == "ColumnTransformer" and depth < _MAX_DEPTH:
                 return self._column_transformer(estimator, features, location, depth)
-            if kind in _TRANSFORMERS:
-                return _TRANSFORMERS[kind](estimator, features)
-            if kind in _ENCODERS:
-                return self._encoded(estimator, features, _ENCODERS[kind])
+            if kind in TRANSFORMERS:
+                return TRANSFORMERS[kind](estimator, features)
+            if kind in ENCODERS:
+                return self._encoded(estimator, features, ENCODERS[kind])
             if hasattr(estimator, "get_support"):
                 return features.select(np.asarray(estimator.get_support(indices=True)).tolist())
         except UnsupportedColumnError as error:
             raise self._error(location, kind, str(error)) from error
         except AttributeError as error:
             raise self._error(location, kind, f"expected a fitted transformer, found none; {error}") from error
-        known = list_names(sorted([*_TRANSFORMERS, *_ENCODERS, "ColumnTransformer", "Pipeline"]), 20)
+        known = list_names(sorted([*TRANSFORMERS, *ENCODERS, "ColumnTransformer", "Pipeline"]), 20)
         raise self._error(location, kind, f"expected one of {known}; replace it, or apply it before the model")
 
     def _kind(self, estimator: Any, location: str) -> str:
@@ -206,12 +210,12 @@ class _PipelineReader:
                 parts.append(self.transform(transformer, chosen, f"{location}.{name}", depth + 1))
         return parts[0].join(*parts[1:]) if parts else features.select([])
 
-    def _encoded(self, estimator: Any, features: Features, encode: _Encoder) -> Features:
+    def _encoded(self, estimator: Any, features: Features, encode: Encoder) -> Features:
         parts: list[Feature] = []
         for position, item in enumerate(features.items):
-            originals, names = _category_names(item, estimator.categories_[position])
+            originals, names = category_names(item, estimator.categories_[position])
             self.originals.setdefault(item.column, {}).update(originals)
-            parts += encode(estimator, position, _as_categories(item, names))
+            parts += encode(estimator, position, as_categories(item, names))
         return Features(tuple(parts), features.names, features.is_named)
 
     def _network(self, estimator: Any, features: Features) -> Layers:
@@ -254,165 +258,6 @@ def _positions(columns: Any, names: list[str], count: int) -> list[int]:
     return [names.index(one) if isinstance(one, str) else int(one) % count for one in chosen]
 
 
-def _is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def _category_names(item: Feature, categories: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return the categories by their names in the signature, and the names in the encoder's order."""
-    texts = [_category_name(value) for value in np.asarray(categories).tolist()]
-    if len(set(texts)) < len(texts):
-        raise UnsupportedColumnError(f"column {item.column!r}: expected different categories, found {texts}")
-    originals = dict(zip(texts, np.asarray(categories).tolist(), strict=True))
-    return originals, tuple(texts)
-
-
-def _category_name(value: Any) -> str:
-    if _is_missing(value):
-        return MISSING_CATEGORY
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
-def _as_categories(item: Feature, categories: tuple[str, ...]) -> CategoryFeature:
-    """Return an unencoded column as one of categories."""
-    if isinstance(item, TextFeature):
-        fill = item.fill
-    elif isinstance(item, NumberFeature) and (item.factor, item.constant) == (1, 0):
-        fill = None if item.fill is None else _category_name(item.fill)
-    else:
-        raise UnsupportedColumnError(f"column {item.column!r}: expected it before other encodings, found it after one")
-    if fill is None and MISSING_CATEGORY in categories:
-        fill = MISSING_CATEGORY
-    return CategoryFeature(item.column, categories, fill=fill)
-
-
-_Encoder = Callable[[Any, int, CategoryFeature], list[CategoryFeature]]
-
-
-def _accepting(item: CategoryFeature) -> CategoryFeature:
-    """Return the feature for which unknown categories, and missing ones among them, are one more."""
-    return CategoryFeature(
-        item.column, item.categories, item.weights, item.constant, True, item.fill or MISSING_CATEGORY
-    )
-
-
-def _one_hot(estimator: Any, position: int, item: CategoryFeature) -> list[CategoryFeature]:
-    names = item.categories
-    rare = getattr(estimator, "infrequent_categories_", None)
-    rare_names = set() if rare is None or rare[position] is None else {_category_name(v) for v in rare[position]}
-    dropped = None if estimator.drop_idx_ is None else estimator.drop_idx_[position]
-    if rare_names and dropped is not None:
-        raise UnsupportedColumnError(f"column {item.column!r}: expected drop or infrequent categories, found both")
-    if estimator.handle_unknown != "error":
-        item = _accepting(item)
-    hot = [{i: 1.0} for i, name in enumerate(names) if name not in rare_names and i != dropped]
-    if rare_names:
-        together = {i: 1.0 for i, name in enumerate(names) if name in rare_names}
-        if item.accepts_unknown and estimator.handle_unknown != "ignore":
-            together[len(names)] = 1.0
-        hot.append(together)
-    return [_with_weights(item, weights) for weights in hot]
-
-
-def _ordinal(estimator: Any, position: int, item: CategoryFeature) -> list[CategoryFeature]:
-    del position
-    weights = {i: float(i) for i in range(len(item.categories))}
-    if getattr(estimator, "_infrequent_enabled", False):
-        raise UnsupportedColumnError(f"column {item.column!r}: expected no infrequent categories, found some")
-    if MISSING_CATEGORY in item.categories and item.fill == MISSING_CATEGORY:
-        weights[item.categories.index(MISSING_CATEGORY)] = float(estimator.encoded_missing_value)
-    if estimator.handle_unknown == "use_encoded_value":
-        item = _accepting(item)
-        weights[len(item.categories)] = float(estimator.unknown_value)
-    if any(math.isnan(weight) for weight in weights.values()):
-        fix = "give missing and unknown categories a number"
-        raise UnsupportedColumnError(f"column {item.column!r}: expected numbers, found nan; {fix}")
-    return [_with_weights(item, weights)]
-
-
-def _with_weights(item: CategoryFeature, weights: Mapping[int, float]) -> CategoryFeature:
-    # scikit-learn rejects a missing value whose replacement is an unknown category.
-    fill = item.fill if item.accepts_unknown or item.fill in item.categories else None
-    return CategoryFeature(item.column, item.categories, weights, item.constant, item.accepts_unknown, fill)
-
-
-def _array(values: Any, default: float, count: int) -> Array:
-    return np.full(count, default) if values is None else np.asarray(values, np.float64)
-
-
-def _standard_scaler(estimator: Any, features: Features) -> Features:
-    count = len(features.items)
-    scale, mean = _array(estimator.scale_, 1, count), _array(estimator.mean_ if estimator.with_mean else None, 0, count)
-    return features.affine(1 / scale, -mean / scale)
-
-
-def _min_max_scaler(estimator: Any, features: Features) -> Features:
-    if estimator.clip:
-        raise UnsupportedColumnError("expected clip=False, found True")
-    return features.affine(np.asarray(estimator.scale_), np.asarray(estimator.min_))
-
-
-def _max_abs_scaler(estimator: Any, features: Features) -> Features:
-    return features.affine(1 / np.asarray(estimator.scale_), np.zeros(len(features.items)))
-
-
-def _robust_scaler(estimator: Any, features: Features) -> Features:
-    count = len(features.items)
-    scale = _array(estimator.scale_ if estimator.with_scaling else None, 1, count)
-    centre = _array(estimator.center_ if estimator.with_centering else None, 0, count)
-    return features.affine(1 / scale, -centre / scale)
-
-
-def _simple_imputer(estimator: Any, features: Features) -> Features:
-    if not _is_missing(estimator.missing_values):
-        found = repr(estimator.missing_values)
-        fix = "replace them before the model"
-        raise UnsupportedColumnError(f"expected missing values to be nan, found {found}; {fix}")
-    fills = np.asarray(estimator.statistics_).tolist()
-    items = [_imputed(item, fill) for item, fill in zip(features.items, fills, strict=True)]
-    if estimator.indicator_ is not None:
-        for position in np.asarray(estimator.indicator_.features_).tolist():
-            item = features.items[position]
-            if not isinstance(items[position], NumberFeature):
-                raise UnsupportedColumnError(
-                    f"column {item.column!r}: expected an indicator of numbers, found of texts"
-                )
-            items.append(MissingFeature(item.column))
-    return Features(tuple(items), features.names, features.is_named)
-
-
-def _imputed(item: Feature, fill: Any) -> Feature:
-    if isinstance(item, CategoryFeature | MissingFeature):
-        return item  # has no missing values any more
-    if _is_missing(fill):
-        fix = "remove it, since all of its values were missing"
-        raise UnsupportedColumnError(f"column {item.column!r}: expected a value for missing ones, found none; {fix}")
-    if item.fill is not None:
-        return item
-    if isinstance(fill, str):
-        return TextFeature(item.column, fill)
-    if isinstance(item, TextFeature):
-        return TextFeature(item.column, _category_name(fill))
-    return NumberFeature(item.column, item.factor, item.constant, (float(fill) - item.constant) / item.factor)
-
-
-def _function_transformer(estimator: Any, features: Features) -> Features:
-    if estimator.func is not None:
-        raise UnsupportedColumnError("expected no function, found one, which a model file cannot hold")
-    return features
-
-
-_TRANSFORMERS: dict[str, Callable[[Any, Features], Features]] = {
-    "StandardScaler": _standard_scaler,
-    "MinMaxScaler": _min_max_scaler,
-    "MaxAbsScaler": _max_abs_scaler,
-    "RobustScaler": _robust_scaler,
-    "SimpleImputer": _simple_imputer,
-    "FunctionTransformer": _function_transformer,
-}
-_ENCODERS: dict[str, _Encoder] = {"OneHotEncoder": _one_hot, "OrdinalEncoder": _ordinal}
-
-
 def _answers(estimator: Any, features: Features, value: Layers, reader: _PipelineReader) -> tuple[Answers | None, str]:
     """Return scikit-learn's own answers for rows; None if the estimator wants names and pandas is missing."""
     method = "predict_proba" if reader.labels is not None else "predict"
@@ -451,5 +296,5 @@ def _source_value(value: Any, originals: Mapping[str, Any] | None) -> Any:
         return math.nan
     if originals is None or value in originals:
         return value if originals is None else originals[value]
-    are_numbers = any(isinstance(one, int | float) and not _is_missing(one) for one in originals.values())
+    are_numbers = any(isinstance(one, int | float) and not is_missing(one) for one in originals.values())
     return _NO_CATEGORY if are_numbers else value

@@ -1,0 +1,349 @@
+"""The operators of ONNX that can be imported: what each makes of values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from model_store.importing.features import Features
+from model_store.importing.layers import (
+    ConvolutionSpec,
+    Layers,
+    affine,
+    as_image,
+    average_pool,
+    batch_norm,
+    by_feature,
+    convolution,
+    enter,
+    flatten,
+    layer_norm,
+    linear,
+    max_pool,
+    mean,
+    softmax,
+)
+from model_store.importing.onnx_shape_operators import SHAPE_OPERATORS, axes_of, axis_of_sample
+from model_store.importing.onnx_values import (
+    Complement,
+    LargestIndex,
+    LogProbabilities,
+    Operation,
+    PredictedLabel,
+    Value,
+)
+from model_store.nn import (
+    GELU,
+    SELU,
+    Array,
+    Clip,
+    Exp,
+    LeakyReLU,
+    Mish,
+    Module,
+    ParametricActivation,
+    ReLU,
+    Sigmoid,
+    Tanh,
+)
+
+_FLOATS = {1, 10, 11, 16}  # FLOAT, FLOAT16, DOUBLE, BFLOAT16
+_SELU = (1.67326319217681884765625, 1.05070102214813232421875)
+MAX_CONSTANT_VALUES = 2**26
+
+
+def _gemm(op: Operation) -> Value:
+    if op.attribute("transA", 0):
+        op.refuse("expected transA = 0, found 1")
+    weights = op.constant(1)
+    weights = weights if op.attribute("transB", 0) else weights.T
+    if weights.ndim != 2:
+        op.refuse(f"expected a matrix of weights, found {weights.shape}")
+    bias = op.constant(2, np.zeros(1)).astype(np.float64)
+    if bias.size not in (1, len(weights)):
+        op.refuse(f"expected a bias of {len(weights)} numbers, found {bias.shape}")
+    bias = np.broadcast_to(bias.ravel(), (len(weights),)) * op.attribute("beta", 1.0)
+    return linear(op.value(), weights * np.float64(op.attribute("alpha", 1.0)), bias, op.dtype)
+
+
+def _matmul(op: Operation) -> Value:
+    value, weights = op.value(), op.constant(1)
+    if weights.ndim != 2:
+        op.refuse(f"expected a matrix of weights, found {weights.shape}")
+    return linear(value, weights.T, np.zeros(weights.shape[1]), op.dtype)
+
+
+def _sample_constant(op: Operation, value: Features | Layers, constant: Array) -> Array:
+    """Return a constant that is the same for each row of a batch, for one sample."""
+    rank = 1 if isinstance(value, Features) else len(value.shape)
+    if constant.ndim == rank + 1 and constant.shape[0] == 1:
+        constant = constant[0]
+    elif constant.ndim > rank:
+        op.refuse(f"expected a constant for each row, found shape {constant.shape}")
+    shape = (len(value.items),) if isinstance(value, Features) else value.shape
+    try:
+        broadcast = np.broadcast_shapes(constant.shape, shape)
+    except ValueError:
+        op.refuse(f"expected a constant for samples of {shape}, found shape {constant.shape}")
+    if broadcast != shape:
+        op.refuse(f"expected a constant for samples of {shape}, found shape {constant.shape}")
+    return constant.astype(np.float64)
+
+
+def _add(op: Operation) -> Value:
+    value, constant, _ = op.one_value_and_constant()
+    return affine(value, 1.0, _sample_constant(op, value, constant))
+
+
+def _subtract(op: Operation) -> Value:
+    value, given, swapped = op.one_value_and_constant()
+    constant = _sample_constant(op, value, given)
+    if not swapped:
+        return affine(value, 1.0, -constant)
+    ends_in_probability = isinstance(value, Layers) and value.modules and isinstance(value.modules[-1], Sigmoid)
+    if isinstance(value, Layers) and ends_in_probability and (constant == 1).all():
+        return Complement(value)
+    return affine(value, -1.0, constant)
+
+
+def _multiply(op: Operation) -> Value:
+    value, constant, _ = op.one_value_and_constant()
+    return affine(value, _sample_constant(op, value, constant), 0.0)
+
+
+def _divide(op: Operation) -> Value:
+    value, given, swapped = op.one_value_and_constant()
+    constant = _sample_constant(op, value, given)
+    if given.dtype.kind in "iu":
+        op.refuse("expected floating point, found a division of whole numbers")
+    if swapped or not constant.all():
+        op.refuse("expected a computed value divided by numbers other than 0")
+    return affine(value, 1 / constant, 0.0)
+
+
+def _activation(make: Callable[[Operation], Module]) -> Callable[[Operation], Value]:
+    return lambda op: enter(op.value(), op.dtype).then(make(op))
+
+
+def _leaky_relu(op: Operation) -> Module:
+    alpha = op.attribute("alpha", 0.01)
+    if not 0 <= alpha < 1:
+        op.refuse(f"expected alpha from 0 to below 1, found {alpha}")
+    return LeakyReLU(float(alpha))
+
+
+def _selu(op: Operation) -> Module:
+    found = op.attribute("alpha", _SELU[0]), op.attribute("gamma", _SELU[1])
+    if not np.allclose(found, _SELU, rtol=1e-6):
+        op.refuse(f"expected alpha and gamma {_SELU}, found {found}")
+    return SELU()
+
+
+def _gelu(op: Operation) -> Module:
+    if op.attribute("approximate", b"none") != b"tanh":
+        op.refuse("expected approximate = 'tanh', found 'none'; train the network with GELU(approximate='tanh')")
+    return GELU()
+
+
+def _clip(op: Operation) -> Value:
+    value = flatten(enter(op.value(), op.dtype))
+    low = op.constant(1, op.attribute("min", -np.finfo(op.dtype).max))
+    high = op.constant(2, op.attribute("max", np.finfo(op.dtype).max))
+    size = value.stored[0]
+    arrays = {"low": value.array(np.full(size, low.item())), "high": value.array(np.full(size, high.item()))}
+    if low.item() > high.item():
+        op.refuse(f"expected a minimum of at most the maximum, found {low} and {high}")
+    return value.then(Clip(size, dtype=op.dtype, arrays=arrays))
+
+
+def _prelu(op: Operation) -> Value:
+    value = flatten(enter(op.value(), op.dtype))
+    slope = np.broadcast_to(_sample_constant(op, value, op.constant(1)), value.shape)
+    arrays = {"alpha": value.array(1 - by_feature(value, slope))}  # x + (1 - slope) (max(0, x) - x)
+    return value.then(ParametricActivation(value.stored[0], "relu", dtype=op.dtype, arrays=arrays))
+
+
+def _softmax(op: Operation) -> Value:
+    value = enter(op.value(), op.dtype)
+    axis = op.attribute("axis", -1 if op.opset >= 13 else 1)
+    if op.opset < 13 and axis == 1:  # over all values of a row
+        value = replace(value, index=value.index.reshape(-1))
+    return softmax(value, axis_of_sample(op, value, axis))
+
+
+def _log_softmax(op: Operation) -> Value:
+    return LogProbabilities(_softmax(op))
+
+
+def _cast(op: Operation) -> Value:
+    value = op.inputs[0]
+    if op.attribute("to") in _FLOATS or isinstance(value, PredictedLabel | LargestIndex):
+        return value
+    if isinstance(value, Features):  # of texts to texts, as converters write it
+        return value
+    return op.refuse("expected a type of floating point, found another")
+
+
+def _same(op: Operation) -> Value:
+    return op.inputs[0]
+
+
+def _dropout(op: Operation) -> Value:
+    if op.has(2) and op.constant(2).any():
+        op.refuse("expected inference, found training_mode = true")
+    return op.value()
+
+
+def _window(op: Operation, sizes: list[int], shape: tuple[int, ...]) -> ConvolutionSpec:
+    if len(sizes) != 2:
+        op.refuse(f"expected windows of two dimensions, found {sizes}")
+    strides = tuple(op.attribute("strides", (1, 1)))
+    dilations = tuple(op.attribute("dilations", (1, 1)))
+    pads = list(op.attribute("pads", (0, 0, 0, 0)))
+    kind = op.attribute("auto_pad", b"NOTSET")
+    if kind in (b"SAME_UPPER", b"SAME_LOWER"):
+        pads = same_padding(shape[1:], sizes, strides, dilations, at_end=kind == b"SAME_UPPER")
+    if op.attribute("ceil_mode", 0):
+        for axis in (0, 1):
+            size = shape[axis + 1] + pads[axis] + pads[axis + 2] - (dilations[axis] * (sizes[axis] - 1) + 1)
+            if size % strides[axis]:
+                op.refuse("expected ceil_mode = 0, found 1")
+    top, left, bottom, right = pads
+    return ConvolutionSpec((strides[0], strides[1]), (top, left, bottom, right), (dilations[0], dilations[1]))
+
+
+def same_padding(
+    shape: tuple[int, ...],
+    sizes: list[int],
+    strides: tuple[int, ...],
+    dilations: tuple[int, ...],
+    *,
+    at_end: bool = True,
+) -> list[int]:
+    """Return top, left, bottom, right padding for an output of the input's size over the stride."""
+    before, after = [], []
+    for length, size, stride, dilation in zip(shape, sizes, strides, dilations, strict=True):
+        total = max(0, (-(-length // stride) - 1) * stride + dilation * (size - 1) + 1 - length)
+        small, large = total // 2, total - total // 2
+        before.append(small if at_end else large)
+        after.append(large if at_end else small)
+    return [*before, *after]
+
+
+def _conv(op: Operation) -> Value:
+    value, weights = as_image(op.value(), op.dtype), op.constant(1)
+    spec = replace(_window(op, list(weights.shape[2:]), value.shape), groups=op.attribute("group", 1))
+    return convolution(value, weights, op.constant(2, np.zeros(len(weights))), spec)
+
+
+def _max_pool(op: Operation) -> Value:
+    if len(op.node.output) > 1:
+        op.refuse("expected one output, found the indices, too")
+    value, sizes = as_image(op.value(), op.dtype), list(op.attribute("kernel_shape", ()))
+    return max_pool(value, sizes, _window(op, sizes, value.shape))
+
+
+def _average_pool(op: Operation) -> Value:
+    value, sizes = as_image(op.value(), op.dtype), list(op.attribute("kernel_shape", ()))
+    window = _window(op, sizes, value.shape)
+    if any(window.pads) and not op.attribute("count_include_pad", 0):
+        op.refuse(f"expected no padding, or count_include_pad = 1; found padding {list(window.pads)}")
+    return average_pool(value, sizes, window)
+
+
+def _global_average_pool(op: Operation) -> Value:
+    return mean(as_image(op.value(), op.dtype), [1, 2])
+
+
+def _reduce_mean(op: Operation) -> Value:
+    value = enter(op.value(), op.dtype)
+    axes = [axis_of_sample(op, value, axis) for axis in axes_of(op)]
+    if not axes:
+        op.refuse("expected axes of a row, found none")
+    averaged = mean(value, axes)
+    return averaged if op.attribute("keepdims", 1) else replace(averaged, index=averaged.index.squeeze(tuple(axes)))
+
+
+def _batch_normalization(op: Operation) -> Value:
+    if op.attribute("training_mode", 0):
+        op.refuse("expected training_mode = 0, found 1")
+    value = enter(op.value(), op.dtype)
+    if len(value.shape) == 3:
+        value = as_image(value, op.dtype)
+    scale, shift, average, variance = (op.constant(i) for i in range(1, 5))
+    return batch_norm(value, scale, shift, average, variance, float(op.attribute("epsilon", 1e-5)))
+
+
+def _layer_normalization(op: Operation) -> Value:
+    value = enter(op.value(), op.dtype)
+    shape = value.shape
+    axis = axis_of_sample(op, value, op.attribute("axis", -1))
+    if axis == 0 and len(value.shape) > 1:  # all values of a sample
+        value = flatten(replace(value, index=value.index.reshape(-1)))
+    elif axis != len(value.shape) - 1:
+        op.refuse(f"expected the last axis, or all, of samples of {value.shape}; found axis {axis + 1}")
+    scale = op.constant(1).ravel()
+    shift = op.constant(2, np.zeros(1)).ravel()
+    normalized = layer_norm(value, scale, shift, float(op.attribute("epsilon", 1e-5)))
+    return replace(normalized, index=normalized.index.reshape(shape))
+
+
+def _arg_max(op: Operation) -> Value:
+    return LargestIndex(op.inputs[0])
+
+
+OPERATORS: dict[str, Callable[[Operation], Value]] = {
+    **SHAPE_OPERATORS,
+    "Add": _add,
+    "ArgMax": _arg_max,
+    "AveragePool": _average_pool,
+    "BatchNormalization": _batch_normalization,
+    "Cast": _cast,
+    "Clip": _clip,
+    "Conv": _conv,
+    "Div": _divide,
+    "Dropout": _dropout,
+    "Exp": _activation(lambda _: Exp()),
+    "Gelu": _activation(_gelu),
+    "Gemm": _gemm,
+    "GlobalAveragePool": _global_average_pool,
+    "Identity": _same,
+    "LayerNormalization": _layer_normalization,
+    "LeakyRelu": _activation(_leaky_relu),
+    "LogSoftmax": _log_softmax,
+    "MatMul": _matmul,
+    "MaxPool": _max_pool,
+    "Mish": _activation(lambda _: Mish()),
+    "Mul": _multiply,
+    "PRelu": _prelu,
+    "ReduceMean": _reduce_mean,
+    "Relu": _activation(lambda _: ReLU()),
+    "Selu": _activation(_selu),
+    "Sigmoid": _activation(lambda _: Sigmoid()),
+    "Softmax": _softmax,
+    "Sub": _subtract,
+    "Tanh": _activation(lambda _: Tanh()),
+}
+# Operators that are computed while a file is read if all of their inputs are constants.
+FOLDED = {
+    *("Add", "Cast", "Concat", "Constant", "ConstantOfShape", "Div", "Gather", "Identity", "Mul", "Neg", "Pow"),
+    *("Reciprocal", "Reshape", "Shape", "Slice", "Sqrt", "Squeeze", "Sub", "Transpose", "Unsqueeze"),
+}
+
+
+def check_folded_size(operator: str, inputs: list[Any]) -> None:
+    """Raise ValueError if a folded constant would have more than `MAX_CONSTANT_VALUES` values."""
+    shapes = [one.shape for one in inputs if isinstance(one, np.ndarray)]
+    size = sum(map(math.prod, shapes))
+    if operator in {"Add", "Div", "Mul", "Pow", "Sub"} and shapes:
+        size = math.prod(np.broadcast_shapes(*shapes))
+    elif operator == "ConstantOfShape" and inputs:
+        size = math.prod(int(one) for one in inputs[0].ravel().tolist())
+    elif operator == "Gather" and len(inputs) == 2:
+        size = inputs[0].size * max(1, inputs[1].size)
+    if size > MAX_CONSTANT_VALUES:
+        raise ValueError(f"expected at most {MAX_CONSTANT_VALUES} values of a constant, found {size}")
