@@ -125,6 +125,18 @@ FROM training AS sweep
 COPY --from=sweep-packages /packages /opt/venv/lib/python3.11/site-packages
 RUN ["python", "-c", "import psycopg, training.sweep.record"]
 
+# Pillow, the extra images, from the hash-checked lock.
+FROM python:3.11-slim AS image-packages
+COPY requirements/dev.lock /tmp/
+RUN sed -n '/^pillow==/,/# via/p' /tmp/dev.lock > /tmp/images.txt \
+ && pip install --quiet --no-cache-dir --no-compile --disable-pip-version-check --no-deps --require-hashes \
+        --only-binary :all: --target /packages --requirement /tmp/images.txt
+
+# `train` with folders of images: see docs/images.md.
+FROM training AS training-images
+COPY --from=image-packages /packages /opt/venv/lib/python3.11/site-packages
+RUN ["python", "-c", "import PIL.Image"]
+
 # PostgreSQL for the studies of sweeps, with its data in /data, for trying: it asks clients of its network for no
 # password.
 FROM python:3.11-slim AS studies
@@ -155,3 +167,8 @@ EXPOSE 8000
 HEALTHCHECK --interval=5s --timeout=3s --start-period=300s --retries=3 \
     CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ['SERVE_PORT'] + '/readyz', timeout=2)"]
 CMD ["serve"]
+
+# The service with Pillow, for models of images: see docs/images.md.
+FROM service AS service-images
+COPY --from=image-packages /packages /opt/venv/lib/python3.11/site-packages
+RUN ["python", "-c", "import PIL.Image"]

@@ -191,7 +191,7 @@ DEFENCES = {
         f"{IMAGES}::test_every_invalid_image_is_reported_and_none_decoded",
     ),
     "no image is decoded for an example": Defence(
-        "model_store/schema/columns/array.py", "return [] if is_encoded(value) else", "return",
+        "model_store/schema/columns/array.py", "return [{B64_KEY: _WHITE_PIXEL}] if is_encoded(value) else", "return",
         "tests/service/protocols/test_image_files.py::test_an_image_is_not_decoded_for_the_example_of_an_error",
     ),
     "characters of texts are limited": Defence(

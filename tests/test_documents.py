@@ -31,6 +31,7 @@ PAGES = [
             "scikit-learn",
             "jobs",
             "sweeps",
+            "images",
             "operations",
             "signing",
             "versions",

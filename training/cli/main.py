@@ -309,7 +309,7 @@ def init(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Write a commented job file for a TABLE: CSV, JSON lines, Parquet, Arrow or Excel.
+    """Write a commented job file for a TABLE: CSV, JSON lines, Parquet, Arrow or Excel; or a folder of images.
 
     The kinds of the columns are inferred from the data; the network and the training settings are defaults to start
     from. Review the file before training.

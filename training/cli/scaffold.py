@@ -1,4 +1,7 @@
-"""`train init`: write a commented job file for a table, with inferred column kinds and a network of suitable size."""
+"""`train init`: write a commented job file for a table, with inferred column kinds and a network of suitable size.
+
+image_scaffold.py has that of a folder of images.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,7 @@ from model_store.utils.atomic_write import atomic_write
 from model_store.utils.number_format import format_number
 from model_store.utils.printable import printable
 from model_store.utils.values import is_name, list_names, parse_finite_number, parse_number
+from training.cli.image_scaffold import render_image_job
 from training.config.recipe import recommend
 from training.config.settings import DataSection
 from training.data import type_inference
@@ -78,6 +82,11 @@ def draft_job(
         raise JobError(
             str(job), [Fault("", f"no such directory: {job.parent}", "create it, or choose another with -o")]
         )
+    model = _check_name(name or _model_name(job.stem))
+    if path.is_dir():
+        folder = f"{os.path.relpath(path, job.parent)}/"
+        text, summary = render_image_job(path, *map(_toml_string, (model, folder, target or "label")))
+        return _with_error(JobDraft(text, summary, {}), _training_error(text, job.parent, path.name))
     if not is_table(path.name) and path.is_file():
         kind = path.suffix.lower()
         fix = "start from examples/digits.toml" if kind == ".npz" else "docs/jobs.md shows a complete job file"
@@ -88,11 +97,21 @@ def draft_job(
         fix = f"add --target COLUMN, one of {list_names(list(table.columns))}"
         raise JobError(path.name, [Fault("", "expected the column to predict", fix)])
     targets = _split_target(target, table)
-    model = name or _model_name(job.stem)
-    if not is_name(model):
-        raise JobError("--name", [Fault("", f"expected letters, digits, '.', '_' and '-'; found {model!r}")])
     draft = _render(table, targets, model, os.path.relpath(path, job.parent), keys, streamed=streamed, fast=fast)
-    error = _find_error(table, draft, job.parent, streamed=streamed)
+    if len(table) == 1:
+        return _with_error(draft, DataError(table.name, [Fault("", "the table has only one row of data", "add rows")]))
+    return _with_error(draft, _training_error(draft.text, job.parent, table.name, streamed=streamed))
+
+
+def _check_name(name: str) -> str:
+    """Return the name of a model. JobError if it is none."""
+    if not is_name(name):
+        raise JobError("--name", [Fault("", f"expected letters, digits, '.', '_' and '-'; found {name!r}")])
+    return name
+
+
+def _with_error(draft: JobDraft, error: DataError | JobError | None) -> JobDraft:
+    """Return a draft with the error that training it would end with, also in a comment of its text."""
     if error is None:
         return draft
     faults = "".join(f"#   {line.strip()}\n" for line in describe_faults(error))
@@ -121,12 +140,10 @@ def describe_faults(error: DataError | JobError) -> list[str]:
     return lines if error.total == 1 else lines[1:]
 
 
-def _find_error(table: Table, draft: JobDraft, folder: Path, *, streamed: bool) -> DataError | JobError | None:
-    """Return the error that training would end with, found now and not at the first training."""
-    if len(table) == 1:
-        return DataError(table.name, [Fault("", "the table has only one row of data", "add rows")])
+def _training_error(text: str, folder: Path, name: str, *, streamed: bool = False) -> DataError | JobError | None:
+    """Return the error that training the job file would end with, found now and not at the first training."""
     try:
-        written = from_dict(tomllib.loads(draft.text), folder, table.name)
+        written = from_dict(tomllib.loads(text), folder, name)
         if streamed:
             table_reader.open_source(written.settings.data, folder)  # to read all rows would take minutes
         else:

@@ -15,6 +15,7 @@ from marshmallow import ValidationError, fields, validates_schema
 from model_store.errors import Fault, did_you_mean
 from model_store.nn import INITIALIZERS
 from model_store.schema.columns import TABLE_KINDS
+from model_store.schema.columns.image_decoding import CROPS, MAX_IMAGE_SIDE
 from model_store.schema.target_transform import TRANSFORMS
 from model_store.tables.formats import TABLE_FORMATS, is_table
 from model_store.tables.options import OPTION_RULES, TableOptions, find_conflict
@@ -26,6 +27,7 @@ from training.config.fields import (
     SectionField,
     SectionSchema,
     flatten_messages,
+    is_integer_between,
     number_field,
     one_of,
     text_field,
@@ -35,11 +37,13 @@ from training.config.layer_spec import OUTPUT_ACTIVATIONS, LayersField
 from training.config.search_schema import SearchSchema, check_search
 from training.config.settings import (
     DataSection,
+    ImageSection,
     JobSettings,
     ModelSection,
     NetworkSection,
     PublishSection,
     SplitSection,
+    is_image_folder,
 )
 from training.config.train_schema import TrainSchema
 
@@ -97,6 +101,20 @@ class ModelSchema(SectionSchema):
 _COLUMN_KEYS = ("columns", "kinds", "optional", "asinh", "weight")
 
 
+class ImageSchema(SectionSchema):
+    settings_class = ImageSection
+    size = CheckedField(
+        f"[height, width], each from 1 to {MAX_IMAGE_SIDE}",
+        lambda value: (
+            isinstance(value, list)
+            and len(value) == 2
+            and all(is_integer_between(side, 1, MAX_IMAGE_SIDE) for side in value)
+        ),
+    )
+    colour = ChoiceField(("rgb", "grey"))
+    crop = ChoiceField(CROPS)
+
+
 class DataSchema(SectionSchema):
     settings_class = DataSection
 
@@ -124,6 +142,7 @@ class DataSchema(SectionSchema):
     target_transform = ChoiceField(TRANSFORMS)
     weight = CheckedField("a column name", lambda value: isinstance(value, str) and bool(value))
     stream = CheckedField("true or false", lambda value: isinstance(value, bool))
+    image = SectionField(ImageSchema)
 
     @validates_schema(skip_on_field_errors=False, pass_original=True)
     def _check_files(self, data: dict[str, Any], original_data: Any, **_: Any) -> None:
@@ -139,14 +158,30 @@ class DataSchema(SectionSchema):
                     raise validation_error(f"missing; expected the IDX file for '{other}'", key=key)
         elif images is not None or labels is not None:
             raise validation_error("expected either path, or images and labels, found both", "remove one", key="path")
-        elif not isinstance(path, str):
+        elif not isinstance(path, str) or is_image_folder(path):
             return
         elif not is_table(path) and not path.lower().endswith(".npz"):
             fix = "save a table as CSV or Parquet; for IDX files write images = ... and labels = ..."
-            problem = f"expected a {TABLE_FORMATS}, or an .npz file; found {describe_value(path)}"
+            expected = f"a {TABLE_FORMATS}, an .npz file, or a folder of images that ends in /"
+            problem = f"expected {expected}; found {describe_value(path)}"
             raise validation_error(problem, fix, key="path")
         elif is_table(path) and "target" not in data:
             raise validation_error("missing; expected the column to predict", key="target")
+
+    @validates_schema(skip_on_field_errors=False, pass_original=True)
+    def _check_images(self, data: dict[str, Any], original_data: Any, **_: Any) -> None:
+        if not isinstance(original_data, Mapping):
+            return
+        if not is_image_folder(data.get("path")):
+            if "image" in original_data:
+                problem = "only for a folder of images, whose path ends in /"
+                raise validation_error(problem, "remove it, or end the path with /", key="image")
+            return
+        if data.get("task", "classification") != "classification":
+            problem = f"expected a classification by the folders of the images, found {describe_value(data['task'])}"
+            raise validation_error(problem, "remove it", key="task")
+        if data.get("stream"):
+            raise validation_error("images are read into memory", "remove it", key="stream")
 
     @validates_schema(skip_on_field_errors=False)
     def _check_table_keys(self, data: dict[str, Any], **_: Any) -> None:
@@ -279,7 +314,12 @@ class JobSchema(SectionSchema):
             suffix = Path(section.path or "").suffix.lower()
             if section.path is None:
                 faults["test_file"] = [Fault("", "only for a data.path, found images and labels", "remove it")]
-            elif Path(split.test_file).suffix.lower() != suffix:
+            elif is_image_folder(section.path) != is_image_folder(split.test_file):
+                problem = f"expected a folder of images as data.path is, found {split.test_file!r}"
+                if not is_image_folder(section.path):
+                    problem = f"expected a {suffix} file, as data.path is, found {split.test_file!r}"
+                faults["test_file"] = [Fault("", problem, "end folders, and no files, with /")]
+            elif Path(split.test_file).suffix.lower() != suffix and not is_image_folder(section.path):
                 problem = f"expected a {suffix} file, as data.path is, found {split.test_file!r}"
                 faults["test_file"] = [Fault("", problem, "convert the file")]
         if faults:

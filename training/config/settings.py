@@ -14,6 +14,11 @@ from training.config.defaults import OPTIMIZER_DEFAULTS
 from training.config.search_space import SearchSpace
 
 
+def is_image_folder(path: str | None) -> bool:
+    """Return True if a path of a job file is a folder of images."""
+    return path is not None and path.endswith("/")
+
+
 @dataclass(frozen=True)
 class ModelSection:
     name: str
@@ -22,8 +27,25 @@ class ModelSection:
 
 
 @dataclass(frozen=True)
+class ImageSection:
+    """How the files of a folder of images become pixels: `size` is (height, width)."""
+
+    size: list[int] = field(default_factory=lambda: [32, 32])
+    colour: str = "rgb"
+    crop: str = "center"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of an image: (height, width) in grey, (height, width, 3) in RGB."""
+        return (*self.size, 3) if self.colour == "rgb" else tuple(self.size)
+
+
+@dataclass(frozen=True)
 class DataSection(TableOptions):
-    """What is read, and how; `TableOptions` says how a table file is written."""
+    """What is read, and how; `TableOptions` says how a table file is written.
+
+    A `path` that ends in "/" is a folder of images, and `image` is then not None.
+    """
 
     path: str | None = None
     images: str | None = None
@@ -44,6 +66,11 @@ class DataSection(TableOptions):
     target_transform: str | None = None
     weight: str | None = None
     stream: bool | None = None
+    image: ImageSection | None = None
+
+    def __post_init__(self) -> None:
+        if is_image_folder(self.path) and self.image is None:
+            object.__setattr__(self, "image", ImageSection())
 
     @property
     def optional_names(self) -> list[str]:
@@ -94,6 +121,15 @@ class EarlyStoppingSection:
 
 
 @dataclass(frozen=True)
+class AugmentSection:
+    """How training images are changed at random: `shift` is the largest share of a side, `rotate` is in degrees."""
+
+    flip: str | None = None
+    shift: float = 0.0
+    rotate: float = 0.0
+
+
+@dataclass(frozen=True)
 class ScheduleSection:
     """A learning-rate schedule with its keys; `warm_up` applies to every schedule."""
 
@@ -140,6 +176,7 @@ class TrainSection:
     threads: int = 1
     reduce: str | None = None
     early_stopping: EarlyStoppingSection | None = None
+    augment: AugmentSection | None = None
 
     def __post_init__(self) -> None:
         for key, value in OPTIMIZER_DEFAULTS[self.optimizer].items():

@@ -22,7 +22,7 @@ from training.config.fields import (
     quoted,
     validation_error,
 )
-from training.config.settings import EarlyStoppingSection, ScheduleSection, TrainSection
+from training.config.settings import AugmentSection, EarlyStoppingSection, ScheduleSection, TrainSection
 from training.losses import LOSSES
 from training.optim.lr_schedulers import SCHEDULES
 from training.optim.optimizers import OPTIMIZERS
@@ -65,6 +65,13 @@ class EarlyStoppingSchema(SectionSchema):
     patience = integer_field(1, 2**53)
     min_delta = _at_least_0()
     metric = ChoiceField(("loss", *METRIC_DIRECTIONS))
+
+
+class AugmentSchema(SectionSchema):
+    settings_class = AugmentSection
+    flip = ChoiceField(("horizontal", "vertical", "both"))
+    shift = number_field("a share of the sides, from 0 to 0.5", lambda value: 0 <= value <= 0.5)
+    rotate = number_field("degrees from 0 to 180", lambda value: 0 <= value <= 180)
 
 
 class ScheduleSchema(SectionSchema):
@@ -168,6 +175,7 @@ class TrainSchema(SectionSchema):
     threads = integer_field(1, 1024)
     reduce = ChoiceField(("exact", "fast"))
     early_stopping = SectionField(EarlyStoppingSchema)
+    augment = SectionField(AugmentSchema)
 
     @validates_schema
     def _check_keys(self, data: dict[str, Any], **_: Any) -> None:

@@ -15,6 +15,7 @@ from training.data import readers
 from training.data.array_dataset import from_arrays
 from training.data.dataset import Dataset
 from training.data.fingerprint import Fingerprint
+from training.data.image_folder import read_image_folder
 from training.data.table_dataset import from_table
 from training.data.tables import open_job_table, read_table
 from training.errors import DataError
@@ -33,6 +34,12 @@ def load(
     labels: the known labels of a classification; by default those that the file has.
     formats: how the cells of columns are written; by default inferred.
     """
+    if section.image is not None:
+        folder_of_images = read_image_folder(folder / str(section.path), section.image)
+        rows = from_arrays(
+            folder_of_images.arrays, folder_of_images.sha256, replace(section, task="classification"), labels
+        )
+        return replace(rows, notes=rows.notes + folder_of_images.notes)
     names = (section.images, section.labels) if section.path is None else (section.path,)
     paths = [folder / str(name) for name in names]
     fingerprint = Fingerprint.of(*paths)

@@ -21,6 +21,7 @@ from training.data.fitting.target_transform import find_invalid_target
 from training.data.splitting import Split
 from training.data.streaming.dataset import StreamedDataset
 from training.encoded_rows import EncodedRows
+from training.engine.augmentation import AugmentedSamples, ImageAugmentation
 from training.engine.loop import Samples
 from training.errors import DataError
 from training.evaluation.loss_metrics import TargetLoss
@@ -78,8 +79,15 @@ class PreparedJob:
     def samples(self) -> Samples:
         """The training rows and their targets, as the network takes them."""
         if self.block_loader is not None:
-            return self.block_loader
-        return make_samples(self.x_training, self.encode_learned(self.split.training))
+            return self._augmented(self.block_loader)
+        return self._augmented(make_samples(self.x_training, self.encode_learned(self.split.training)))
+
+    def _augmented(self, samples: Samples) -> Samples:
+        section = self.job.settings.train
+        if section.augment is None:
+            return samples
+        augmentation = ImageAugmentation(section.augment, self.network_spec.input_shape, section.seed)
+        return AugmentedSamples(samples, augmentation)
 
     @cached_property
     def constant_features(self) -> NDArray[np.bool_]:

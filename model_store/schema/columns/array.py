@@ -43,6 +43,7 @@ from model_store.utils.values import (
 
 MAX_NESTING = 8  # levels of lists that a repair flattens
 _PIXELS_PER_FILE = 4096  # as many can be decoded in the time that a file takes by itself
+_WHITE_PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mP4DwABAQEAHLCMmQAAAABJRU5ErkJggg=="  # a PNG
 _IMAGE_FORM = f'{{"{B64_KEY}": "..."}} with a PNG or JPEG file in base64'
 
 
@@ -315,9 +316,9 @@ class ArrayColumn(Column):
     def repairs(self, value: Any) -> list[Any]:
         """Return the value, and its numbers clipped to the range; None if it has others or another count.
 
-        An image file is not tried again: it may be one that would take too long to decode.
+        An image file, which may take too long to decode, is not tried again: a white pixel replaces it.
         """
-        return [] if is_encoded(value) else [value, self._clip(value)]
+        return [{B64_KEY: _WHITE_PIXEL}] if is_encoded(value) else [value, self._clip(value)]
 
     def _clip(self, value: Any) -> Any:
         try:

@@ -49,7 +49,9 @@ def decode_image(file: ImageFile, shape: tuple[int, ...], crop: str) -> NDArray[
     """Return the pixels of an image, 0 to 255, in `shape`: (height, width) in grey, or (height, width, 3) in RGB.
 
     The image is turned upright as its orientation says, transparent pixels are laid on white, and the higher eight of
-    16 bits are taken. Then it is resized by a triangle filter that is as wide as the pixels of the result. `crop`:
+    16 bits are taken. A JPEG of more than twice the model's size is decoded at 1/2, 1/4 or 1/8 of its own, as long as
+    that is still twice as large. Then the image is resized by a triangle filter that is as wide as the pixels of the
+    result. `crop`:
 
     - "center" keeps the largest part around the center that has the sides' ratio;
     - "pad" keeps everything, between black borders;
@@ -65,6 +67,7 @@ def decode_image(file: ImageFile, shape: tuple[int, ...], crop: str) -> NDArray[
         with Image.open(io.BytesIO(file.content), formats=(file.format,)) as opened:
             if opened.size != (file.width, file.height):
                 raise ValueError(f"expected {file.width} x {file.height} pixels, found {opened.size}")
+            opened.draft(opened.mode, (2 * max(shape[:2]),) * 2)
             opened.load()
             image = _to_mode(opened, "L" if len(shape) == 2 else "RGB")
     except MemoryError:

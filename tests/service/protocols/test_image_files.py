@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 from flask.testing import FlaskClient
-from PIL import Image
 
 from model_store.artifact.model import Model
 from model_store.registry.store import open_store
+from model_store.schema.columns import array
 from model_store.schema.columns.image_decoding import decode_image
 from model_store.schema.columns.image_file import read_image_file
 from model_store.schema.signature import ArrayColumn, ClassificationOutput, Signature
@@ -123,7 +123,8 @@ def test_the_pixels_of_a_request_are_counted_before_one_is_decoded(
     large = image_file(np.zeros((300, 300), np.uint8))
     assert len(large) < 1000
     assert client.post(PREDICT, json={"instances": [b64(large)]}).status_code == 200
-    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("opened"))
+    sizes = list[int]()
+    monkeypatch.setattr(array, "decode_image", lambda file, *to: sizes.append(file.width) or decode_image(file, *to))
     error = assert_error(client.post(PREDICT, json={"instances": [b64(large)] * 2}), 413, "too_many_rows")
     assert "image files of at most 131072 pixels in a request, found more; send 1 row at a time" in error["message"]
     larger = image_file(np.zeros((400, 400), np.uint8))
@@ -139,16 +140,19 @@ def test_the_pixels_of_a_request_are_counted_before_one_is_decoded(
         assert "at most 131072 pixels" in text_error(client.post(**sent), 413)
     many = [b64(image_file(noise(1, 1)))] * 40
     assert_error(client.post(PREDICT, json={"instances": many}), 413, "too_many_rows")  # a file costs by itself
+    assert set(sizes) == {1}  # that of the example in an error
 
 
 def test_an_image_is_not_decoded_for_the_example_of_an_error(
     client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would have more pixels than a request may."""
-    larger = image_file(np.zeros((400, 400), np.uint8))
-    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("opened"))
+    larger, sizes = image_file(np.zeros((400, 400), np.uint8)), list[int]()
+    monkeypatch.setattr(array, "decode_image", lambda file, *to: sizes.append(file.width) or decode_image(file, *to))
     error = assert_error(client.post(PREDICT, json={"instances": [{"image": b64(larger)}]}), 413, "too_many_rows")
+    assert sizes == [1]
     assert client.post(PREDICT, json=error["example"]["body"]).status_code == 200
+    assert error["example"]["body"]["instances"][0].keys() == {"b64"}
 
 
 def test_without_pillow_pixels_are_predicted_and_files_are_an_error(

@@ -201,7 +201,11 @@ class ArrayKind(ColumnKind):
         return ArrayStatistics(stream.dtype, stream.shape, stream.summary, stream.sample)
 
     def fit(self, name: str, statistics: Any, section: DataSection) -> Column | None:
-        return fit_array(name, statistics, section.scale != "none")
+        column = fit_array(name, statistics, section.scale != "none")
+        if column is None or section.image is None:
+            return column
+        offset, scale = statistics.summary.scaling(section.scale != "none")
+        return replace(column, offset=offset, scale=scale, image_crop=section.image.crop)
 
 
 # Type inference chooses the first kind that accepts the cells.
