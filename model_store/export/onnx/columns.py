@@ -100,7 +100,7 @@ def _date(graph: Graph, column: DateColumn, value: str, dtype: Any) -> str:
     for cycle in column.cycles:
         periods = graph.op("Div", value, np.float64(CYCLES[cycle]))
         angle = graph.op("Mul", graph.op("Sub", periods, graph.op("Floor", periods)), np.float64(2 * np.pi))
-        features += [graph.op("Sin", angle), graph.op("Cos", angle)]
+        features += [graph.op("Sin", angle), graph.cos(angle, np.float64)]
     return _join(graph, features, missing if column.indicator else None, dtype)
 
 

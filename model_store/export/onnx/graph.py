@@ -66,6 +66,13 @@ class Graph:
         """Append a conversion to a type of NumPy."""
         return self.op("Cast", value, to=tensor_type(dtype))
 
+    def cos(self, value: str, dtype: Any) -> str:
+        """Append a cosine; `cos x = 1 - 2 sin² x/2` in float64, for which onnxruntime 1.23 has no Cos."""
+        if np.dtype(dtype) != np.float64:
+            return self.op("Cos", value)
+        sine = self.op("Sin", self.op("Mul", value, np.float64(0.5)))
+        return self.op("Sub", np.float64(1), self.op("Mul", self.op("Mul", sine, sine), np.float64(2)))
+
     def constant(self, array: Array) -> str:
         """Return the name of a constant; equal ones are stored once."""
         array = np.ascontiguousarray(array) if array.ndim else array

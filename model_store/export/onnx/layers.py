@@ -144,7 +144,7 @@ class Layers:
         numbers = self.op("Unsqueeze", numbers, np.array([2]))  # (n, batch, 1)
         scaled = layer.frequencies * self.dtype.type(2 * np.pi)
         angles = self.op("Add", self.op("Mul", numbers, scaled[:, np.newaxis]), layer.phases[:, np.newaxis])
-        waves = self.op("MatMul", self.op("Cos", angles), layer.weights)
+        waves = self.op("MatMul", self.graph.cos(angles, self.dtype), layer.weights)
         waves = self.op("Add", waves, layer.bias[:, np.newaxis])
         joined = self.op("Transpose", self.op("Concat", waves, numbers, axis=2), perm=[1, 0, 2])
         embedded = self.op("Reshape", joined, np.array([-1, n * layer.size]))
