@@ -39,7 +39,7 @@ def target_names(y: Any, count: int, default: str = "y") -> tuple[str, ...]:
     names = frame_names(y)
     if names is None and count == 1 and isinstance(getattr(y, "name", None), str):
         names = [y.name]
-    if names is None or len(set(map(str, names))) < count:
+    if names is None or "" in names or len(set(map(str, names))) < count:
         return (default,) if count == 1 else tuple(f"{default}{i}" for i in range(count))
     return tuple(map(str, names))
 

