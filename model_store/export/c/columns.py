@@ -45,7 +45,7 @@ static void encode_cycle(double seconds, double period, real *features) {
 }
 """
 _UTF_8 = """\
-enum { INVALID = 0x110000 };
+static const uint32_t INVALID = 0x110000; /* above all characters */
 
 /* Reads one character of UTF-8, and moves *text behind it; INVALID if there is none. */
 static uint32_t next_character(const char **text) {

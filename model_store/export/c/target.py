@@ -35,11 +35,17 @@ _HEAD = """\
        predict(input, output);
 
    The encode functions return ENCODED, or another result for a value that the model rejects. {outputs}
-   `predict` allocates nothing. It has static buffers, so one thread at a time may call it. To rename it, compile with
-   -Dpredict=another_name.
+   `predict` allocates nothing. It has static buffers, so one thread at a time may call it. Several models in a program:
+   compile each with -DPREFIX=its_name_ and all names that other files see begin with that.
 
    RAM: {ram} bytes of static buffers, and {caller} of input and output
    Flash: {flash} bytes of constants, and the code */
+"""
+_PREFIX = """\
+#ifdef PREFIX
+#define JOINED(prefix, name) prefix##name
+#define PREFIXED(prefix, name) JOINED(prefix, name)
+{names}#endif
 """
 _RESULTS = "enum result { ENCODED, VALUE_MISSING, UNKNOWN_CATEGORY, TOO_LARGE, NOT_A_TEXT, NOT_A_COLUMN };\n"
 
@@ -98,6 +104,7 @@ class CTarget:
         parts = [
             _head(source, code, encoding),
             "#include <float.h>\n#include <math.h>\n#include <stddef.h>\n#include <stdint.h>\n#include <string.h>\n",
+            _prefix(source, encoding),
             f"typedef {code.real} real;\n",
             sizes + (f"enum {{\n{columns}}};\n" if columns else "") + _RESULTS,
             *code.constants,
@@ -109,6 +116,19 @@ class CTarget:
             f"void predict(const real *input, real *output) {{\n{body}}}\n",
         ]
         return "\n".join(filter(None, parts))
+
+
+def _prefix(source: ExportSource, encoding: EncodingCode) -> str:
+    """Return the macros that rename what other files see."""
+    output = source.model.signature.output
+    names = {
+        "classes": ["labels", "predicted_label"],
+        "labels": ["labels", "has_label"],
+        "values": ["targets"],
+    }[output.kind]
+    names += [name for name in ("encode_number", "encode_text") if f"int {name}(" in encoding.text]
+    lines = (f"#define {name} PREFIXED(PREFIX, {name})\n" for name in ("predict", *names))
+    return _PREFIX.format(names="".join(lines))
 
 
 def _head(source: ExportSource, code: Code, encoding: EncodingCode) -> str:

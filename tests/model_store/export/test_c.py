@@ -161,6 +161,21 @@ def test_values_that_the_model_rejects_have_a_result_of_their_own(call: str, res
     compile_and_run({**files, "main.c": main.encode()}, "main.c")
 
 
+def test_several_models_link_into_one_program_with_a_prefix_each(tmp_path: Path) -> None:
+    names = ["categories", "several labels", "quantile", "images", "texts"]
+    calls = declarations = ""
+    for i, name in enumerate(names):
+        (tmp_path / f"m{i}.c").write_bytes(TARGET.files(source_of(example_model(name)))["model.c"])
+        subprocess.run([GCC, *STRICT, f"-DPREFIX=m{i}_", "-c", f"m{i}.c"], cwd=tmp_path, check=True)
+        declarations += f"void m{i}_predict(const float *input, float *output);\n"
+        calls += f"m{i}_predict(input, output); "
+    main = f"{declarations}int main(void) {{ static float input[9999], output[9]; {calls}return 0; }}\n"
+    (tmp_path / "main.c").write_text(main)
+    objects = [f"m{i}.o" for i in range(len(names))]
+    subprocess.run([GCC, *STRICT, "-o", "program", "main.c", *objects, "-lm"], cwd=tmp_path, check=True)
+    subprocess.run([tmp_path / "program"], check=True)
+
+
 def test_a_category_with_a_nul_is_an_error_that_names_the_column() -> None:
     model = classifier(CategoryColumn("town", ("Ba\0th", "York")), AGE)
     with pytest.raises(ExportError, match="column town: expected a text without NUL"):
