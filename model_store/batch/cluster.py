@@ -141,7 +141,7 @@ def score_all(client: Any, score: Callable[[Part], PartResult], parts: Sequence[
         by_key.update((future.key, part) for future, part in zip(futures, some, strict=True))
         return futures
 
-    running = as_completed(submit(limit))
+    running = as_completed(submit(limit))  # with `with_results` it loses a future now and then, and waits for ever
     for future in running:
         yield _result(future, by_key.pop(future.key))
         if len(by_key) <= limit // 2:
