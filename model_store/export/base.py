@@ -89,7 +89,7 @@ def check_carried(source: ExportSource, target: Target) -> None:
         if column.kind not in target.columns
     ]
     if problems:
-        raise ExportError(f"{source.reference}: {'; '.join(problems)}")
+        raise ExportError(f"{source.reference}: {'; '.join(problems)}; docs/exports.md lists what each target carries")
 
 
 def golden_rows(model: Model) -> Golden:

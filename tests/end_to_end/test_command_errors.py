@@ -103,6 +103,7 @@ UNUSABLE = {
     [
         "models predict numbers numbers.csv --output PATH",
         "models report numbers -o PATH",
+        "models export numbers --to onnx --output PATH",
         "models keygen PATH",
         "models sign numbers --key PATH",
         "models verify numbers --key PATH",

@@ -173,3 +173,22 @@ def test_infinite_predictions_agree() -> None:
     outputs = np.array([[1e4]], np.float32)
     assert find_disagreement(model.signature, outputs, {"values": np.array([[np.inf]])}) is None
     assert find_disagreement(model.signature, outputs, {"values": np.array([[np.nan]])}) == (0, "values inf", "nan")
+
+
+def test_the_table_of_the_page_says_what_each_target_carries() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "exports.md").read_text(encoding="utf-8")
+    lines = [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in page.splitlines() if line[:1] == "|"]
+    names = lines[0][1:]
+    assert names == sorted(TARGETS)
+    rows = {line[0].partition(":")[0].partition(",")[0]: line[1:] for line in lines}
+    for i, name in enumerate(names):
+        target = find_target(name)
+        for kind, row in {
+            "number": "numbers",
+            "date": "dates",
+            "category": "categories",
+            "text": "texts",
+            "array": "arrays",
+        }.items():
+            assert rows[row][i].startswith("yes") == (kind in target.columns), (name, kind)
+        assert (rows["all layers"][i] == "yes") == (target.layers >= set(LAYERS))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from model_store.export.agreement import find_disagreement
 from model_store.export.base import ExportSource
 from model_store.export.export import export, find_target
+from model_store.export.onnx import runtime
 from model_store.export.onnx.runtime import run_reference
 from model_store.export.onnx.target import feeds
 from model_store.nn import Array
@@ -190,3 +192,15 @@ def test_hundreds_of_number_columns_share_their_operators() -> None:
     wide = ExportSource("wide", 1, DIGEST, made(columns, PRICE, [linear(width, 1)]))
     (content,) = export(wide, TARGET).values()
     assert len(onnx.load_from_string(content).graph.node) < 40
+
+
+def test_without_onnxruntime_the_reference_implementation_checks_the_export(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    ran: list[bytes] = []
+
+    def run(content: bytes, given: Any) -> dict[str, Array]:
+        ran.append(content)
+        return run_reference(content, given)
+
+    monkeypatch.setattr(runtime, "run_reference", run)
+    assert [*exported("penguins").values()] == ran
