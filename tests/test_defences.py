@@ -35,6 +35,18 @@ ACCESS = "tests/service/security/test_access_control.py"
 GRPC = "tests/service/grpc"
 IMAGES = "tests/model_store/schema/columns/test_image_decoding.py"
 DEFENCES = {
+    "no text of a model leaves its string in exported C": Defence(
+        "model_store/export/c/literals.py", "chr(b) if 32 <= b < 127 and b not in _NOT_PLAIN", "chr(b) if True",
+        "tests/model_store/export/test_c.py::test_hostile_texts_stay_in_their_strings_and_comments",
+    ),
+    "no text of a model leaves its comment in exported C": Defence(
+        "model_store/export/c/literals.py", 'c if " " <= c <= "~" and c not in "*?', 'c if c <= "~" and c not in "?',
+        "tests/model_store/export/test_c.py::test_hostile_texts_stay_in_their_strings_and_comments",
+    ),
+    "no text of a model leaves its string in exported Python": Defence(
+        "model_store/export/python/target.py", "repr(text)[1:-1].replace('\"', '\\\\\"')", "repr(text)[1:-1]",
+        "tests/model_store/export/test_python.py::test_hostile_texts_stay_texts",
+    ),
     "rows of unknown keys encode no column": Defence(
         "model_store/schema/signature.py", "elif faults.total:", "elif False:",
         "tests/model_store/schema/test_signature.py::test_rows_of_unknown_keys_encode_no_column",
