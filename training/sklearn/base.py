@@ -80,6 +80,7 @@ class ForwardPassEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn
         early_stopping: bool = True,
         validation_fraction: float = 0.1,
         n_iter_no_change: int | None = None,
+        test_fraction: float = 0.0,
         ensemble: int | None = None,
         kinds: Mapping[str, str] | None = None,
         settings: Mapping[str, Any] | None = None,
@@ -98,6 +99,7 @@ class ForwardPassEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
+        self.test_fraction = test_fraction
         self.ensemble = ensemble
         self.kinds = kinds
         self.settings = settings
@@ -195,7 +197,9 @@ class ForwardPassEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn
             prepared = replace(prepared, initial=tuple(one.network for one in before.networks))
         curve: list[EpochResult] = []
         outcome = train_and_evaluate(
-            prepared, lambda epoch: curve.append(epoch) if epoch.network == 1 else None, diagnostics=False
+            prepared,
+            lambda epoch: curve.append(epoch) if epoch.network == 1 else None,
+            diagnostics=len(prepared.split.test) > 0,
         )
         self.model_, self.n_iter_ = outcome.model, outcome.epochs
         self.notes_ = [*prepared.notes, *outcome.notes]

@@ -49,6 +49,9 @@ class ForwardPassClassifier(ClassifierMixin, ForwardPassEstimator):  # type: ign
         The share of these rows. An ensemble holds out another part of the rows for each network.
     n_iter_no_change : int
         The epochs without improvement that end the training.
+    test_fraction : float, default=0.0
+        The share of the rows of `fit` that is not trained on. The record of a published version has the metrics and
+        charts of these rows, as that of a job.
     ensemble : int
         The number of networks whose average is the model; 1 for a single one.
     class_weight : dict or "balanced"
@@ -102,6 +105,7 @@ class ForwardPassClassifier(ClassifierMixin, ForwardPassEstimator):  # type: ign
         early_stopping: bool = True,
         validation_fraction: float = 0.1,
         n_iter_no_change: int | None = None,
+        test_fraction: float = 0.0,
         ensemble: int | None = None,
         class_weight: Mapping[Any, float] | str | None = None,
         kinds: Mapping[str, str] | None = None,
@@ -122,6 +126,7 @@ class ForwardPassClassifier(ClassifierMixin, ForwardPassEstimator):  # type: ign
             early_stopping=early_stopping,
             validation_fraction=validation_fraction,
             n_iter_no_change=n_iter_no_change,
+            test_fraction=test_fraction,
             ensemble=ensemble,
             kinds=kinds,
             settings=settings,

@@ -60,7 +60,10 @@ def make_job(
     content |= {
         "model": {"name": "model", "description": f"{', '.join(targets[:5])}, trained by {source}"},
         "data": {**_DATA, "path": _PATH, "target": list(targets), "task": task},
-        "split": {"test": 0.0, "validation": share if _can_hold_out(share, rows, classes) else 0.0},
+        "split": {
+            "test": _plain(parameters["test_fraction"]),
+            "validation": share if _can_hold_out(share, rows, classes) else 0.0,
+        },
     }
     if task == "regression":
         content["split"]["stratify"] = True
@@ -88,7 +91,7 @@ def without_schedule(settings: JobSettings) -> JobSettings:
     train: TrainSection = replace(
         settings.train, schedule=None, regularization_schedule=None, ensemble=None, early_stopping=None, epochs=1
     )
-    return replace(settings, train=train, split=replace(settings.split, validation=0.0))
+    return replace(settings, train=train, split=replace(settings.split, test=0.0, validation=0.0))
 
 
 def _change_network(network: dict[str, Any], parameters: Mapping[str, Any]) -> None:

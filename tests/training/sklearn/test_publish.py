@@ -87,6 +87,17 @@ def test_a_version_has_the_record_and_the_report_of_a_training(store: Store) -> 
     assert store.publish("copy", classifier.model_).digest != version.digest
 
 
+def test_a_share_of_the_rows_can_be_held_out_for_the_record(store: Store) -> None:
+    table = people()
+    classifier = ForwardPassClassifier(**SMALL, ensemble=1, test_fraction=0.25).fit(table, answers(table))
+    version = classifier.publish(store, "answers")
+    record = store.load("answers", 1)[1].training
+    assert record["metrics"]["of"] == "test rows"
+    assert record["split"]["test"] == record["metrics"]["rows"] == 30
+    assert {"diagnostics", "held_out", "linear"} <= record.keys()
+    assert "importance" in Path(version.location).with_suffix(".html").read_text(encoding="utf-8")
+
+
 def test_equal_rows_publish_equal_digests_in_any_order(store: Store) -> None:
     table = people()
     digests = [
