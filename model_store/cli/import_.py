@@ -41,6 +41,7 @@ _FILE = click.Path(path_type=Path)
     type=_FILE,
     help="JSON: names of columns, labels or targets, or a whole signature.  [default: what the file says]",
 )
+@click.option("--job", metavar="FILE", type=_FILE, help="The job file whose layers a file of weights has.")
 @click.option("--golden", metavar="FILE", type=_FILE, help="JSON: rows, and the outputs of the source framework.")
 @click.option("--trust", is_flag=True, help="Read a pickle, which may run any code.")
 def import_model(
@@ -48,6 +49,7 @@ def import_model(
     name: str,
     description: str,
     signature_file: Path | None,
+    job: Path | None,
     golden: Path | None,
     trust: bool,
     store: str,
@@ -55,16 +57,17 @@ def import_model(
 ) -> None:
     """Publish a model of another framework as the next version of NAME.
 
-    FILE is .onnx, or a pipeline of scikit-learn: .skops, or with --trust .joblib or .pkl. Nothing is published if the
-    answers differ from those of the source framework.
+    FILE is .onnx, .keras, weights of PyTorch for the layers of --job (.safetensors or .pt), or a pipeline of
+    scikit-learn (.skops, or with --trust .joblib or .pkl). Nothing is published if the answers differ from those of
+    the source framework.
     """
-    from model_store.importing import publication, reading  # noqa: PLC0415 - they need more imports than others
+    from model_store.importing import imported_model, publication, reading  # noqa: PLC0415 - they need more imports than others
     from model_store.report.page import render  # noqa: PLC0415
 
     opened = open_store(store)
     opened.check_writable(name)
-    imported = reading.read_model(file, trust=trust)
     described = None if signature_file is None else _read_json(signature_file)
+    imported = reading.read_model(file, job=job, shape=imported_model.described_shape(described), trust=trust)
     given = None if golden is None else publication.parse_golden(_read_json(golden))
     model = publication.prepare(imported, described, given, description)
     version = opened.publish(name, model)

@@ -71,6 +71,17 @@ class FinishedModel:
     notes: tuple[str, ...]
 
 
+def described_shape(described: Any) -> Any:
+    """Return the shape of an array that a user's description of the inputs has, None if it has none."""
+    if not isinstance(described, dict):
+        return None
+    columns = described.get("inputs")
+    only = columns[0] if isinstance(columns, list) and len(columns) == 1 else described
+    shape = only.get("shape") if isinstance(only, dict) else None
+    is_shape = isinstance(shape, list) and all(type(size) is int and size > 0 for size in shape)
+    return shape if is_shape else None
+
+
 def finish(model: ImportedModel, described: Mapping[str, Any] | None = None) -> FinishedModel:
     """Return the network and its signature: what the file says, changed by what the user says.
 
@@ -78,7 +89,9 @@ def finish(model: ImportedModel, described: Mapping[str, Any] | None = None) -> 
     for the inputs, `labels` or `targets` and `name` for the output, as of `make_signature`.
     ModelImportError if they do not fit the network.
     """
-    described = dict(described or {})
+    described = {} if described is None else described
+    if not isinstance(described, Mapping):
+        raise ModelImportError(f"signature: expected an object, found {type(described).__name__}")
     if {"inputs", "output"} <= described.keys():
         try:
             signature = read_signature(described)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from model_store.errors import ModelImportError
 from model_store.importing.imported_model import ImportedModel
 
-SUFFIXES = (".onnx", ".skops", ".joblib", ".pkl")
+SUFFIXES = (".onnx", ".pt", ".pth", ".safetensors", ".keras", ".skops", ".joblib", ".pkl")
 
 
-def read_model(path: Path, *, trust: bool = False) -> ImportedModel:
+def read_model(
+    path: Path, *, job: Path | None = None, shape: Sequence[int] | None = None, trust: bool = False
+) -> ImportedModel:
     """Return the model in a file. ModelImportError if it cannot be one of ours, or if a package is missing.
 
-    trust: True to read a pickle, which may run any code.
+    job: the job file with the layers of a file of weights, and `shape` that of its images. trust: True to read a
+    pickle, which may run any code.
     """
     suffix = path.suffix.lower()
     if suffix in {".skops", ".joblib", ".pkl"}:
@@ -24,4 +28,12 @@ def read_model(path: Path, *, trust: bool = False) -> ImportedModel:
         from model_store.importing.onnx_graph import read_onnx  # noqa: PLC0415
 
         return read_onnx(path)
+    if suffix == ".keras":
+        from model_store.importing.keras_file import read_keras  # noqa: PLC0415
+
+        return read_keras(path)
+    if suffix in {".pt", ".pth", ".safetensors"}:
+        from model_store.importing.pytorch_weights import read_pytorch  # noqa: PLC0415
+
+        return read_pytorch(path, job, shape)
     raise ModelImportError(f"{path}: expected a file named {', '.join(SUFFIXES)}; found {suffix or 'no suffix'!r}")
