@@ -48,7 +48,7 @@ def read_image_folder(path: Path, section: ImageSection) -> ImageFolder:
         check_memory(len(files) * math.prod(section.shape))
     except MemoryError as error:
         problem = f"{len(files)} images of shape {section.shape} do not fit in memory: {error}"
-        raise DataError(f"{path.name}/", [Fault("", problem, "lower data.image.size")]) from error
+        raise DataError(_name(path), [Fault("", problem, "lower data.image.size")]) from error
     pixels = np.empty((len(files), *section.shape), np.uint8)
     digest, classes, faults, total = hashlib.sha256(), list[str](), list[Fault](), 0
     seen: dict[bytes, list[str]] = {}
@@ -67,21 +67,25 @@ def read_image_folder(path: Path, section: ImageSection) -> ImageFolder:
             others.append(label)
             classes.append(label)
         except MissingPillowError as error:
-            raise DataError(f"{path.name}/", [Fault("", error.problem, error.fix)]) from error
+            raise DataError(_name(path), [Fault("", error.problem, error.fix)]) from error
         except ImageFileError as error:
             total += 1
             if len(faults) < MAX_SHOWN_FAULTS:
                 faults.append(Fault(f"{label}/{file.name}", error.problem, error.fix))
     if faults:
-        raise DataError(f"{path.name}/", faults, total)
+        raise DataError(_name(path), faults, total)
     if copies:
         files_are = "1 file is a copy of another" if copies == 1 else f"{copies} files are copies of others"
         notes.append(f"{files_are} of the same class and left out")
     if ambiguous := sum(len(labels) > 1 for labels in seen.values()):
         images_are = "1 image is" if ambiguous == 1 else f"{ambiguous} images are"
         notes.append(f"{images_are} in several classes: remove the wrong copies")
-    arrays = Arrays(f"{path.name}/", pixels[: len(classes)], np.array(classes, np.str_))
+    arrays = Arrays(_name(path), pixels[: len(classes)], np.array(classes, np.str_))
     return ImageFolder(arrays, digest.hexdigest(), notes)
+
+
+def _name(path: Path) -> str:
+    return f"{path.name or path}/"
 
 
 def list_images(path: Path) -> tuple[list[Path], list[str]]:
@@ -89,18 +93,18 @@ def list_images(path: Path) -> tuple[list[Path], list[str]]:
     if not path.is_dir():
         problem = "expected a folder of images, found a file" if path.exists() else "no such folder"
         fix = "name the folder that has a folder for each class; it is relative to the job file"
-        raise DataError(f"{path.name}/", [Fault("", problem, fix)])
+        raise DataError(_name(path), [Fault("", problem, fix)])
     try:
         folders = [entry for entry in _visible(path) if entry.is_dir()]
         entries = [entry for folder in folders for entry in _visible(folder)]
     except OSError as error:
         fault = Fault("", f"cannot be read: {error.strerror}", "name a folder that you may read")
-        raise DataError(f"{path.name}/", [fault]) from error
+        raise DataError(_name(path), [fault]) from error
     files = [entry for entry in entries if entry.suffix.lower() in _SUFFIXES]
     if not files:
         found = f"{len(folders)} folders without one" if folders else "no folder in it"
         problem = f"expected a folder for each class with files {', '.join(_SUFFIXES)}; found {found}"
-        raise DataError(f"{path.name}/", [Fault("", problem, "put the images of each class into a folder of its name")])
+        raise DataError(_name(path), [Fault("", problem, "put the images of each class into a folder of its name")])
     others = [entry.name for entry in (*_visible(path), *entries) if entry not in {*folders, *files}]
     if not others:
         return files, []

@@ -205,10 +205,10 @@ def test_init_writes_a_patience_that_can_end_the_training(train: Train, tmp_path
 
 
 @pytest.mark.parametrize("directory", [".", "..", "/", ""])
-def test_init_says_that_a_directory_is_no_table(train: Train, directory: str) -> None:
-    found = train("init", directory, "--target", "y")
+def test_init_says_that_a_directory_has_no_images(train: Train, tmp_path: Path, directory: str) -> None:
+    found = train("init", directory, "--target", "y", "-o", tmp_path / "job.toml")
     assert found.exit_code == 3
-    assert f"Error: {directory or '.'}: cannot be read: Is a directory" in found.stderr
+    assert f"Error: {directory or '.'}/: expected a folder for each class with files .png, .jpg, .jpeg" in found.stderr
 
 
 def test_init_names_what_a_target_of_integers_and_a_repeated_identifier_may_mean(train: Train, tmp_path: Path) -> None:
