@@ -35,6 +35,59 @@ ACCESS = "tests/service/security/test_access_control.py"
 GRPC = "tests/service/grpc"
 IMAGES = "tests/model_store/schema/columns/test_image_decoding.py"
 DEFENCES = {
+    "a pickle is read only with trust": Defence(
+        "model_store/importing/sklearn_pipeline.py", "    if not trust:",
+        "    if False:",
+        "tests/model_store/importing/test_sklearn_import.py::test_a_pickle_runs_nothing_without_trust",
+    ),
+    "a skops file has only trusted types": Defence(
+        "model_store/importing/sklearn_pipeline.py", "if not untrusted:",
+        "if True:",
+        "tests/model_store/importing/test_sklearn_import.py::test_types_that_skops_does_not_trust_are_named",
+    ),
+    "a state_dict is read with weights only": Defence(
+        "model_store/importing/pytorch_weights.py", "weights_only=True)\n",
+        "weights_only=False)\n",
+        "tests/model_store/importing/test_pytorch_import.py::"
+        "test_a_state_dict_of_a_convolutional_network_answers_as_pytorch",
+    ),
+    "an ONNX file has few bytes besides numbers": Defence(
+        "model_store/importing/onnx_file.py", "    if size > MAX_STRUCTURE_BYTES:",
+        "    if False:",
+        "tests/model_store/importing/test_onnx_import.py::"
+        "test_a_file_of_many_small_messages_is_refused_before_it_is_parsed",
+    ),
+    "an ONNX file reads no other file": Defence(
+        "model_store/importing/onnx_file.py", "tensor.data_location == onnx.TensorProto.EXTERNAL",
+        "False",
+        "tests/model_store/importing/test_onnx_import.py::test_external_data_is_refused_with_the_fix",
+    ),
+    "a constant of an ONNX graph has a bounded size": Defence(
+        "model_store/importing/onnx_graph.py", "                check_folded_size(node.op_type, inputs)\n",
+        "",
+        "tests/model_store/importing/test_onnx_import.py::test_a_constant_that_a_few_bytes_claim_is_refused",
+    ),
+    "any damage of an ONNX node is an error of the file": Defence(
+        "model_store/importing/onnx_graph.py", "        except Exception as error:  # attributes",
+        "        except ZeroDivisionError as error:  # attributes",
+        "tests/model_store/importing/test_onnx_import.py::test_a_damaged_file_is_an_error_of_the_file",
+    ),
+    "links of a Keras file are not followed": Defence(
+        "model_store/importing/keras_file.py", "if isinstance(link, h5py.HardLink) else None",
+        "if link is not None else None",
+        "tests/model_store/importing/test_keras_import.py::test_weights_in_other_files_are_not_read",
+    ),
+    "an archive unpacks to a bounded size": Defence(
+        "model_store/importing/files.py", "sum(member.file_size for member in members)) > MAX_FILE_BYTES",
+        "0) > MAX_FILE_BYTES",
+        "tests/model_store/importing/test_keras_import.py::"
+        "test_an_archive_that_unpacks_to_too_much_is_refused",
+    ),
+    "a model that answers differently is not published": Defence(
+        "model_store/importing/publication.py", "    if not largest <= TOLERANCE:",
+        "    if False:",
+        "tests/model_store/importing/test_keras_import.py::test_answers_that_differ_are_refused",
+    ),
     "no text of a model leaves its string in exported C": Defence(
         "model_store/export/c/literals.py", "chr(b) if 32 <= b < 127 and b not in _NOT_PLAIN", "chr(b) if True",
         "tests/model_store/export/test_c.py::test_hostile_texts_stay_in_their_strings_and_comments",

@@ -20,7 +20,7 @@ from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
 
 from model_store.artifact.model import Model
 from model_store.errors import ModelImportError
-from model_store.importing import onnx_file
+from model_store.importing import onnx_file, onnx_operators
 from model_store.importing.onnx_graph import read_onnx
 from model_store.importing.publication import parse_golden, prepare
 from tests.test_arrows import ROOT
@@ -213,6 +213,16 @@ REFUSED: dict[str, tuple[Any, str]] = {
 def test_a_node_that_cannot_be_imported_is_named(node: Any, problem: str, tmp_path: Path) -> None:
     path = saved(graph_of(LINEAR, node, tensors={"w": weights(3, 4)}, shape=(None, 3)), tmp_path)
     with pytest.raises(ModelImportError, match=problem):
+        read_onnx(path)
+
+
+def test_a_constant_that_a_few_bytes_claim_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_operators, "MAX_CONSTANT_VALUES", 10_000)
+    node = helper.make_node("ConstantOfShape", ["size"], ["c"], name="large")
+    tensors = {"size": np.array([200, 100]), "w": weights(3, 4)}
+    add = helper.make_node("Add", ["h", "c"], ["y"])
+    path = saved(graph_of(LINEAR, node, add, tensors=tensors, shape=(None, 3)), tmp_path)
+    with pytest.raises(ModelImportError, match=r"node 'large' \(ConstantOfShape\): expected at most 10000 values"):
         read_onnx(path)
 
 
