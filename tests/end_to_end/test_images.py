@@ -78,6 +78,8 @@ def test_the_service_predicts_the_bits_of_the_trainings_rows(folder: Path, job: 
     found = CliRunner().invoke(models, ["predict", "colours", "--row", row, "--json", "--store", str(store.root)])
     assert found.exit_code == 0, found.output
     assert wanted[0]["label"] in found.output
+    found = CliRunner().invoke(models, ["predict", "colours", str(files[0]), "--json", "--store", str(store.root)])
+    assert json.loads(found.stdout)["predictions"] == wanted[:1]
 
 
 def test_the_same_job_gives_the_same_bytes(folder: Path, job: dict[str, Any]) -> None:

@@ -15,14 +15,13 @@ import numpy as np
 
 from model_store.errors import Fault
 from model_store.schema.columns.image_decoding import MissingPillowError, decode_image
-from model_store.schema.columns.image_file import MAX_FILE_BYTES, ImageFileError, read_image_file
+from model_store.schema.columns.image_file import IMAGE_SUFFIXES, MAX_FILE_BYTES, ImageFileError, read_image_file
 from model_store.utils.values import list_names
 from training.available_memory import check_memory
 from training.config.settings import ImageSection
 from training.data.readers import Arrays, open_file
 from training.errors import MAX_SHOWN_FAULTS, DataError
 
-_SUFFIXES = (".png", ".jpg", ".jpeg")
 _IGNORED = {"thumbs.db", "desktop.ini"}
 
 
@@ -100,15 +99,15 @@ def list_images(path: Path) -> tuple[list[Path], list[str]]:
     except OSError as error:
         fault = Fault("", f"cannot be read: {error.strerror}", "name a folder that you may read")
         raise DataError(_name(path), [fault]) from error
-    files = [entry for entry in entries if entry.suffix.lower() in _SUFFIXES]
+    files = [entry for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES]
     if not files:
         found = f"{len(folders)} folders without one" if folders else "no folder in it"
-        problem = f"expected a folder for each class with files {', '.join(_SUFFIXES)}; found {found}"
+        problem = f"expected a folder for each class with files {', '.join(IMAGE_SUFFIXES)}; found {found}"
         raise DataError(_name(path), [Fault("", problem, "put the images of each class into a folder of its name")])
     others = [entry.name for entry in (*_visible(path), *entries) if entry not in {*folders, *files}]
     if not others:
         return files, []
-    return files, [f"ignored, since they do not end in {', '.join(_SUFFIXES)}: {list_names(others, 5)}"]
+    return files, [f"ignored, since they do not end in {', '.join(IMAGE_SUFFIXES)}: {list_names(others, 5)}"]
 
 
 def _visible(folder: Path) -> Iterator[Path]:

@@ -7,6 +7,7 @@ many processes: see batch.py.
 
 from __future__ import annotations
 
+import base64
 import codecs
 import csv
 import json
@@ -30,6 +31,8 @@ from model_store.cli.predict.predictor import Predictor, predictor_from_service,
 from model_store.cli.terminal import stderr
 from model_store.errors import Fault, InputError, did_you_mean
 from model_store.schema import row_parser
+from model_store.schema.columns.image_decoding import B64_KEY
+from model_store.schema.columns.image_file import IMAGE_SUFFIXES, MAX_FILE_BYTES
 from model_store.schema.prediction_table import prediction_cells, prediction_header
 from model_store.schema.row_parser import Header, RowBatch, RowTable, count_filled
 from model_store.schema.signature import (
@@ -112,9 +115,10 @@ def predict(
 ) -> None:
     """Make predictions for rows of FILE, or of --row.
 
-    FILE is JSON (a list of rows) or a table as `train` reads it: CSV and its relatives, JSON lines, Parquet, Arrow or
-    Excel, by its name; "-" is standard input. CSV has a header, or its cells are in column order; an empty cell is a
-    missing value. Columns that the model does not use are ignored. With --output a table can have any size.
+    FILE is JSON (a list of rows), a PNG or JPEG file for a model of images, or a table as `train` reads it: CSV and its
+    relatives, JSON lines, Parquet, Arrow or Excel, by its name; "-" is standard input. CSV has a header, or its cells
+    are in column order; an empty cell is a missing value. Columns that the model does not use are ignored. With
+    --output a table can have any size.
 
     With a folder as --output there may be any number of FILEs: paths and URLs of files and folders, with * and **/.
     The same command continues an interrupted job. See docs/batch-scoring.md.
@@ -174,6 +178,9 @@ def predict(
 
 def _read_file(file: str, signature: Signature, header: Header | None, options: TableOptions) -> RowBatch:
     name, opener = _display_name(file), FileOpener(file)
+    if signature.inputs[0].takes_files and name.lower().endswith(IMAGE_SUFFIXES):
+        with opener() as source:
+            return RowBatch([{B64_KEY: base64.b64encode(source.read(MAX_FILE_BYTES + 1)).decode()}])
     if not is_table(name):
         with opener() as source:
             start = source.read(_JSON_HEAD_BYTES).removeprefix(codecs.BOM_UTF8).lstrip()

@@ -42,7 +42,7 @@ from model_store.utils.values import (
 )
 
 MAX_NESTING = 8  # levels of lists that a repair flattens
-_PIXELS_PER_FILE = 4096  # as many can be decoded in the time that a file takes by itself
+_PIXELS_PER_FILE = 2**14  # as many can be decoded in the time that a file takes by itself
 _WHITE_PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mP4DwABAQEAHLCMmQAAAABJRU5ErkJggg=="  # a PNG
 _IMAGE_FORM = f'{{"{B64_KEY}": "..."}} with a PNG or JPEG file in base64'
 

@@ -16,8 +16,9 @@ MAX_PIXELS = 1 << 26  # of a file: a photo of 67 megapixels
 MAX_SIDE = 1 << 14  # resizing a narrow image takes memory for its longer side times the other side of the result
 MAX_FILE_BYTES = 1 << 26
 _MAX_SCANS = 64  # of a progressive JPEG, which has about 10: each one passes over all pixels
-_MIN_PART_BYTES = 512  # of a file for each of its parts, beyond the first thousand
+_MIN_PART_BYTES = 512  # of a file for each of its parts, beyond the first hundred
 PNG, JPEG = "PNG", "JPEG"
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")  # of the names of files
 
 _PNG_SIGNATURE, _JPEG_START = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 _PNG_PARTS = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
@@ -155,7 +156,7 @@ def _check_size(width: int, height: int) -> None:
 
 def _count_parts(data: bytes, unit: str) -> Iterator[int]:
     """Yield numbers. ImageFileError once a file of this size has no more parts, unless it is made to cost time."""
-    most = 1000 + len(data) // _MIN_PART_BYTES
+    most = 100 + len(data) // _MIN_PART_BYTES
     yield from range(most)
     raise ImageFileError(
         f"expected a file of {len(data)} bytes to have at most {most} {unit}, found more", "save it again"
