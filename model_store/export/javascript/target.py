@@ -1,8 +1,7 @@
 """Exports to JavaScript: one module without dependencies, for browsers, Node and other engines.
 
-The module holds the model as JSON and base64, and the program, rows.js and network.js, which is the same for
-all models. Each row is computed by
-itself; sums are added in float64 and rounded to the network's dtype.
+The module holds the model as JSON and base64, and the program, rows.js and network.js, which all models share.
+Each row is computed by itself; sums are added in float64 and rounded to the network's dtype.
 """
 
 from __future__ import annotations
