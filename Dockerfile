@@ -154,6 +154,14 @@ HEALTHCHECK --interval=2s --timeout=5s --start-period=60s --retries=5 \
     CMD ["psql", "-h", "127.0.0.1", "-U", "sweep", "-d", "postgres", "-c", "select 1"]
 CMD ["sh", "-c", "[ -s /data/PG_VERSION ] || { initdb -D /data -U sweep --auth=trust && echo 'host all all samenet trust' >> /data/pg_hba.conf; } && exec postgres -D /data -c listen_addresses='*' -c unix_socket_directories=/tmp"]
 
+# The packages of the extra grpc, from the hash-checked lock.
+FROM python:3.11-slim AS grpc-packages
+COPY requirements/dev.lock /tmp/
+RUN for name in grpcio grpcio-health-checking protobuf typing-extensions; do \
+        sed -n "/^$name==/,/# via/p" /tmp/dev.lock; done > /tmp/grpc.txt \
+ && pip install --quiet --no-cache-dir --no-compile --disable-pip-version-check --no-deps --require-hashes \
+        --only-binary :all: --target /packages --requirement /tmp/grpc.txt
+
 FROM base AS service
 COPY service service
 RUN find . ! -perm -o=r -exec chmod go+rX {} + \
@@ -167,6 +175,13 @@ EXPOSE 8000
 HEALTHCHECK --interval=5s --timeout=3s --start-period=300s --retries=3 \
     CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ['SERVE_PORT'] + '/readyz', timeout=2)"]
 CMD ["serve"]
+
+# The service with gRPC on port 8002: see docs/operations.md.
+FROM service AS service-grpc
+COPY --from=grpc-packages /packages /opt/venv/lib/python3.11/site-packages
+ENV SERVE_GRPC_PORT=8002
+EXPOSE 8002
+RUN ["python", "-c", "import service.grpc.server"]
 
 # The service with Pillow, for models of images: see docs/images.md.
 FROM service AS service-images

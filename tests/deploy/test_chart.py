@@ -40,6 +40,7 @@ EVERYTHING: dict[str, Any] = {
         "nodeSelector": {"kubernetes.io/arch": "amd64"},
         "tolerations": [{"key": "spot", "operator": "Exists"}],
         "sticky": True,
+        "grpcPort": 8002,
     },
     "autoscaling": {"enabled": True, "requestsInProgress": 8},
     "networkPolicy": {
@@ -235,6 +236,19 @@ def test_keys_and_settings_reach_the_service() -> None:
         render({**EVERYTHING, "serviceMonitor": {"enabled": True}})
     with pytest.raises(helm.HelmError, match="everyone could read /metrics"):
         render({"networkPolicy": {"monitoring": None}})
+
+
+def test_the_port_of_grpc_is_open_only_if_it_is_set() -> None:
+    manifests = render(EVERYTHING)
+    (container,) = find(manifests, "Deployment")["spec"]["template"]["spec"]["containers"]
+    assert {"name": "SERVE_GRPC_PORT", "value": "8002"} in container["env"]
+    assert {"name": "grpc", "containerPort": 8002} in container["ports"]
+    assert [each["name"] for each in find(manifests, "Service")["spec"]["ports"]] == ["http", "grpc"]
+    assert find(manifests, "NetworkPolicy")["spec"]["ingress"][0]["ports"] == [{"port": "http"}, {"port": "grpc"}]
+    plain = render({})
+    (container,) = find(plain, "Deployment")["spec"]["template"]["spec"]["containers"]
+    assert [each["name"] for each in container["ports"]] == ["http", "admin"]
+    assert find(plain, "NetworkPolicy")["spec"]["ingress"][0]["ports"] == [{"port": "http"}]
 
 
 def test_an_autoscaler_owns_the_number_of_replicas() -> None:
