@@ -42,7 +42,9 @@ log = logging.getLogger("service.grpc")
 
 HEALTH_SERVICE = "grpc.health.v1.Health"
 MAX_CALLS = 256  # in progress, but for health checks
-MAX_WATCHERS = 32  # of health
+MAX_WATCHERS = 100  # of health
+MAX_UNREAD, MAX_UNREAD_CHECKS = 500, 100  # responses that clients have not read; those of health checks
+_CHECK_SECONDS = 5.0  # for a client to read the response of a health check
 _WATCH_SECONDS = 0.5
 _SMALL_BYTES = 2**16  # of a response, which is sent however much others have not read
 _Found = TypeVar("_Found")
@@ -85,6 +87,7 @@ class GrpcService:
         self._loads = LoadThread(settings.input_limit)
         self._uploads = SlowUploads(settings.input_limit, settings.max_body_bytes)
         self._uploads_of_strangers = SlowUploads(settings.input_limit, settings.max_body_bytes)  # health checks
+        self._unread = {True: 0, False: 0}  # responses by whether their call needs no key
         self._calls = self._watchers = self._held_bytes = self._unsent_bytes = 0
         self.draining = False
 
@@ -141,19 +144,31 @@ class GrpcService:
             code = getattr(grpc.StatusCode, status.code_name(error))
             await context.abort(code, status.details(error), (*trailers, *status.retry_metadata(error)))
         context.set_trailing_metadata(tuple(trailers))
+        await self._send(context, data, public=self._access.is_public(method.endpoint))
+
+    async def _send(self, context: Any, data: bytes, *, public: bool) -> None:
+        """Send a response. This takes as long as the client does not read; gRPC cannot end such a call from here."""
         self._unsent_bytes += len(data)
+        self._unread[public] += 1
         try:
-            await context.write(data)  # returns when the client has taken it, or has gone
+            async with asyncio.timeout(_CHECK_SECONDS if public else None):
+                await context.write(data)
+        except TimeoutError:
+            raise asyncio.CancelledError from None  # what is left of the call ends with its connection
         finally:
             self._unsent_bytes -= len(data)
+            self._unread[public] -= 1
 
     async def _respond(self, method: Method, call: Call, context: Any) -> bytes:
         authorization = call.metadata.get("authorization")
         port = str(self._settings.admin_port)
         call.record.key_name = self._access.check(method.endpoint, authorization, port)
+        public = self._access.is_public(method.endpoint)
+        if self._unread[public] >= (MAX_UNREAD_CHECKS if public else MAX_UNREAD):
+            raise overloaded()
         if method.request is None:
             return _serialize(await method.answer(call, None))
-        if self._access.is_public(method.endpoint):
+        if public:
             message = await self._receive(context, self._uploads_of_strangers)
             return _serialize(await method.answer(call, self._parse(method, message)))
         if self._calls >= MAX_CALLS:

@@ -31,7 +31,7 @@ _AGE_GRACE_MS = 30_000  # for its calls to end: without this a client that does 
 _HANDSHAKE_MS = 10_000  # from a connection to the first frame of HTTP/2
 _MAX_METADATA_BYTES = 8192
 _TICK_SECONDS = 0.1
-_RESTART_SECONDS = 1.0
+_RESTART_SECONDS, _MAX_RESTART_SECONDS = 1.0, 60.0
 
 
 class GrpcServer:
@@ -58,12 +58,16 @@ class GrpcServer:
         self._thread.join(seconds)
 
     def _run(self) -> None:
+        pause = _RESTART_SECONDS
         while not self._is_stopping:
             try:
                 asyncio.run(self._serve())
             except Exception:
-                log.exception("the gRPC server failed; starting it again")
-                time.sleep(_RESTART_SECONDS)
+                log.exception("the gRPC server failed; it starts again in %.0f s", pause)
+                until = time.monotonic() + pause
+                while time.monotonic() < until and not self._is_stopping:
+                    time.sleep(_TICK_SECONDS)
+                pause = min(2 * pause, _MAX_RESTART_SECONDS)
 
     @property
     def _is_stopping(self) -> bool:

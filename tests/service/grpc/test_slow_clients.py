@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,15 +12,13 @@ import pytest
 from flask import Flask
 
 from model_store.registry.store import Store
-from tests.service.conftest import MakeClient
-from tests.service.grpc.conftest import GrpcClient, RawConnection, Serve, message_head, request
-from tests.service.server.server_process import until
-
-pytest.importorskip("grpc", reason="the extra grpc is installed by make test")
-
 from service.grpc import calls, slow_uploads
+from tests.service.conftest import MakeClient
+from tests.service.grpc.conftest import GrpcClient, RawConnection, Serve, grpc, message_head, request
+from tests.service.server.server_process import PATIENCE_SECONDS, free_port, until
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
+LIVE = "/inference.GRPCInferenceService/ServerLive"
 CHECK = "/grpc.health.v1.Health/Check"
 
 
@@ -114,8 +113,6 @@ def test_a_client_that_goes_while_it_sends_or_reads_leaves_nothing(ours, connect
 
 
 def test_bytes_that_are_no_http_2_end_their_connection_alone(ours, connect):
-    import socket
-
     for garbage in (
         b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
         bytes(range(256)) * 100,
@@ -144,3 +141,48 @@ def test_watchers_of_health_are_limited(ours, monkeypatch):
         next(stub.Watch(health_pb2.HealthCheckRequest(), timeout=20))
     first.cancel()
     until(lambda: next(stub.Watch(health_pb2.HealthCheckRequest(), timeout=20)) is not None)
+
+
+def test_unread_responses_of_health_checks_are_limited_for_themselves(ours, connect, monkeypatch):
+    monkeypatch.setattr(calls, "MAX_UNREAD_CHECKS", 3)
+    deaf = connect(window=0)
+    for _ in range(3):
+        deaf.start(LIVE)
+        deaf.send(message_head(0), end=True)
+    until(lambda: is_shed(ours))
+    assert answers(ours)
+    monkeypatch.setattr(calls, "MAX_UNREAD_CHECKS", 4)
+    assert ours.call("ServerLive").live
+
+
+def is_shed(ours: GrpcClient) -> bool:
+    try:
+        ours.call("ServerLive")
+    except grpc.RpcError as e:
+        return bool(e.code() is grpc.StatusCode.UNAVAILABLE)
+    return False
+
+
+def test_a_client_that_does_not_read_the_response_of_a_health_check_is_given_up(ours, connect, monkeypatch):
+    monkeypatch.setattr(calls, "MAX_UNREAD_CHECKS", 1)
+    monkeypatch.setattr(calls, "_CHECK_SECONDS", 0.5)
+    deaf = connect(window=0)
+    deaf.start(LIVE)
+    deaf.send(message_head(0), end=True)
+    time.sleep(0.1)
+    until(lambda: not is_shed(ours))
+
+
+def test_a_server_that_fails_starts_again(store, make_client, caplog):
+    port = free_port()
+    alive = True
+    app = make_client(store).application
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        server = app.extensions["grpc_server"]([(False, [f"127.0.0.1:{port}"])], lambda: alive)
+        server.start()
+        until(lambda: "it starts again in 1 s" in caplog.text)
+    assert server.listening.wait(PATIENCE_SECONDS)
+    alive = False
+    server.stop(PATIENCE_SECONDS)
