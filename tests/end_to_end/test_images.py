@@ -19,7 +19,7 @@ from service.app import create_app
 from service.config import Settings
 from tests.image_files import image_file, noise
 from training.cli.main import main as train
-from training.pipeline.job import from_dict, prepare, run
+from training.pipeline.job import from_dict, prepare, run, train_and_evaluate
 
 KINDS = {"png": "PNG", "jpg": "JPEG"}
 
@@ -94,8 +94,15 @@ def test_augmentation_is_for_images(folder: Path) -> None:
     (folder / "a.csv").write_text("a,b\n" + "1,x\n2,y\n" * 20)
     content = {"model": {"name": "a"}, "data": {"path": "a.csv", "target": "b"}, "train": {"augment": {"shift": 0.1}}}
     (folder / "a.json").write_text(json.dumps(content))
-    with pytest.raises(Exception, match=r"train.augment: only for images.*found rows of \(1,\)"):
+    with pytest.raises(Exception, match=r"train.augment: only for images.*found values of shape \(\)"):
         prepare(from_dict(content, folder))
+
+
+def test_dense_networks_and_batches_of_all_rows_are_augmented_too(folder: Path, job: dict[str, Any]) -> None:
+    content = {**job, "network": {"layers": [8, "relu"]}, "train": {**job["train"], "batch_size": "all"}}
+    still = {**content, "train": {**content["train"], "augment": {}}}
+    changed, unchanged = (train_and_evaluate(prepare(from_dict(one, folder))) for one in (content, still))
+    assert changed.model.training["history"] != unchanged.model.training["history"]
 
 
 def test_a_test_folder_has_the_classes_of_training(folder: Path, job: dict[str, Any]) -> None:

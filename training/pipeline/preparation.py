@@ -80,8 +80,9 @@ def prepare(
         learned_targets = rows.targets[parts.training]
     encoded = encode_as_codes(fit_positive_output(fitted, settings.train.loss), settings.network.layers)
     spec = specify_network(settings, encoded, job.source)
-    if settings.train.augment is not None and len(spec.input_shape) not in (2, 3):
-        problem = f"only for images, (height, width) or (height, width, channels); found rows of {spec.input_shape}"
+    shape = encoded.inputs[0].shape
+    if settings.train.augment is not None and len(shape) not in (2, 3):
+        problem = f"only for images, (height, width) or (height, width, channels); found values of shape {shape}"
         raise JobError(job.source, [Fault("train.augment", problem, "remove it")])
     if signature is None:
         signature = fit_target_transform(rows.name, encoded, learned_targets, settings.data)

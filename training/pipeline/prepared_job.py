@@ -86,7 +86,7 @@ class PreparedJob:
         section = self.job.settings.train
         if section.augment is None:
             return samples
-        augmentation = ImageAugmentation(section.augment, self.network_spec.input_shape, section.seed)
+        augmentation = ImageAugmentation(section.augment, self.signature.inputs[0].shape, section.seed)
         return AugmentedSamples(samples, augmentation)
 
     @cached_property
