@@ -17,11 +17,44 @@ from model_store.schema.multi_label import MultiLabelOutput
 from model_store.schema.outputs import Output, RegressionOutput
 from model_store.schema.signature import Signature
 from model_store.schema.signature_json import read_signature
+from model_store.utils.values import describe_value, list_names
 
 # The source's outputs (n, outputs) for rows as callers send them, and for their encoding (n, width).
 Answers = Callable[[list[Any], Array], Array]
 Labels = Sequence[str | int]
-_SETTINGS = ("columns", "offset", "scale", "labels", "targets", "name", "shape")
+# The settings of a user's description, with what each may be.
+_SETTINGS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "columns": ("a list of texts", lambda value: _is_list(value, str)),
+    "offset": (
+        "a number, or a list of them",
+        lambda value: _is_list([value], int, float) or _is_list(value, int, float),
+    ),
+    "scale": (
+        "a number, or a list of them",
+        lambda value: _is_list([value], int, float) or _is_list(value, int, float),
+    ),
+    "labels": ("a list of texts or whole numbers", lambda value: _is_list(value, str, int)),
+    "targets": ("a text, or a list of texts", lambda value: isinstance(value, str) or _is_list(value, str)),
+    "name": ("a text", lambda value: isinstance(value, str)),
+    "shape": ("a list of sizes", lambda value: _is_list(value, int) and min(value, default=0) > 0),
+}
+
+
+def _is_list(value: Any, *kinds: type) -> bool:
+    return isinstance(value, list) and all(type(one) in kinds for one in value)
+
+
+def _check_settings(described: Mapping[str, Any]) -> None:
+    """Raise ModelImportError for a key of a description that is unknown, or a value of another type."""
+    for key, value in described.items():
+        if {"inputs", "output"} <= described.keys() and key in {"inputs", "output"}:
+            continue
+        if key not in _SETTINGS:
+            expected = f"inputs and output, or some of {', '.join(_SETTINGS)}"
+            raise ModelImportError(f"signature: expected {expected}; found {key!r}")
+        expected, accepts = _SETTINGS[key]
+        if not accepts(value):
+            raise ModelImportError(f"signature.{key}: expected {expected}, found {describe_value(value)}")
 
 
 @dataclass(frozen=True)
@@ -52,6 +85,7 @@ class ImportedModel:
     notes: tuple[str, ...] = ()
     is_multi_label: bool = False
     are_logarithms: bool = False  # True if the source's outputs are logarithms of the probabilities
+    described: Mapping[str, Any] | None = None  # the signature, if the file has one
     dtype: np.dtype[Any] = field(default_factory=lambda: np.dtype(np.float32))
 
     @classmethod
@@ -89,9 +123,10 @@ def finish(model: ImportedModel, described: Mapping[str, Any] | None = None) -> 
     for the inputs, `labels` or `targets` and `name` for the output, as of `make_signature`.
     ModelImportError if they do not fit the network.
     """
-    described = {} if described is None else described
+    described = (model.described or {}) if described is None else described
     if not isinstance(described, Mapping):
         raise ModelImportError(f"signature: expected an object, found {type(described).__name__}")
+    _check_settings(described)
     if {"inputs", "output"} <= described.keys():
         try:
             signature = read_signature(described)
@@ -104,9 +139,6 @@ def finish(model: ImportedModel, described: Mapping[str, Any] | None = None) -> 
             )
         inputs, output = signature.inputs, signature.output
     else:
-        if unknown := sorted(described.keys() - set(_SETTINGS)):
-            expected = f"inputs and output, or some of {', '.join(_SETTINGS)}"
-            raise ModelImportError(f"signature: expected {expected}; found {unknown[0]!r}")
         inputs, output = _described_inputs(model, described), None
     network = _network(model.modules, model.source)
     count = network.output_size
@@ -153,9 +185,9 @@ def _described_inputs(model: ImportedModel, described: Mapping[str, Any]) -> tup
         return inputs
     if isinstance(inputs[0], ArrayColumn) and len(names) == inputs[0].width != 1:
         return make_signature(shape=(len(names),), columns=names, targets="y").inputs
-    if not isinstance(names, list) or len(names) != len(inputs) or len({str(name) for name in names}) != len(names):
-        used = ", ".join(column.name for column in inputs)
-        raise ModelImportError(f"signature.columns: expected {len(inputs)} different names, for {used}; found {names}")
+    if len(names) != len(inputs) or len(set(names)) != len(names):
+        used, found = list_names([column.name for column in inputs]), len(set(names))
+        raise ModelImportError(f"signature.columns: expected {len(inputs)} different names, for {used}; found {found}")
     return tuple(replace(column, name=str(name)) for column, name in zip(inputs, names, strict=True))  # type: ignore[type-var]
 
 

@@ -18,6 +18,7 @@ from model_store.importing.layers import Layers, array_input, enter, in_stored_o
 from model_store.importing.onnx_file import parse_model
 from model_store.importing.onnx_ml_operators import ML_OPERATORS
 from model_store.importing.onnx_operators import FOLDED, OPERATORS, check_folded_size
+from model_store.importing.onnx_own_export import network_of_export
 from model_store.importing.onnx_values import (
     BothProbabilities,
     Complement,
@@ -194,7 +195,8 @@ def read_onnx(path: Path) -> ImportedModel:
     """Return the model of an ONNX file. ModelImportError names the node that cannot be imported."""
     data = read_file(path)
     model = parse_model(path, data)
-    graph = OnnxGraph(str(path), model)
+    own = network_of_export(path, model)
+    graph = OnnxGraph(str(path), model if own is None else own[0])
     graph.read()
     name, value, labels = _main_output(graph)
     is_binary, are_logarithms = isinstance(value, BothProbabilities), isinstance(value, LogProbabilities)
@@ -208,6 +210,7 @@ def read_onnx(path: Path) -> ImportedModel:
         layers,
         labels=labels,
         are_logarithms=are_logarithms,
+        described=None if own is None else own[1],
         answers=_answers(graph, name, layers, is_binary=is_binary),
         answered_by="onnx's reference evaluator",
     )

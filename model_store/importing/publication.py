@@ -85,13 +85,21 @@ def prepare(
             f"The answers were not compared with those of the source: {imported.source.format} does not run here. "
             "Compare them with --golden."
         )
-    count = golden_count(finished.signature.width)
-    kept = Golden(rows[:count], np.asarray(outputs[:count], model.network.dtype))
+    kept = _golden(rows, np.asarray(outputs, model.network.dtype), golden_count(finished.signature.width))
     record: dict[str, Any] = {**asdict(imported.source), "golden_outputs_of": answered_by}
     if maximum is not None:
         record["largest_difference"] = maximum
     training = {"import": record, **({"notes": notes} if notes else {})}
     return Model(finished.network, finished.signature, description, training, kept)
+
+
+def _golden(rows: list[Any], outputs: Array, count: int) -> Golden:
+    """Return the first rows with finite outputs, `count` at most."""
+    finite = np.flatnonzero(np.isfinite(outputs).all(axis=1))[:count]
+    if not len(finite):
+        fix = "give rows that it was trained for, with --golden"
+        raise ModelImportError(f"rows: expected finite outputs, found none; {fix}")
+    return Golden([rows[i] for i in finite.tolist()], outputs[finite])
 
 
 def _answered(answers: Answers, model: Model, rows: list[Any]) -> Array:
@@ -111,13 +119,16 @@ def _compare(model: Model, rows: list[Any], expected: Array, location: str) -> f
     found = np.asarray(model.network(_encode(model, rows, location)), np.float64)
     if found.shape != expected.shape:
         raise ModelImportError(f"{location}: expected outputs of shape {expected.shape}, found {found.shape}")
-    differences = np.abs(found - expected) / np.maximum(1, np.abs(expected))
+    with np.errstate(invalid="ignore"):  # two infinities
+        differences = np.abs(found - expected) / np.maximum(1, np.abs(expected))
+    differences[found == expected] = 0
+    differences[np.isnan(differences)] = np.inf
     largest = float(differences.max())
     if not largest <= TOLERANCE:
-        row = int(np.argmax(np.where(np.isnan(differences), np.inf, differences).max(axis=1)))
+        row, output = np.unravel_index(int(differences.argmax()), differences.shape)
         raise ModelImportError(
-            f"{location}.{row}: expected {expected[row].tolist()}, the source's outputs; found {found[row].tolist()}; "
-            f"the difference is {largest:.3g}, above {TOLERANCE:g}, so nothing was published"
+            f"{location}.{row}: expected {expected[row, output]:g} as output {output}, as the source has it; found "
+            f"{found[row, output]:g}; the difference is {largest:.3g}, above {TOLERANCE:g}, so nothing was published"
         )
     return largest
 
