@@ -85,7 +85,7 @@ def gunicorn_options(
         "accesslog": None,  # the application writes one, with request ids
         "proc_name": "forward-pass",
         "post_fork": keep_early_signals,
-        "post_worker_init": partial(_post_worker_init, app, settings, grpc_listeners),
+        "post_worker_init": partial(_post_worker_init, app, settings, grpc_listeners=grpc_listeners),
         "worker_exit": partial(_worker_exit, settings),
         "child_exit": partial(_child_exit, app),
         "on_reload": lambda _: _registry(app).request_sync(),
@@ -179,7 +179,9 @@ def _counters(app: Flask) -> MmapCounters:
     return counters
 
 
-def _post_worker_init(app: Flask, settings: Settings, grpc_listeners: Sequence[GrpcListener], worker: Any) -> None:
+def _post_worker_init(
+    app: Flask, settings: Settings, worker: Any, *, grpc_listeners: Sequence[GrpcListener] = ()
+) -> None:
     """Prepare a new worker before its first request."""
     if not {signal.SIGTERM, signal.SIGQUIT}.isdisjoint(early_signals(worker)):
         worker.alive = False
