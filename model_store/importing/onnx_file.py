@@ -43,6 +43,8 @@ def parse_model(path: Path, data: bytes) -> Any:
     except Exception as error:  # protobuf's DecodeError has no public base class
         raise ModelImportError(f"{path}: expected an ONNX file, found something else; {error}") from error
     graph = model.graph
+    if any(not isinstance(text, str) for text in _texts(model)):
+        raise ModelImportError(f"{path}: expected names in UTF-8, found other bytes")
     if not graph.node or not graph.output:
         raise ModelImportError(f"{path}: expected a graph with nodes and outputs, found none")
     for what, found, limit in (
@@ -59,6 +61,19 @@ def parse_model(path: Path, data: bytes) -> Any:
             fix = 'save one file: onnx.save(onnx.load("model.onnx"), "one.onnx")'
             raise ModelImportError(f"{path}: tensor {tensor.name!r}: expected its data in the file; {fix}")
     return model
+
+
+def _texts(model: Any) -> Iterator[Any]:
+    """Yield the names of a model; protobuf returns bytes for those that are not UTF-8."""
+    graph = model.graph
+    yield from (model.producer_name, model.producer_version)
+    for node in graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        yield from (attribute.name for attribute in node.attribute)
+    for value in (*graph.initializer, *graph.input, *graph.output):
+        yield value.name
+    for entry in model.metadata_props:
+        yield from (entry.key, entry.value)
 
 
 def structure_bytes(message: memoryview, fields: _Fields = _MODEL) -> int:

@@ -61,7 +61,7 @@ class OnnxGraph:
         for tensor in graph.initializer:
             try:
                 self.values[tensor.name] = numpy_helper.to_array(tensor)
-            except (ValueError, TypeError, RuntimeError) as error:
+            except (KeyError, ValueError, TypeError, RuntimeError) as error:
                 raise ModelImportError(f"{self.file}: tensor {tensor.name!r}: expected its data; {error}") from error
         self._read_inputs()
         opsets = {one.domain: one.version for one in self.model.opset_import}
@@ -258,6 +258,13 @@ def _answers(graph: OnnxGraph, output: str, layers: Layers, *, is_binary: bool) 
     pruned.graph.node.extend(nodes)
 
     def answers(rows: list[Any], encoded: Array) -> Array:
+        try:
+            return evaluated(rows, encoded)
+        except Exception as error:  # operators of the evaluator raise anything
+            problem = f"expected onnx's reference evaluator to answer, found an error: {str(error)[:300]}"
+            raise ModelImportError(f"{graph.file}: output {output!r}: {problem}") from error
+
+    def evaluated(rows: list[Any], encoded: Array) -> Array:
         evaluator = ReferenceEvaluator(pruned)
         feeds = _feeds(graph, layers, rows, encoded)
         size = graph.batch or len(rows)

@@ -79,7 +79,7 @@ def prepare(
             outputs = finished.convert(_answered(imported.answers, model, rows))
             _compare(model, rows, outputs, "rows")
     elif golden is None:
-        outputs = model.network(_encode(model, rows, "rows"))
+        outputs = _outputs(model, rows, "rows")
         answered_by = _OWN_ANSWERS
         notes.append(
             f"The answers were not compared with those of the source: {imported.source.format} does not run here. "
@@ -107,6 +107,12 @@ def _answered(answers: Answers, model: Model, rows: list[Any]) -> Array:
     return found.reshape(len(rows), -1)
 
 
+def _outputs(model: Model, rows: list[Any], location: str) -> Array:
+    """Return the network's outputs; made-up rows may overflow."""
+    with np.errstate(all="ignore"):
+        return model.network(_encode(model, rows, location))
+
+
 def _encode(model: Model, rows: list[Any], location: str) -> Array:
     try:
         return model.encode(rows, location)
@@ -116,7 +122,7 @@ def _encode(model: Model, rows: list[Any], location: str) -> Array:
 
 def _compare(model: Model, rows: list[Any], expected: Array, location: str) -> float:
     """Return the largest difference to the source's outputs. ModelImportError if it is above the tolerance."""
-    found = np.asarray(model.network(_encode(model, rows, location)), np.float64)
+    found = _outputs(model, rows, location).astype(np.float64)
     if found.shape != expected.shape:
         raise ModelImportError(f"{location}: expected outputs of shape {expected.shape}, found {found.shape}")
     with np.errstate(invalid="ignore"):  # two infinities
