@@ -98,7 +98,8 @@ def _fits(module: _Module, shape: tuple[int | None, ...]) -> bool:
 
 
 def _describe(module: _Module) -> str:
-    return ", ".join(f"{module.name}.{name} of shape {tensor.shape}" for name, tensor in module.tensors.items())
+    named = sorted(module.tensors.items(), key=lambda item: (item[0] != "weight", item[0]))  # files have any order
+    return ", ".join(f"{module.name}.{name} of shape {tensor.shape}" for name, tensor in named)
 
 
 def read_pytorch(path: Path, job: Path | None, shape: Sequence[int] | None) -> ImportedModel:
