@@ -1,6 +1,7 @@
-"""Write the handwritten digits of digits.npz as a folder of PNG files: `python examples/digit_pictures.py FOLDER`.
+"""Write the handwritten digits of digits.npz as a folder of PNG files: `python examples/digit_pictures.py [FOLDER]`.
 
-A digit of 8 by 8 pixels becomes a picture of 32 by 32, dark ink on white paper. Needs Pillow, the extra `images`.
+The folder is digit-pictures beside this file by default, where digit-pictures.toml reads it. A digit of 8 by 8 pixels
+becomes a picture of 32 by 32, dark ink on white paper. Needs Pillow, the extra `images`.
 """
 
 from __future__ import annotations
@@ -23,4 +24,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name("digit-pictures"))
