@@ -62,6 +62,16 @@ DEFENCES = {
         "False",
         "tests/model_store/importing/test_onnx_import.py::test_external_data_is_refused_with_the_fix",
     ),
+    "no attribute of an ONNX node reads another file": Defence(
+        "model_store/importing/onnx_file.py", "*_tensors_of_nodes(path, graph)",
+        "",
+        "tests/model_store/importing/test_onnx_import.py::test_no_attribute_of_a_node_reads_another_file",
+    ),
+    "functions of an ONNX file are ignored": Defence(
+        "model_store/importing/onnx_file.py", "    del model.functions[:], model.training_info[:]",
+        "    del model.training_info[:]",
+        "tests/model_store/importing/test_onnx_import.py::test_functions_of_a_file_are_ignored",
+    ),
     "a constant of an ONNX graph has a bounded size": Defence(
         "model_store/importing/onnx_graph.py", "                check_folded_size(node.op_type, inputs)\n",
         "",

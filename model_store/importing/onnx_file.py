@@ -12,6 +12,7 @@ from typing import Any
 
 from model_store.errors import ModelImportError
 from model_store.importing.files import missing_package
+from model_store.importing.onnx_values import fail
 
 MAX_STRUCTURE_BYTES = 16 << 20  # of a file without the numbers of its tensors
 MAX_NODES = 10_000
@@ -53,14 +54,27 @@ def parse_model(path: Path, data: bytes) -> Any:
     ):
         if found > limit:
             raise ModelImportError(f"{path}: expected at most {limit} {what}, found {found}")
+    del model.functions[:], model.training_info[:]  # nodes that call functions are refused anyway
     if graph.sparse_initializer:
         name = graph.sparse_initializer[0].values.name
         raise ModelImportError(f"{path}: tensor {name!r}: expected a dense tensor, found a sparse one")
-    for tensor in graph.initializer:
+    for tensor in (*graph.initializer, *_tensors_of_nodes(path, graph)):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             fix = 'save one file: onnx.save(onnx.load("model.onnx"), "one.onnx")'
             raise ModelImportError(f"{path}: tensor {tensor.name!r}: expected its data in the file; {fix}")
     return model
+
+
+def _tensors_of_nodes(path: Path, graph: Any) -> Iterator[Any]:
+    """Yield the tensors in attributes of nodes. ModelImportError for graphs and sparse tensors, which have others."""
+    for position, node in enumerate(graph.node):
+        for attribute in node.attribute:
+            if attribute.HasField("g") or attribute.graphs:
+                raise fail(str(path), node, position, f"expected no graph in a node, found {attribute.name!r}")
+            if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
+                raise fail(str(path), node, position, f"expected dense tensors, found {attribute.name!r}")
+            yield attribute.t
+            yield from attribute.tensors
 
 
 def _texts(model: Any) -> Iterator[Any]:

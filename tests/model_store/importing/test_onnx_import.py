@@ -234,6 +234,48 @@ def test_external_data_is_refused_with_the_fix(tmp_path: Path) -> None:
         read_onnx(path)
 
 
+def external_tensor(path: Path) -> Any:
+    tensor = TensorProto(name="t", data_type=TensorProto.FLOAT, dims=[3, 4], data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value=path.name)
+    return tensor
+
+
+def external_nodes(path: Path) -> dict[str, Any]:
+    """Nodes whose attributes have a tensor in another file, at each place where a file can have one."""
+    tensor = external_tensor(path)
+    output = helper.make_tensor_value_info("t", TensorProto.FLOAT, None)
+    inner = helper.make_graph([helper.make_node("Identity", ["t"], ["z"])], "inner", [], [output], [tensor])
+    indices = numpy_helper.from_array(np.array([0]))
+    sparse = helper.make_sparse_tensor(tensor, indices, [3, 4])
+    return {
+        "constant": helper.make_node("Constant", [], ["c"], value=tensor),
+        "tensors": helper.make_node("Relu", ["h"], ["y"], more=[tensor]),
+        "graph": helper.make_node("Relu", ["h"], ["y"], more=inner),
+        "graphs": helper.make_node("Relu", ["h"], ["y"], more=[inner]),
+        "sparse": helper.make_node("Constant", [], ["c"], sparse_value=sparse),
+    }
+
+
+@pytest.mark.parametrize("place", ["constant", "tensors", "graph", "graphs", "sparse"])
+def test_no_attribute_of_a_node_reads_another_file(place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those of nodes that no output needs: the secret is never opened, though it lies in the current folder."""
+    secret = tmp_path / "secret.bin"
+    secret.write_bytes(bytes(48))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(numpy_helper, "to_array", lambda *_: pytest.fail("a tensor was read"))
+    model = graph_of(LINEAR, external_nodes(secret)[place], output="h", tensors={"w": weights(3, 4)}, shape=(None, 3))
+    with pytest.raises(ModelImportError, match=r"expected (its data in the file|no graph in a node|dense tensors)"):
+        read_onnx(saved(model, tmp_path))
+
+
+def test_functions_of_a_file_are_ignored(tmp_path: Path) -> None:
+    """onnx's reference evaluator takes quadratic time for them."""
+    model = graph_of(LINEAR, output="h", tensors={"w": weights(3, 4)}, shape=(None, 3))
+    model.functions.append(helper.make_function("d", "f", [], ["o"], [], [helper.make_opsetid("", 17)]))
+    assert not onnx_file.parse_model(tmp_path / "m.onnx", model.SerializeToString()).functions
+    assert prepare(read_onnx(saved(model, tmp_path))).network.output_size == 4
+
+
 def test_an_unknown_size_is_refused(tmp_path: Path) -> None:
     path = saved(graph_of(LINEAR, output="h", tensors={"w": weights(3, 4)}, shape=(None, "n")), tmp_path)
     with pytest.raises(
