@@ -49,3 +49,11 @@ def with_scans(jpeg: bytes, count: int) -> bytes:
     """Return a progressive JPEG whose last scan is repeated."""
     last = jpeg[jpeg.rindex(b"\xff\xda") : -2]
     return jpeg[:-2] + last * count + jpeg[-2:]
+
+
+def narrow_jpeg(width: int, height: int, factors: list[int], scans: int) -> bytes:
+    """Return a progressive JPEG without coded pixels; `factors` has the sampling factors of each component."""
+    components = b"".join(bytes([i, each, 0]) for i, each in enumerate(factors))
+    frame = struct.pack(">BHHB", 8, height, width, len(factors)) + components
+    scan = bytes([len(factors)]) + b"".join(bytes([i, 0]) for i in range(len(factors))) + bytes(3)
+    return b"\xff\xd8" + segment(0xC2, frame) + segment(0xDA, scan) * scans + b"\xff\xd9"

@@ -241,7 +241,7 @@ DEFENCES = {
         "::test_versions_that_cannot_be_loaded_count_for_the_interval_between_syncs",
     ),
     "pixels of an image are bounded by its header": Defence(
-        "model_store/schema/columns/image_file.py", "    _check_size(width, height)\n    return", "    return",
+        "model_store/schema/columns/image_file.py", "    _check_size(width, height)\n    components", "    components",
         f"{IMAGES}::test_the_pixels_are_bounded_before_a_decoder_sees_the_file",
     ),
     "texts and profiles do not reach the decoder": Defence(
@@ -260,6 +260,23 @@ DEFENCES = {
         "service/validation/row_limits.py", "if total > self.image_pixels:", "if False:",
         "tests/service/protocols/test_image_files.py"
         "::test_the_pixels_of_a_request_are_counted_before_one_is_decoded",
+    ),
+    "markers are found in linear time": Defence(
+        "model_store/schema/columns/image_file.py", 'rb"\\xff([^', 'rb"\\xff+([^',
+        f"{IMAGES}::test_markers_in_a_run_of_fill_bytes_are_found_in_linear_time",
+    ),
+    "padding, components and scans of a JPEG count": Defence(
+        "model_store/schema/columns/image_file.py",
+        "padded_width * padded_height * max(_PIXEL_BYTES, components)", "width * height * _PIXEL_BYTES",
+        f"{IMAGES}::test_padding_components_and_scans_of_a_narrow_jpeg_are_counted",
+    ),
+    "rejected image files count": Defence(
+        "model_store/schema/columns/image_decoding.py", "self.pixels = rejected_pixels(", "self.pixels = 0 * (",
+        "tests/service/protocols/test_image_files.py::test_files_that_are_rejected_count",
+    ),
+    "pixels are converted in pieces": Defence(
+        "model_store/schema/columns/image_decoding.py", "max(1, _PIECE_PIXELS // image.width)", "image.height",
+        f"{IMAGES}::test_pixels_are_converted_in_pieces",
     ),
     "no image is decoded if another one is invalid": Defence(
         "model_store/schema/columns/array.py", "for i, file in files if not rejected else []:", "for i, file in files:",

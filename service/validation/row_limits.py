@@ -52,16 +52,14 @@ class RowLimit:
             values *= RECEIPT_VALUES
         return max(1, min(self.inference_rows, self.output_values // values))
 
-    def check_rows(
-        self, location: str, rows: Sequence[Any], top_k: int | None = None, *, receipt: bool = False
-    ) -> None:
-        """Raise RowLimitError if untrusted rows, of any form, are too many or have too many characters of text."""
+    def check_rows(self, location: str, rows: list[Any], top_k: int | None = None, *, receipt: bool = False) -> None:
+        """Raise RowLimitError if untrusted rows, of any form, are too many or have too many characters of text.
+
+        Image files in `rows` are replaced by what was read of them.
+        """
         check_row_count(location, len(rows), self.max_rows(top_k, receipt=receipt))
         if (column := self.image_column) is not None:
-            values = (
-                row[column.name] if isinstance(row, dict) and row.keys() == {column.name} else row for row in rows
-            )
-            self._check_images(location, column, values)
+            self._check_images(location, column, rows)
         if self.text_columns or len(rows) * len(self.parsed_columns) * MAX_PARSE_CHARACTERS > self.text_characters:
             self._check_texts(location, (self._texts_of_row(row) for row in rows))
 
@@ -77,16 +75,25 @@ class RowLimit:
     def check_tensors(self, location: str, tensors: Mapping[str, Array]) -> None:
         """Raise RowLimitError if the text tensors of a request have too many characters, or its images pixels."""
         if (column := self.image_column) is not None and column.name in tensors:
-            self._check_images(location, column, column.tensor_values(tensors[column.name]))
+            tensor = tensors[column.name]
+            values = column.tensor_values(tensor)
+            self._check_images(location, column, values)
+            for i, value in enumerate(values):
+                tensor.flat[i] = value
         texts = [_texts_of_tensor(tensors.get(name)) for _, name in self.text_columns]
         texts += [_texts_of_tensor(tensors.get(column.name)) for _, column in self.parsed_columns]
         self._check_texts(location, zip_longest(*texts))  # unequal counts are reported later
 
-    def _check_images(self, location: str, column: ArrayColumn, values: Iterable[Any]) -> None:
-        """Raise TooManyPixelsError if image files have too many pixels. Only their headers are read."""
+    def _check_images(self, location: str, column: ArrayColumn, rows: list[Any]) -> None:
+        """Raise TooManyPixelsError if image files have too many pixels: none is decoded. Replace them as checked."""
         total = 0
-        for count, value in enumerate(values):
-            total += column.decoding_pixels(value)
+        for count, row in enumerate(rows):
+            is_named = isinstance(row, dict) and row.keys() == {column.name}
+            checked = column.check_file(row[column.name] if is_named else row)
+            if checked is None:
+                continue
+            rows[count] = {column.name: checked} if is_named else checked
+            total += checked.pixels
             if total > self.image_pixels:
                 raise TooManyPixelsError(location, self.image_pixels, count)
 

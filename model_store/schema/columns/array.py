@@ -17,6 +17,7 @@ from model_store.schema.columns.image_decoding import (
     B64_KEY,
     CROPS,
     MAX_IMAGE_SIDE,
+    CheckedFile,
     decode_image,
     is_encoded,
     is_image_shape,
@@ -42,7 +43,6 @@ from model_store.utils.values import (
 )
 
 MAX_NESTING = 8  # levels of lists that a repair flattens
-_PIXELS_PER_FILE = 2**14  # as many can be decoded in the time that a file takes by itself
 _WHITE_PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mP4DwABAQEAHLCMmQAAAABJRU5ErkJggg=="  # a PNG
 _IMAGE_FORM = f'{{"{B64_KEY}": "..."}} with a PNG or JPEG file in base64'
 
@@ -116,14 +116,9 @@ class ArrayColumn(Column):
         faults.add_rows(sorted(rejected), locations, "", rejected.__getitem__)
         return parsed
 
-    def decoding_pixels(self, value: Any) -> int:
-        """Return as how many pixels it counts to decode a value, 0 if it is no image file that can be decoded."""
-        if self.image_crop is None or not is_encoded(value):
-            return 0
-        try:
-            return _PIXELS_PER_FILE + read_encoded(value).decoded_pixels
-        except ImageFileError:  # which `parse` reports
-            return 0
+    def check_file(self, value: Any) -> CheckedFile | None:
+        """Return a value that `parse` takes instead, with as how many pixels it counts; None if it is no image file."""
+        return CheckedFile(value) if self.image_crop is not None and is_encoded(value) else None
 
     def encode(self, values: Array, locations: RowLocations, faults: FaultCollector) -> Array:
         """Return parsed values as features (n, width)."""
@@ -299,7 +294,7 @@ class ArrayColumn(Column):
     def tensor_values(self, tensor: Array) -> list[Any]:
         """Return the image files of a BYTES tensor, bytes or texts in base64, as `parse` takes them."""
         values = tensor.ravel().tolist() if tensor.dtype == object else []
-        return [value if isinstance(value, bytes) else {B64_KEY: value} for value in values]
+        return [value if isinstance(value, bytes | CheckedFile) else {B64_KEY: value} for value in values]
 
     def typical_value(self) -> Any:
         middle = self.offset if self.low is None or self.high is None else (self.low + self.high) / 2

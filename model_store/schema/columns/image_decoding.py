@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.schema.columns.image_file import ImageFile, ImageFileError, read_image_file
+from model_store.schema.columns.image_file import ImageFile, ImageFileError, read_image_file, rejected_pixels
 from model_store.utils.extras import install_command
 from model_store.utils.values import describe_value
 
@@ -20,6 +20,7 @@ Crop = Literal["center", "pad", "none"]
 CROPS: tuple[str, ...] = get_args(Crop)
 MAX_IMAGE_SIDE = 4096  # of what a model takes
 B64_KEY = "b64"  # as TensorFlow Serving names it
+_PIECE_PIXELS = 2**18  # of an image that is converted in pieces, as a copy of all would take memory
 # How the stored rows of each orientation of Exif are turned: names of `PIL.Image.Transpose`.
 _TRANSPOSITIONS = {
     2: "FLIP_LEFT_RIGHT",
@@ -59,6 +60,12 @@ def decode_image(file: ImageFile, shape: tuple[int, ...], crop: str) -> NDArray[
 
     ImageFileError if the pixels are damaged.
     """
+    image = _upright(_open(file, 2 * max(shape[:2]), "L" if len(shape) == 2 else "RGB"), file.orientation)
+    return np.asarray(_fit(image, shape[1], shape[0], crop), np.uint8)
+
+
+def _open(file: ImageFile, side: int, mode: str) -> Any:
+    """Return an image as "L" (grey) or "RGB". A JPEG may be smaller, as long as it has twice this side or more."""
     try:
         from PIL import Image  # noqa: PLC0415 - an extra
     except ImportError as e:
@@ -67,25 +74,43 @@ def decode_image(file: ImageFile, shape: tuple[int, ...], crop: str) -> NDArray[
         with Image.open(io.BytesIO(file.content), formats=(file.format,)) as opened:
             if opened.size != (file.width, file.height):
                 raise ValueError(f"expected {file.width} x {file.height} pixels, found {opened.size}")
-            opened.draft(opened.mode, (2 * max(shape[:2]),) * 2)
+            opened.draft(opened.mode, (side, side))
             opened.load()
-            image = _to_mode(opened, "L" if len(shape) == 2 else "RGB")
+            return _to_mode(opened, mode)
     except MemoryError:
         raise
     except Exception as e:  # Pillow raises many types for damaged files
         problem = f"expected a {file.format} file, found a damaged one: {e}"
         raise ImageFileError(problem, "save or copy the file again") from e
-    if file.orientation in _TRANSPOSITIONS:
-        image = image.transpose(Image.Transpose[_TRANSPOSITIONS[file.orientation]])
-    return np.asarray(_fit(image, shape[1], shape[0], crop), np.uint8)
+
+
+def _upright(image: Any, orientation: int) -> Any:
+    """Return an image turned as Exif's orientation says."""
+    from PIL import Image  # noqa: PLC0415
+
+    if orientation not in _TRANSPOSITIONS:
+        return image
+    return image.transpose(Image.Transpose[_TRANSPOSITIONS[orientation]])
 
 
 def _to_mode(image: Any, mode: str) -> Any:
-    """Return an image as "L" (grey) or "RGB", without transparency."""
+    """Return an image as "L" (grey) or "RGB", without transparency: itself, or a copy made in pieces of rows."""
+    from PIL import Image  # noqa: PLC0415
+
+    if image.mode == mode and "transparency" not in image.info:
+        return image
+    converted, rows = Image.new(mode, image.size), max(1, _PIECE_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        piece = image.crop((0, top, image.width, min(top + rows, image.height)))
+        converted.paste(_piece_to_mode(piece, mode), (0, top))
+    return converted
+
+
+def _piece_to_mode(image: Any, mode: str) -> Any:
     from PIL import Image  # noqa: PLC0415
 
     if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would cut off at 255
-        values = np.asarray(image).astype(np.int64)
+        values = np.asarray(image)
         grey = (values >> 8).astype(np.uint8)
         grey[values == image.info.get("transparency", -1)] = 255
         return Image.fromarray(grey).convert(mode)
@@ -114,6 +139,25 @@ def _fit(image: Any, width: int, height: int, crop: str) -> Any:
     return padded
 
 
+class CheckedFile(dict[str, Any]):
+    """A value that stands for an image file, and what `read_encoded` found, so that it is read once.
+
+    `pixels` is as how many it counts to decode the file, or to find that it cannot be decoded.
+    """
+
+    def __init__(self, value: Any) -> None:
+        text = value if isinstance(value, bytes) else value[B64_KEY]
+        super().__init__({B64_KEY: text})
+        self.file: ImageFile | None = None
+        self.error: ImageFileError | None = None
+        try:
+            self.file = read_encoded(value)
+            self.pixels = self.file.decoding_pixels
+        except ImageFileError as e:
+            self.error = e.with_traceback(None)
+            self.pixels = rejected_pixels(len(text) if isinstance(text, bytes | str) else 0)
+
+
 def is_encoded(value: Any) -> bool:
     """Return True if a value stands for an image file: its bytes, or an object with them in base64."""
     return isinstance(value, bytes) or (isinstance(value, dict) and value.keys() == {B64_KEY})
@@ -121,6 +165,10 @@ def is_encoded(value: Any) -> bool:
 
 def read_encoded(value: Any) -> ImageFile:
     """Return the file that an `is_encoded` value stands for. ImageFileError if it cannot be decoded."""
+    if isinstance(value, CheckedFile):
+        if value.file is None:
+            raise value.error or AssertionError("expected a file or an error")
+        return value.file
     text = value if isinstance(value, bytes) else value[B64_KEY]
     if isinstance(text, bytes):
         return read_image_file(text)

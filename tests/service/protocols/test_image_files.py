@@ -15,7 +15,7 @@ from flask.testing import FlaskClient
 
 from model_store.artifact.model import Model
 from model_store.registry.store import open_store
-from model_store.schema.columns import array
+from model_store.schema.columns import array, image_decoding
 from model_store.schema.columns.image_decoding import decode_image
 from model_store.schema.columns.image_file import read_image_file
 from model_store.schema.signature import ArrayColumn, ClassificationOutput, Signature
@@ -141,6 +141,28 @@ def test_the_pixels_of_a_request_are_counted_before_one_is_decoded(
     many = [b64(image_file(noise(1, 1)))] * 40
     assert_error(client.post(PREDICT, json={"instances": many}), 413, "too_many_rows")  # a file costs by itself
     assert set(sizes) == {1}  # that of the example in an error
+
+
+def test_a_file_is_read_once_for_the_check_and_the_pixels(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths = list[int]()
+    monkeypatch.setattr(
+        image_decoding, "read_image_file", lambda data: lengths.append(len(data)) or read_image_file(data)
+    )
+    for sent in (
+        {"path": PREDICT, "json": {"instances": [b64(FILES[0])]}},
+        {"path": V1, "json": {"instances": [{"image": b64(FILES[0])}]}},
+        {"path": V2, **binary(FILES[:1])},
+        {"path": PREDICT, "data": FILES[0], "content_type": "image/png"},
+    ):
+        lengths.clear()
+        assert client.post(**sent).status_code == 200
+        assert lengths == [len(FILES[0])]
+
+
+def test_files_that_are_rejected_count(client: FlaskClient) -> None:
+    rows = [b64(b"\xff\xd8" + b"\xff\xfe\0\2" * 50)] * 5
+    assert_error(client.post(PREDICT, json={"instances": rows}), 422, "invalid_request")
+    assert_error(client.post(PREDICT, json={"instances": rows * 4}), 413, "too_many_rows")
 
 
 def test_an_image_is_not_decoded_for_the_example_of_an_error(

@@ -19,8 +19,18 @@ from PIL import Image, ImageOps
 from model_store.schema.columns import FaultCollector, RowLocations
 from model_store.schema.columns.array import ArrayColumn
 from model_store.schema.columns.image_decoding import CROPS, decode_image, read_encoded
-from model_store.schema.columns.image_file import ImageFileError, read_image_file
-from tests.image_files import PNG_SIGNATURE, chunk, huge_png, image_file, noise, png, segment, with_scans
+from model_store.schema.columns.image_file import _MARKER, ImageFileError, read_image_file
+from tests.image_files import (
+    PNG_SIGNATURE,
+    chunk,
+    huge_png,
+    image_file,
+    narrow_jpeg,
+    noise,
+    png,
+    segment,
+    with_scans,
+)
 
 PICTURE = noise(40, 60, 3)
 
@@ -148,9 +158,82 @@ def test_the_parts_of_a_file_are_counted() -> None:
 
 def test_the_scans_of_a_jpeg_are_bounded_and_counted() -> None:
     data = image_file(PICTURE, "JPEG", progressive=True)
-    assert read_image_file(data).decoded_pixels == 2 * 40 * 60
-    assert read_image_file(with_scans(data, 40)).decoded_pixels == 6 * 40 * 60
+    file = read_image_file(data)
+    assert file.samples == 3 * 48 * 64  # blocks of 16 by 16
+    more = read_image_file(with_scans(data, 40))
+    assert more.scans == file.scans + 40
+    assert more.decoding_pixels - file.decoding_pixels == 4 * 48 * 64 + 40 * 128
     assert "at most 64 scans" in refused(with_scans(data, 60))
+
+
+def test_markers_in_a_run_of_fill_bytes_are_found_in_linear_time() -> None:
+    """A repeated FF in the expression would try every length of the run from every place in it."""
+    assert _MARKER.pattern.count(b"+") == _MARKER.pattern.count(b"*") == 0
+    assert "found the end of the file after segment 0" in refused(b"\xff\xd8" + b"\xff" * 2**20 + b"\0")
+    data = image_file(PICTURE, "JPEG")
+    fill = b"\xff" * 1000
+    assert read_image_file(data[:2] + fill + data[2:-2] + fill + data[-2:]).content == data
+
+
+def test_padding_components_and_scans_of_a_narrow_jpeg_are_counted() -> None:
+    data = narrow_jpeg(1, 16_384, [0x41, 0x41, 0x11, 0x11], 9)
+    file = read_image_file(data)
+    assert len(data) < 250
+    assert file.samples == 4 * 32 * 16_384
+    assert file.decoding_pixels > 1_250_000
+    assert "1 to 4 components, found 5" in refused(narrow_jpeg(1, 8, [0x11] * 5, 1))
+
+
+def test_every_part_of_a_file_counts_also_if_it_is_rejected() -> None:
+    plain, parts = png(1, 1), png(1, 1, *[chunk(b"IDAT")] * 90)
+    assert read_image_file(parts).decoding_pixels - read_image_file(plain).decoding_pixels == 90 * 128
+    rejected = b"\xff\xd8" + segment(0xFE, b"") * 1000
+    checked = COLUMN.check_file(rejected)
+    assert checked is not None
+    assert checked.error is not None
+    assert checked.pixels == 128 * (101 + len(rejected) // 512)
+
+
+def test_pixels_of_sixteen_bits_or_with_alpha_count_more() -> None:
+    counts = {
+        mode: read_image_file(image_file(np.zeros((300, 300), np.uint8), mode=mode)).samples // 300**2
+        for mode in ("L", "P", "RGB", "LA", "RGBA")
+    }
+    assert counts == {"L": 3, "P": 3, "RGB": 3, "LA": 4, "RGBA": 4}
+    assert read_image_file(image_file(np.zeros((300, 300), np.uint16))).samples == 4 * 300**2
+    assert read_image_file(image_file(np.zeros((9, 9), np.uint8), mode="P", transparency=0)).samples == 4 * 81
+
+
+@pytest.mark.parametrize("mode", ["I;16", "LA", "P", "RGBA"])
+@pytest.mark.parametrize("shape", [(8, 8), (8, 8, 3)])
+def test_pixels_are_converted_in_pieces(monkeypatch: pytest.MonkeyPatch, mode: str, shape: tuple[int, ...]) -> None:
+    """Each copy of a whole image takes up to four bytes a pixel, and arrays of wider integers took more."""
+    pixels = np.zeros((1500, 1000), np.uint16 if mode == "I;16" else np.uint8)
+    options = {"transparency": 0} if mode in ("I;16", "P") else {}
+    data = image_file(pixels, mode=None if mode == "I;16" else mode, **options)
+    decoded(data, shape)
+    sizes, convert = list[int](), Image.Image.convert
+    monkeypatch.setattr(
+        Image.Image,
+        "convert",
+        lambda image, *to, **more: sizes.append(image.width * image.height) or convert(image, *to, **more),
+    )
+    tracemalloc.start()
+    try:
+        decoded(data, shape)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert max(sizes) <= 2**18
+    assert peak < 6_000_000
+
+
+def test_an_image_in_pieces_has_the_pixels_of_one_that_is_converted_at_once() -> None:
+    pixels = noise(700, 500, 4)
+    image = Image.fromarray(pixels)
+    white = Image.new("RGB", image.size, "white")
+    white.paste(image.convert("RGB"), mask=image.getchannel("A"))
+    np.testing.assert_array_equal(decoded(image_file(pixels), (700, 500, 3)), np.asarray(white))
 
 
 def test_an_animation_is_refused() -> None:
@@ -242,4 +325,4 @@ def test_a_column_without_a_crop_takes_no_files() -> None:
     faults = FaultCollector()
     ArrayColumn("image", (8, 8)).parse([image_file(PICTURE)], RowLocations("instances", range(1)), faults)
     assert "expected an array of 64 finite numbers" in str(faults.faults[0])
-    assert ArrayColumn("image", (8, 8)).decoding_pixels(image_file(PICTURE)) == 0
+    assert ArrayColumn("image", (8, 8)).check_file(image_file(PICTURE)) is None
