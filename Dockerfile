@@ -187,3 +187,6 @@ RUN ["python", "-c", "import service.grpc.server"]
 FROM service AS service-images
 COPY --from=image-packages /packages /opt/venv/lib/python3.11/site-packages
 RUN ["python", "-c", "import PIL.Image"]
+
+# Without --target, `docker build` makes the last stage.
+FROM service AS default

@@ -182,3 +182,10 @@ def test_nothing_says_to_install_this_project_from_an_index():
     mine = Path(__file__).name
     texts = {path.name: path.read_bytes().decode("utf-8", "ignore") for path in tracked_files() if path.name != mine}
     assert {name: found for name, text in texts.items() if (found := installs_by_name(text))} == {}
+
+
+def test_docker_build_without_a_target_makes_the_service():
+    lines = [line.split("#")[0].strip() for line in (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()]
+    assert [line for line in lines if line][-1] == "FROM service AS default"
+    stages = [line.split() for line in lines if line.startswith("FROM ")]
+    assert stages.count(["FROM", "base", "AS", "service"]) == 1
