@@ -66,7 +66,7 @@ def test_a_request_for_a_version_that_is_not_there_yet_is_503(
         error = assert_error(response, 503, "older_version")
         fix = "try again: this replica has not yet found a newer version"
         assert error["faults"] == [{"location": AT_LEAST_HEADER, "problem": problem, "fix": fix}]
-    assert response.headers["Retry-After"] == "1"
+    assert int(response.headers["Retry-After"]) >= 1  # more after a slow sync: see registry/test_on_demand.py
     assert MODEL_VERSION_HEADER not in response.headers
 
 
