@@ -605,6 +605,22 @@ DEFENCES = {
         "service/grpc/codec.py", "if len(data) > _UNCOUNTED_BYTES and count_fields(data, limit) > limit:", "if False:",
         f"{GRPC}/test_call_errors.py::test_a_wrong_request_is_refused_with_what_is_wrong",
     ),
+    "a compressed message over gRPC is refused": Defence(
+        "service/grpc/server.py", '("grpc.compression_enabled_algorithms_bitset", 1)', '("grpc.so_reuseport", 1)',
+        f"{GRPC}/test_call_errors.py::test_a_compressed_message_is_refused_before_it_is_decompressed",
+    ),
+    "too many tensors over gRPC are refused before objects are made of them": Defence(
+        "service/grpc/codec.py", "if len(given) > expected + InputError.MAX_FAULTS:", "if False:",
+        f"{GRPC}/test_call_errors.py::test_too_many_tensors_are_refused_before_objects_are_made_of_them",
+    ),
+    "a shape over gRPC has few dimensions": Defence(
+        "service/grpc/codec.py", "if len(tensor.shape) > MAX_DIMENSIONS:", "if False:",
+        f"{GRPC}/test_call_errors.py::test_a_shape_of_millions_of_dimensions_does_not_become_a_list",
+    ),
+    "only ModelInfer has large messages over gRPC": Defence(
+        "service/grpc/codec.py", "if kind is not ModelInferRequest and len(data) > _UNCOUNTED_BYTES:", "if False:",
+        f"{GRPC}/test_call_errors.py::test_a_large_health_check_is_refused_unparsed",
+    ),
     "a call over gRPC that waits too long is shed": Defence(
         "service/grpc/calls.py", "if clock() - call.record.arrived_at > MAX_QUEUE_SECONDS:", "if False:",
         f"{GRPC}/test_call_errors.py::test_a_call_that_has_waited_for_too_long_is_shed",

@@ -226,7 +226,7 @@ class GrpcService:
         at_least = require_at_least(call.metadata.get(AT_LEAST_HEADER.lower()))
         call.record.served = served = await self._find(call, request, request.model_name, at_least)
         max_bytes = self._settings.max_body_bytes
-        document, tail = to_document(request, max_bytes)
+        document, tail = to_document(request, served, max_bytes)
         infer = open_inference.parse_request(document, tail, served, max_bytes)
         encoded = tensors.encode(served.model, infer.arrays, served.max_rows)
         raw = self._inference(call.record, served, encoded.inputs)

@@ -11,15 +11,15 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from model_store.errors import Fault
+from model_store.errors import Fault, InputError
 from model_store.nn import Array
 from model_store.schema.columns import FaultCollector
-from service.grpc.messages import ModelInferResponse
+from service.grpc.messages import ModelInferRequest, ModelInferResponse
 from service.http.exceptions import error_at
 from service.http.request_body import check_text_count
 from service.protocols import tensors
 from service.protocols.open_inference import InferRequest
-from service.protocols.tensors import pack_elements
+from service.protocols.tensors import MAX_DIMENSIONS, pack_elements
 from service.registry.loaded_version import LoadedVersion
 
 _FIELDS = {
@@ -32,14 +32,17 @@ _FIELDS = {
     "FP64": "fp64_contents",
     "BYTES": "bytes_contents",
 }
-_UNCOUNTED_BYTES = 1 << 16  # smaller messages are parsed without counting their fields
+_UNCOUNTED_BYTES = 1 << 16  # smaller messages are parsed without counting; only those of ModelInfer may be larger
 _MIN_BYTES_PER_FIELD = 32  # of the largest message: a tensor takes 53 bytes of memory, and two in a message
 _NESTED = {5, 6}  # the fields `inputs` and `outputs` of ModelInferRequest
 _RAW_FIX = "send all tensors in raw_input_contents, or all in contents"
 
 
 def parse_message(kind: Any, data: bytes, max_bytes: int) -> Any:
-    """Parse a message of class `kind`. Raises ApiError: 400 if it is malformed, 413 if it has too many fields."""
+    """Parse a message of class `kind`. Raises ApiError: 400 if it is malformed, 413 if it is too large."""
+    if kind is not ModelInferRequest and len(data) > _UNCOUNTED_BYTES:
+        problem = f"expected at most {_UNCOUNTED_BYTES} bytes, found {len(data)}"
+        raise error_at(413, "body_too_large", "the message", problem, "send only the fields of the protocol")
     limit = max_bytes // _MIN_BYTES_PER_FIELD
     if len(data) > _UNCOUNTED_BYTES and count_fields(data, limit) > limit:
         problem = f"expected at most {limit} fields, found more"
@@ -89,11 +92,12 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
     return value, len(data)  # the message ends early, or the number is too long: the parser will say so
 
 
-def to_document(request: Any, max_bytes: int) -> tuple[dict[str, Any], memoryview]:
+def to_document(request: Any, served: LoadedVersion, max_bytes: int) -> tuple[dict[str, Any], memoryview]:
     """Return a ModelInferRequest as what HTTP's `split_body` returns. Raises InputError, or ApiError 413.
 
     Parameters are left out: those that HTTP knows are about JSON and bytes.
     """
+    _check_lengths(request, served)
     document: dict[str, Any] = {"id": request.id or None}
     if request.outputs:
         document["outputs"] = [{"name": output.name} for output in request.outputs]
@@ -122,6 +126,24 @@ def to_document(request: Any, max_bytes: int) -> tuple[dict[str, Any], memoryvie
     faults.raise_if_any()
     document["inputs"] = inputs
     return document, memoryview(b"".join(packed))
+
+
+def _check_lengths(request: Any, served: LoadedVersion) -> None:
+    """Refuse what the model cannot have before Python objects are made of it: 260,000 tensors took 1 s and 100 MB.
+
+    Up to as many tensors too many as an error lists are left to HTTP's codec, which names each of them.
+    """
+    faults = FaultCollector()
+    inputs, outputs = len(served.model.signature.inputs), len(tensors.output_specs(served.model))
+    for name, given, expected in (("inputs", request.inputs, inputs), ("outputs", request.outputs, outputs)):
+        if len(given) > expected + InputError.MAX_FAULTS:
+            faults.add(name, f"expected up to {expected} tensors, found {len(given)}", "send each tensor once")
+    faults.raise_if_any()
+    for i, tensor in enumerate(request.inputs):
+        if len(tensor.shape) > MAX_DIMENSIONS:
+            problem = f"expected at most {MAX_DIMENSIONS} dimensions, found {len(tensor.shape)}"
+            faults.add(f"inputs.{i}.shape", problem, "the first dimension is the number of rows")
+    faults.raise_if_any()
 
 
 def _check_all_raw(request: Any, faults: FaultCollector) -> None:

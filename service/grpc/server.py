@@ -99,6 +99,7 @@ class GrpcServer:
             ("grpc.so_reuseport", 1),
             ("grpc.max_receive_message_length", self._settings.max_body_bytes),
             ("grpc.max_send_message_length", -1),
+            ("grpc.compression_enabled_algorithms_bitset", 1),  # none: 8 kB could become 8 MB, before any key is read
             ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
             ("grpc.absolute_max_metadata_size", 2 * _MAX_METADATA_BYTES),
             ("grpc.max_concurrent_streams", MAX_STREAMS),

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+import tracemalloc
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from model_store.errors import InputError
 from service.config import Settings
-from service.grpc import calls, status
+from service.grpc import calls, codec, status
 from service.http.exceptions import error_at
 from tests.service.grpc.conftest import grpc, message_class, over_http, penguin_request, request
 
@@ -92,9 +95,63 @@ def test_the_text_of_an_error_is_that_of_http(both):
     assert "did you mean 'Biscoe'?" in error.details()
 
 
-def test_a_message_that_grows_beyond_the_limit_when_decompressed_is_refused(both):
-    error = both[1].error("ModelInfer", bytes(2**26), compression=grpc.Compression.Gzip)
+@pytest.mark.parametrize("method", ["ModelInfer", "ServerLive"])
+@pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
+def test_a_compressed_message_is_refused_before_it_is_decompressed(both, method, compression):
+    """A message of 2^26 zeros is 64 KiB as gzip; decompressed, it would exceed the limit of messages."""
+    error = both[1].error(method, bytes(2**26), compression=compression)
+    assert (error.code(), "is disabled" in error.details()) == (Code.UNIMPLEMENTED, True), error.details()
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        (b"\x2a\x00" * 102, "inputs: expected up to 1 tensors, found 102"),
+        (b"\x2a\x00" * 262_000, "inputs: expected up to 1 tensors, found 262000"),
+        (b"\x2a\x02\x2a\x00" * 130_000, "inputs: expected up to 1 tensors, found 130000"),
+        (b"\x2a\x00" * 130_000 + b"\x3a\x00" * 130_000, "inputs: expected up to 1 tensors, found 130000"),
+        (b"\x32\x00" * 262_000, "outputs: expected up to 2 tensors, found 262000"),
+    ],
+    ids=["few", "empty inputs", "empty contents", "raw contents", "outputs"],
+)
+def test_too_many_tensors_are_refused_before_objects_are_made_of_them(both, monkeypatch, message, text):
+    monkeypatch.setattr(codec, "_typed_values", None)
+    monkeypatch.setattr(codec, "_check_all_raw", None)
+    error = both[1].error("ModelInfer", request("image").SerializeToString() + message)
+    assert (error.code(), text in error.details()) == (Code.INVALID_ARGUMENT, True), error.details()
+
+
+def test_a_shape_of_millions_of_dimensions_does_not_become_a_list():
+    """The list would take 32 MB, and what the codec of HTTP does with it 200 MB."""
+    model = SimpleNamespace(model=SimpleNamespace(signature=SimpleNamespace(inputs=("pixels",))))
+    asked = message_class("ModelInferRequest")()
+    asked.inputs.add(name="pixels", datatype="FP32").shape.extend([300] * 2**20)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(codec.tensors, "output_specs", lambda _: ("probabilities",))
+        tracemalloc.start()
+        try:
+            with pytest.raises(InputError, match=r"expected at most 8 dimensions, found 1048576"):
+                codec.to_document(asked, model, 2**23)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert peak < 2**20
+
+
+@pytest.mark.parametrize("method", ["ModelReady", "ModelMetadata"])
+def test_only_tensors_may_be_large(both, method):
+    """Any client may send a health check: 8 MB of fields that nobody knows took 0.15 s to count."""
+    error = both[1].error(method, b"\x7a\x00" * 2**15 + b"\x7a\x00")
     assert error.code() is Code.RESOURCE_EXHAUSTED
+    assert "expected at most 65536 bytes, found 65538" in error.details()
+
+
+def test_a_large_health_check_is_refused_unparsed(both):
+    check = both[1].channel.unary_unary("/grpc.health.v1.Health/Check")
+    assert check(b"", timeout=20) == b"\x08\x01"
+    with pytest.raises(grpc.RpcError) as caught:
+        check(b"\x7a\x00" * 2**16, timeout=20)
+    assert caught.value.code() is Code.RESOURCE_EXHAUSTED
 
 
 def test_a_bug_is_an_internal_error_that_tells_nothing(both, monkeypatch, caplog):
