@@ -45,6 +45,18 @@ DEFENCES = {
         "if True:",
         "tests/model_store/importing/test_sklearn_import.py::test_types_that_skops_does_not_trust_are_named",
     ),
+    "a skops file starts no processes": Defence(
+        "model_store/importing/sklearn_pipeline.py", "    _run_in_one_process(estimator)\n",
+        "",
+        "tests/model_store/importing/test_sklearn_import.py::"
+        "test_no_estimator_starts_the_processes_that_its_file_asks_for",
+    ),
+    "the members that a skops file reads have a bounded size, each time that one is read": Defence(
+        "model_store/importing/sklearn_pipeline.py", "    if found > limit:",
+        "    if False:",
+        "tests/model_store/importing/test_sklearn_import.py::"
+        "test_a_member_of_a_skops_file_counts_each_time_that_it_is_read",
+    ),
     "a state_dict is read with weights only": Defence(
         "model_store/importing/pytorch_weights.py", "weights_only=True)\n",
         "weights_only=False)\n",
@@ -73,9 +85,15 @@ DEFENCES = {
         "tests/model_store/importing/test_onnx_import.py::test_functions_of_a_file_are_ignored",
     ),
     "a constant of an ONNX graph has a bounded size": Defence(
-        "model_store/importing/onnx_graph.py", "                check_folded_size(node.op_type, inputs)\n",
+        "model_store/importing/onnx_graph.py",
+        "                self.budget.spend(folded_values(node.op_type, attributes, inputs))\n",
         "",
         "tests/model_store/importing/test_onnx_import.py::test_a_constant_that_a_few_bytes_claim_is_refused",
+    ),
+    "the nodes of an ONNX file have one budget": Defence(
+        "model_store/importing/budget.py", "        if values > self.left:",
+        "        if False:",
+        "tests/model_store/importing/test_onnx_import.py::test_a_small_file_has_a_budget_for_all_of_its_nodes",
     ),
     "any damage of an ONNX node is an error of the file": Defence(
         "model_store/importing/onnx_graph.py", "        except Exception as error:  # attributes",

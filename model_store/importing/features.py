@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -90,7 +91,7 @@ class Features:
         return replace(self, items=tuple(self.items[position] for position in positions))
 
     def join(self, *others: Features) -> Features:
-        return replace(self, items=sum((other.items for other in others), self.items))
+        return replace(self, items=tuple(chain(self.items, *(other.items for other in others))))
 
     def affine(self, factors: Array, constants: Array) -> Features:
         """Return the features times `factors` plus `constants`, (features,) each."""
@@ -185,10 +186,11 @@ def _number_column(name: str, items: Sequence[Any]) -> NumberColumn:
 
 
 def _category_column(name: str, items: Sequence[Any]) -> CategoryColumn:
-    ways = {(item.categories, item.accepts_unknown, item.fill) for item in items}
-    if len(ways) > 1:
+    encodings = {*{id(item.categories): item.categories for item in items}.values()}  # hashing one for each takes long
+    ways = {(item.accepts_unknown, item.fill) for item in items}
+    if len(ways) > 1 or len(encodings) > 1:
         raise UnsupportedColumnError(f"column {name!r}: expected one encoding of its categories, found several")
-    ((categories, accepts_unknown, fill),) = ways
+    (categories,), ((accepts_unknown, fill),) = encodings, ways
     if not accepts_unknown and fill is not None and fill not in categories:
         raise UnsupportedColumnError(
             f"column {name!r}: expected one of the categories for missing values, found {fill!r}"

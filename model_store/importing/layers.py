@@ -16,7 +16,7 @@ import numpy as np
 
 from model_store.importing.features import EncodedFeatures, Features, encode_features
 from model_store.nn import Array, BatchNorm, Conv2D, Flatten, LayerNorm, Linear, MaxPool2D, Module, Softmax
-from model_store.nn.config_fields import MAX_SAMPLE_VALUES
+from model_store.nn.config_fields import MAX_SAMPLE_VALUES, MAX_WINDOW_SIZE
 from model_store.schema.columns import Column
 
 _AFFINE_EPSILON = 1e-5
@@ -55,6 +55,13 @@ class Layers:
     def is_stored_order(self) -> bool:
         return np.array_equal(self.index.ravel(), np.arange(math.prod(self.stored)))
 
+    @property
+    def has_each_place(self) -> bool:
+        """True if each place of the stored sample is an element of the value."""
+        found = np.zeros(math.prod(self.stored), bool)
+        found[self.index] = True
+        return bool(found.all())
+
     def then(self, *modules: Module) -> Layers:
         """Return the value after modules that keep its shape."""
         return replace(self, modules=(*self.modules, *modules))
@@ -80,7 +87,7 @@ def enter(value: Features | Layers, dtype: np.dtype[Any]) -> Layers:
     encoded = encode_features(value)
     if encoded.order is not None:
         return _start(encoded, dtype, encoded.order)
-    _check_selection(len(value.items), encoded.width)
+    _check_selection(len(value.items), max(len(value.items), encoded.width))
     return linear(value, np.eye(len(value.items)), np.zeros(len(value.items)), dtype)
 
 
@@ -97,10 +104,14 @@ def _check_selection(outputs: int, inputs: int) -> None:
 def linear(value: Features | Layers, weights: Array, bias: Array, dtype: np.dtype[Any]) -> Layers:
     """Return `weights @ value + bias`; weights (outputs, inputs)."""
     outputs = len(weights)
+    if not weights.size:
+        raise UnsupportedLayerError(f"expected weights, found none of shape {weights.shape}")
     if isinstance(value, Features):
         if weights.shape[1] != len(value.items):
             raise UnsupportedLayerError(f"expected {weights.shape[1]} inputs, found {len(value.items)}")
         encoded = encode_features(value)
+        if weights.size < max(encoded.width, len(encoded.rows)) * outputs:  # more than the file has
+            _check_selection(outputs, max(encoded.width, len(encoded.rows)))
         weights, bias = encoded.fold(weights, bias)
         value = _start(encoded, dtype, np.arange(encoded.width))
     else:
@@ -109,6 +120,8 @@ def linear(value: Features | Layers, weights: Array, bias: Array, dtype: np.dtyp
             raise UnsupportedLayerError(f"expected a row of {weights.shape[1]} values, found {value.shape}; {fix}")
         value = flatten(value)
         if not value.is_stored_order:
+            if value.stored[0] > weights.shape[1]:
+                _check_selection(outputs, value.stored[0])
             ordered = np.zeros((value.stored[0], outputs), weights.dtype)
             np.add.at(ordered, value.index, weights.T)
             weights = ordered.T
@@ -133,7 +146,7 @@ def in_stored_order(value: Layers) -> Layers:
     value = flatten(value)
     if value.is_stored_order:
         return value
-    _check_selection(len(value.index), value.stored[0])
+    _check_selection(len(value.index), max(len(value.index), value.stored[0]))
     return linear(value, np.eye(len(value.index)), np.zeros(len(value.index)), value.dtype)
 
 
@@ -169,7 +182,7 @@ def _with_arrays(layer: Linear | Conv2D, dtype: np.dtype[Any], arrays: dict[str,
 
 def by_feature(value: Layers, values: Array) -> Array:
     """Return values of a sample's shape as one for each stored feature, of an image each channel."""
-    if len(np.unique(value.index)) != math.prod(value.stored):
+    if not value.has_each_place:
         raise UnsupportedLayerError("expected constants for a whole layer, found a selection of its values")
     places = np.empty(math.prod(value.stored))
     places[value.index.ravel()] = values.ravel()
@@ -202,7 +215,7 @@ def layer_norm(value: Layers, scale: Array, shift: Array, epsilon: float) -> Lay
     """Return a sample's row, or each pixel's channels if they are the last axis, normalized."""
     if len(value.shape) == 1:
         value = flatten(value)
-        if len(np.unique(value.index)) != value.stored[0]:
+        if not value.has_each_place:
             value = in_stored_order(value)
     elif not (len(value.stored) == 3 and value.shape == value.stored and value.is_stored_order):
         expected = "expected a row of values, or images with the channels last"
@@ -221,7 +234,7 @@ def softmax(value: Layers, axis: int) -> Layers:
     """Return the softmax along an axis of a sample: of a row, or of an image's channels."""
     if len(value.shape) == 1:
         value = flatten(value)
-        if len(np.unique(value.index)) != value.stored[0]:
+        if not value.has_each_place:
             value = in_stored_order(value)
     elif not (value.is_channels_first and axis == 0):
         raise UnsupportedLayerError(f"expected a softmax over a row, or an image's channels; found {value.shape}")
@@ -304,18 +317,24 @@ def max_pool(value: Layers, sizes: Sequence[int], spec: ConvolutionSpec) -> Laye
         found = f"{list(sizes)}, strides {list(spec.strides)}, padding {list(spec.pads)}"
         raise UnsupportedLayerError(f"expected a square window without padding and dilation, found {found}")
     channels, height, width = value.shape
+    if max(sizes) > MAX_WINDOW_SIZE:
+        raise UnsupportedLayerError(f"expected windows of at most {MAX_WINDOW_SIZE}, found {list(sizes)}")
     return _as_image_after(value, MaxPool2D((height, width, channels), sizes[0], spec.strides[0]))
 
 
 def average_pool(value: Layers, sizes: Sequence[int], spec: ConvolutionSpec) -> Layers:
     """Return the mean of each window, with zeros as padding, as a convolution of each channel."""
     channels = value.shape[0]
+    if channels * channels * max(sizes) ** 2 > MAX_SAMPLE_VALUES:
+        raise UnsupportedLayerError(f"expected at most {MAX_SAMPLE_VALUES} weights, found windows of {list(sizes)}")
     weights = np.full((channels, 1, *sizes), 1 / math.prod(sizes))
     return convolution(value, weights, np.zeros(channels), replace(spec, groups=channels))
 
 
 def _as_image_after(value: Layers, module: Module) -> Layers:
     stored = module.output_shape(module.input_shape) or ()
+    if math.prod(stored) > MAX_SAMPLE_VALUES:
+        raise UnsupportedLayerError(f"expected at most {MAX_SAMPLE_VALUES} values a row, found {stored}")
     index = _places(stored).transpose(2, 0, 1)
     return replace(value, modules=(*value.modules, module), stored=stored, index=index)
 

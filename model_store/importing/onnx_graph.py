@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from model_store.errors import ModelImportError
+from model_store.importing.budget import Budget, BudgetError, layer_cost, shape_values, value_cost
 from model_store.importing.features import ARRAY_NAME, Feature, Features, NumberFeature, TextFeature
 from model_store.importing.files import describe_source, read_file
 from model_store.importing.imported_model import Answers, ImportedModel
 from model_store.importing.layers import Layers, array_input, enter, in_stored_order
 from model_store.importing.onnx_file import parse_model
 from model_store.importing.onnx_ml_operators import ML_OPERATORS
-from model_store.importing.onnx_operators import FOLDED, OPERATORS, check_folded_size
+from model_store.importing.onnx_operators import FOLDED, OPERATORS, evaluated_values, folded_values
 from model_store.importing.onnx_own_export import network_of_export
 from model_store.importing.onnx_values import (
     BothProbabilities,
@@ -33,10 +34,13 @@ from model_store.importing.onnx_values import (
 from model_store.nn import Array
 from model_store.nn.config_fields import MAX_SAMPLE_VALUES
 from model_store.schema.columns import ArrayColumn
+from model_store.utils.values import list_names
 
 _FLOAT, _INT32, _INT64, _STRING, _DOUBLE = 1, 6, 7, 8, 11
 _NUMBERS: dict[int, Any] = {_FLOAT: np.float32, _INT32: np.int32, _INT64: np.int64, _DOUBLE: np.float64}
 _MAX_NUMBER_COLUMNS = 10_000  # of an input; more are one array
+MAX_ROW_VALUES = 2**24  # that onnx's reference evaluator may compute for a row, besides one for each byte of the file
+_COSTLY = "A row takes too long in onnx's reference evaluator."
 
 
 @dataclass
@@ -45,6 +49,7 @@ class OnnxGraph:
 
     file: str
     model: Any
+    budget: Budget
     dtype: np.dtype[Any] = field(default_factory=lambda: np.dtype(np.float32))
     batch: int | None = None
     values: dict[str, Value] = field(default_factory=dict)
@@ -52,6 +57,7 @@ class OnnxGraph:
     inputs: dict[str, tuple[int, tuple[int, ...]]] = field(default_factory=dict)  # type and shape of a sample
     column_names: dict[str, list[str]] = field(default_factory=dict)  # of each input that is a table
     array_index: Array | None = None  # the places of the elements of an input that is one array
+    row_values: int = 0  # that onnx's reference evaluator computes for a row, in all nodes
 
     def read(self) -> None:
         """Compute all values. ModelImportError names the first node that cannot be imported."""
@@ -60,15 +66,21 @@ class OnnxGraph:
         graph = self.model.graph
         for tensor in graph.initializer:
             try:
+                self.budget.spend(shape_values(tensor.dims))
                 self.values[tensor.name] = numpy_helper.to_array(tensor)
             except (KeyError, ValueError, TypeError, RuntimeError) as error:
                 raise ModelImportError(f"{self.file}: tensor {tensor.name!r}: expected its data; {error}") from error
         self._read_inputs()
         opsets = {one.domain: one.version for one in self.model.opset_import}
         needed = self._needed_nodes()
-        for position, node in enumerate(graph.node):
-            if position in needed:
-                self._compute(position, node, opsets)
+        kept = {output.name for output in graph.output}
+        last_uses = {name: position for position in sorted(needed) for name in graph.node[position].input}
+        for position in sorted(needed):
+            node = graph.node[position]
+            self._compute(position, node, opsets)
+            for name in {*node.input} - kept:
+                if last_uses[name] == position:
+                    self.values.pop(name, None)
         for output in graph.output:
             if output.name not in self.values:
                 raise ModelImportError(f"{self.file}: output {output.name!r}: expected a node that computes it")
@@ -100,12 +112,16 @@ class OnnxGraph:
         inputs = [self.values[name] if name else None for name in node.input]
         try:
             attributes = {one.name: helper.get_attribute_value(one) for one in node.attribute}
+            self.budget.spend(sum(map(value_cost, inputs)))
             if domain == "" and node.op_type in FOLDED and all(isinstance(o, np.ndarray | None) for o in inputs):
-                check_folded_size(node.op_type, inputs)
+                self.budget.spend(folded_values(node.op_type, attributes, inputs))
                 found = _fold(node, inputs, opsets.get("", 1))
             elif node.op_type in table:
-                operation = Operation(node, inputs, attributes, self.dtype, opsets.get(domain, 1), self.batch)
+                opset = opsets.get(domain, 1)
+                operation = Operation(node, inputs, attributes, self.dtype, opset, self.batch, self.budget)
                 found = table[node.op_type](operation)
+                self.budget.spend(value_cost(found) + layer_cost(inputs, found))
+                self.row_values += evaluated_values(node.op_type, attributes, inputs, found)
             else:
                 raise ValueError("expected constants as its inputs, found computed values")
         except ModelImportError:
@@ -132,6 +148,10 @@ class OnnxGraph:
             return
         by_input: dict[str, list[Feature]] = {}
         is_named = len(given) > 1 or all(shape == (1,) for _, shape in self.inputs.values())
+        try:
+            self.budget.spend_features(sum(width for _, (width,) in self.inputs.values()))
+        except BudgetError as error:
+            raise ModelImportError(f"{self.file}: inputs: {error}") from error
         for name, (kind, (width,)) in self.inputs.items():
             prefix = ARRAY_NAME if not is_named else f"{name}_"
             columns = [name] if is_named and width == 1 else [f"{prefix}{i}" for i in range(width)]
@@ -196,7 +216,7 @@ def read_onnx(path: Path) -> ImportedModel:
     data = read_file(path)
     model = parse_model(path, data)
     own = network_of_export(path, model)
-    graph = OnnxGraph(str(path), model if own is None else own[0])
+    graph = OnnxGraph(str(path), model if own is None else own[0], Budget.of(len(data)))
     graph.read()
     name, value, labels = _main_output(graph)
     is_binary, are_logarithms = isinstance(value, BothProbabilities), isinstance(value, LogProbabilities)
@@ -204,6 +224,7 @@ def read_onnx(path: Path) -> ImportedModel:
         layers = in_stored_order(_as_row(enter(value.value if is_binary or are_logarithms else value, graph.dtype)))
     except ValueError as error:
         raise ModelImportError(f"{path}: output {name!r}: {error}") from error
+    is_costly = graph.row_values > MAX_ROW_VALUES + len(data)
     producer = " ".join(filter(None, [model.producer_name, model.producer_version])) or "unknown"
     return ImportedModel.of(
         describe_source("onnx", path, data, producer),
@@ -211,8 +232,10 @@ def read_onnx(path: Path) -> ImportedModel:
         labels=labels,
         are_logarithms=are_logarithms,
         described=None if own is None else own[1],
-        answers=_answers(graph, name, layers, is_binary=is_binary),
+        answers=None if is_costly else _answers(graph, name, layers, is_binary=is_binary),
         answered_by="onnx's reference evaluator",
+        row_values=graph.row_values,
+        notes=(_COSTLY,) if is_costly else (),
     )
 
 
@@ -237,7 +260,7 @@ def _main_output(graph: OnnxGraph) -> tuple[str, Value, tuple[str | int, ...] | 
         elif not isinstance(value, LargestIndex):
             found[name] = value
     if len(found) != 1 or isinstance(next(iter(found.values())), np.ndarray | Complement):
-        names = ", ".join(graph.outputs)
+        names = list_names(list(graph.outputs))
         raise ModelImportError(f"{graph.file}: expected one output of probabilities or values, found {names}")
     ((name, value),) = found.items()
     return name, value, labels
@@ -252,7 +275,7 @@ def _answers(graph: OnnxGraph, output: str, layers: Layers, *, is_binary: bool) 
     pruned.CopyFrom(graph.model)
     del pruned.graph.output[:]
     pruned.graph.output.append(onnx.ValueInfoProto(name=output))
-    needed = OnnxGraph(graph.file, pruned)._needed_nodes()
+    needed = OnnxGraph(graph.file, pruned, graph.budget)._needed_nodes()
     nodes = [node for i, node in enumerate(graph.model.graph.node) if i in needed]
     del pruned.graph.node[:]
     pruned.graph.node.extend(nodes)

@@ -70,6 +70,7 @@ def _categories(op: Operation, item: Feature, names: Sequence[Any]) -> CategoryF
 def _one_hot_encoder(op: Operation) -> Value:
     features = _features(op)
     names = op.attribute("cats_strings") or op.attribute("cats_int64s") or ()
+    op.budget.spend_features(len(names) * len(features.items))
     items: list[Feature] = []
     for item in features.items:
         category = replace(_categories(op, item, names), accepts_unknown=bool(op.attribute("zeros", 1)))
@@ -99,6 +100,7 @@ def _label_encoder(op: Operation) -> Value:
     default = float(op.attribute(f"default_{kind}", -1 if kind == "int64" else 0.0))
     if math.isnan(default):
         op.refuse("expected a number for unknown categories, found nan")
+    op.budget.spend_features(len(keys) * len(features.items))
     weights = {i: float(value) for i, value in enumerate(values)} | {len(keys): default}
     items = [replace(_categories(op, item, keys), accepts_unknown=True, weights=weights) for item in features.items]
     return replace(features, items=tuple(items))
@@ -108,6 +110,7 @@ def _array_feature_extractor(op: Operation) -> Value:
     if isinstance(op.inputs[0], np.ndarray) and isinstance(op.inputs[1], LargestIndex):
         return predicted_label(op.constant(0))
     features = _features(op)
+    op.budget.spend_features(op.constant(1).size)
     return features.select([position % len(features.items) for position in op.numbers(1)])
 
 

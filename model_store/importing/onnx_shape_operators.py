@@ -127,8 +127,10 @@ def _gather(op: Operation) -> Value:
     if isinstance(value, Features):
         if op.attribute("axis", 0) not in (1, -1):
             op.refuse("expected an axis of a row, found 0")
+        op.budget.spend_features(positions.size)
         return value.select([int(i) % len(value.items) for i in positions.ravel().tolist()])
     axis = axis_of_sample(op, value, op.attribute("axis", 0))
+    op.budget.spend(value.index.size // value.shape[axis] * positions.size)
     return replace(value, index=value.index.take(positions.astype(np.int64), axis))
 
 

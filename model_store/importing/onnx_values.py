@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from model_store.errors import ModelImportError
+from model_store.importing.budget import Budget
 from model_store.importing.features import Features
 from model_store.importing.layers import Layers
 from model_store.nn import Array
@@ -76,6 +77,7 @@ class Operation:
     dtype: np.dtype[Any]  # of the network
     opset: int
     batch: int | None  # the declared size of a batch, if it is fixed
+    budget: Budget
 
     def refuse(self, problem: str) -> NoReturn:
         raise UnsupportedOperationError(problem)

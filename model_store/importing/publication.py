@@ -64,16 +64,18 @@ def prepare(
     except ValueError as error:
         raise ModelImportError(f"signature: {error}") from error
     answered_by, maximum = imported.answered_by, None
+    compared = _compared_rows(finished, imported.row_values)
     if golden is not None:
         rows, outputs = golden.inputs, finished.convert(golden.outputs)
         maximum = _compare(model, rows, outputs, "golden.inputs")
         answered_by = "the file of golden rows"
     else:
-        rows = draw_rows(finished.signature, np.random.default_rng(0))
+        kept = min(golden_count(finished.signature.width), compared)
+        rows = draw_rows(finished.signature, np.random.default_rng(0), kept)
     if imported.answers is not None:
-        compared = draw_rows(finished.signature, np.random.default_rng(1), _compared_rows(finished))
-        answers = finished.convert(_answered(imported.answers, model, compared))
-        largest = _compare(model, compared, answers, "rows")
+        others = draw_rows(finished.signature, np.random.default_rng(1), compared)
+        answers = finished.convert(_answered(imported.answers, model, others))
+        largest = _compare(model, others, answers, "rows")
         maximum = max(largest, maximum or 0.0)
         if golden is None:
             outputs = finished.convert(_answered(imported.answers, model, rows))
@@ -85,12 +87,12 @@ def prepare(
             f"The answers were not compared with those of the source: {imported.source.format} does not run here. "
             "Compare them with --golden."
         )
-    kept = _golden(rows, np.asarray(outputs, model.network.dtype), golden_count(finished.signature.width))
+    golden_rows = _golden(rows, np.asarray(outputs, model.network.dtype), golden_count(finished.signature.width))
     record: dict[str, Any] = {**asdict(imported.source), "golden_outputs_of": answered_by}
     if maximum is not None:
         record["largest_difference"] = maximum
     training = {"import": record, **({"notes": notes} if notes else {})}
-    return Model(finished.network, finished.signature, description, training, kept)
+    return Model(finished.network, finished.signature, description, training, golden_rows)
 
 
 def _golden(rows: list[Any], outputs: Array, count: int) -> Golden:
@@ -139,8 +141,8 @@ def _compare(model: Model, rows: list[Any], expected: Array, location: str) -> f
     return largest
 
 
-def _compared_rows(finished: FinishedModel) -> int:
-    by_size = _MAX_COMPARED_VALUES // max(1, finished.signature.width)
+def _compared_rows(finished: FinishedModel, row_values: int) -> int:
+    by_size = _MAX_COMPARED_VALUES // max(1, finished.signature.width, row_values)
     return max(1, min(_COMPARED_ROWS, by_size, finished.network.row_cost.max_rows(10**10)))
 
 

@@ -5,23 +5,26 @@ A pickle (`.joblib`, `.pkl`) runs code when it is read, so the caller must trust
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
 from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 
 from model_store.errors import ModelImportError
+from model_store.importing.budget import FEATURE_VALUES
 from model_store.importing.features import (
     Feature,
     Features,
     NumberFeature,
     UnsupportedColumnError,
 )
-from model_store.importing.files import describe_source, missing_package, open_zip, read_file
+from model_store.importing.files import describe_source, missing_package, open_zip, read_file, read_member
 from model_store.importing.imported_model import Answers, ImportedModel
 from model_store.importing.layers import Layers, UnsupportedLayerError, linear
 from model_store.importing.sklearn_transformers import (
@@ -33,9 +36,12 @@ from model_store.importing.sklearn_transformers import (
     is_missing,
 )
 from model_store.nn import Array, Exp, Module, ReLU, Sigmoid, Softmax, Tanh
+from model_store.nn.config_fields import MAX_SAMPLE_VALUES
 from model_store.utils.values import list_names
 
 _MAX_DEPTH = 20
+MAX_SCHEMA_BYTES = 4 << 20
+MIN_UNPACKED_BYTES, MAX_RATIO = 64 << 20, 20  # that a skops file may unpack to: of any size, and of its own
 _NO_CATEGORY = -(10**9)  # a number that stands for an unknown one where categories are numbers
 # Parts of every fitted MLP that skops does not list: plain data without methods that loading calls.
 _TRUSTED_TYPES = {
@@ -58,12 +64,15 @@ def read_sklearn(path: Path, *, trust: bool) -> ImportedModel:
     data = read_file(path)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        estimator = _load_skops(path, data) if path.suffix == ".skops" else _load_pickle(path, data, trust=trust)
+        estimator = (
+            _load_skops(path, data) if path.suffix.lower() == ".skops" else _load_pickle(path, data, trust=trust)
+        )
     try:
         import sklearn  # noqa: PLC0415
     except ImportError as error:
         raise missing_package(path, "scikit-learn", "sklearn") from error
     reader = _PipelineReader(str(path))
+    _run_in_one_process(estimator)
     features = _input_features(estimator)
     value = reader.layers(estimator, features)
     notes = sorted({f"scikit-learn warns: {one.message}" for one in caught if "ersion" in one.category.__name__})
@@ -103,17 +112,53 @@ def _load_skops(path: Path, data: bytes) -> Any:
         from skops import io  # noqa: PLC0415
     except ImportError as error:
         raise missing_package(path, "skops and scikit-learn", "sklearn") from error
-    with open_zip(path, data):
-        pass
     try:
+        with open_zip(path, data) as archive:
+            _check_members(path, archive)
         needed = io.get_untrusted_types(data=data)
         untrusted = sorted(set(needed) - _TRUSTED_TYPES)
         if not untrusted:
             return io.loads(data, trusted=needed)
+    except ModelImportError:
+        raise
     except Exception as error:  # a damaged file raises whatever its nodes do
         raise ModelImportError(f"{path}: expected a skops file that this version can read; {error}") from error
     fix = "import what scikit-learn has by itself"
     raise ModelImportError(f"{path}: expected types that skops trusts, found {list_names(untrusted, 5)}; {fix}")
+
+
+def _run_in_one_process(estimator: Any) -> None:
+    """Let no estimator start the processes that its file asks for, nor print, also those inside others."""
+    rest, seen = [estimator], set()
+    while rest:
+        one = rest.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        if isinstance(one, list | tuple | dict):
+            rest += one.values() if isinstance(one, dict) else one
+        elif type(one).__module__.startswith("sklearn."):
+            for name, value in (("n_jobs", None), ("verbose", False)):
+                if hasattr(one, name):
+                    setattr(one, name, value)
+            rest += getattr(one, "__dict__", {}).values()
+
+
+def _check_members(path: Path, archive: ZipFile) -> None:
+    """Raise ModelImportError if the schema is large, or its nodes read more bytes than a file of this size may have."""
+    schema = json.loads(read_member(path, archive, "schema.json", MAX_SCHEMA_BYTES))
+    sizes = {member.filename: member.file_size for member in archive.infolist()}
+    limit = max(MIN_UNPACKED_BYTES, MAX_RATIO * sum(member.compress_size for member in archive.infolist()))
+    found, rest = 0, [schema]
+    while rest:
+        node = rest.pop()
+        if isinstance(node, dict):
+            name = node.get("file")
+            found += sizes.get(name, 0) if isinstance(name, str) else 0
+        if isinstance(node, dict | list):
+            rest += node.values() if isinstance(node, dict) else node
+    if found > limit:  # nodes may read one member again and again
+        raise ModelImportError(f"{path}: expected nodes that read at most {limit} bytes, found {found}")
 
 
 def _version(estimator: Any, default: str) -> str:
@@ -131,6 +176,9 @@ def _input_features(estimator: Any) -> Features:
     if not isinstance(count, int | np.integer):
         fix = "fit it before you save it"
         raise ModelImportError(f"{type(estimator).__name__}: expected a fitted estimator, found another; {fix}")
+    if not 0 < count <= MAX_SAMPLE_VALUES // FEATURE_VALUES:
+        problem = f"expected 1 to {MAX_SAMPLE_VALUES // FEATURE_VALUES} columns, found {count}"
+        raise ModelImportError(f"{type(estimator).__name__}: {problem}")
     columns = tuple(f"x{i}" for i in range(int(count)))
     return Features(tuple(NumberFeature(name) for name in columns), columns, is_named=False)
 

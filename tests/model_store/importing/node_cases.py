@@ -13,6 +13,7 @@ from onnx import numpy_helper
 from onnx.backend.test.loader import load_model_tests
 
 from model_store.errors import ModelImportError
+from model_store.importing.budget import Budget
 from model_store.importing.layers import enter
 from model_store.importing.onnx_graph import OnnxGraph
 from model_store.importing.onnx_ml_operators import ML_OPERATORS
@@ -57,7 +58,7 @@ def run_case(test: Any) -> Case:
             model.graph.initializer.append(numpy_helper.from_array(tensor, name))
         batch = inputs[0]
         model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = len(batch)
-        graph = OnnxGraph(test.name, model)
+        graph = OnnxGraph(test.name, model, Budget.of(0))
         graph.read()
         value = graph.outputs[model.graph.output[0].name]
         is_logarithm = isinstance(value, LogProbabilities)

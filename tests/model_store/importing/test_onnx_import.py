@@ -20,7 +20,7 @@ from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
 
 from model_store.artifact.model import Model
 from model_store.errors import ModelImportError
-from model_store.importing import onnx_file, onnx_operators
+from model_store.importing import budget, onnx_file
 from model_store.importing.onnx_graph import read_onnx
 from model_store.importing.publication import parse_golden, prepare
 from tests.test_arrows import ROOT
@@ -217,13 +217,53 @@ def test_a_node_that_cannot_be_imported_is_named(node: Any, problem: str, tmp_pa
 
 
 def test_a_constant_that_a_few_bytes_claim_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnx_operators, "MAX_CONSTANT_VALUES", 10_000)
+    monkeypatch.setattr(budget, "FREE_VALUES", 10_000)
     node = helper.make_node("ConstantOfShape", ["size"], ["c"], name="large")
     tensors = {"size": np.array([200, 100]), "w": weights(3, 4)}
     add = helper.make_node("Add", ["h", "c"], ["y"])
     path = saved(graph_of(LINEAR, node, add, tensors=tensors, shape=(None, 3)), tmp_path)
-    with pytest.raises(ModelImportError, match=r"node 'large' \(ConstantOfShape\): expected at most 10000 values"):
+    with pytest.raises(ModelImportError, match=r"node 'large' \(ConstantOfShape\): expected at most \d+ more val"):
         read_onnx(path)
+
+
+def doubled(first: Any) -> list[Any]:
+    """Return 12 nodes that double a value each."""
+    nodes = [helper.make_node("Concat", [f"d{i}"] * 2, [f"d{i + 1}"], axis=1) for i in range(12)]
+    return [first, *nodes, helper.make_node("Identity", ["d12"], ["y"])]
+
+
+GROWING = {
+    "features": (doubled(helper.make_node("Identity", ["x"], ["d0"])), {}),
+    "layers": (doubled(helper.make_node("MatMul", ["x", "w"], ["d0"])), {"w": weights(3, 4)}),
+    "empty dimension": ([helper.make_node("MatMul", ["x", "w"], ["y"])], {"w": np.zeros((0, 2**30), np.float32)}),
+    "selection": ([helper.make_node("Gather", ["x", "w"], ["y"], axis=1)], {"w": np.zeros(10**6, np.int64)}),
+    "texts": ([helper.make_node("Add", ["w", "w"], ["y"])], {"w": np.array(["a" * 1000], object)}),
+    "steps": (
+        [helper.make_node("Mul", [f"m{i}" if i else "x", "w"], [f"m{i + 1}"]) for i in range(300)]
+        + [helper.make_node("Identity", ["m300"], ["y"])],
+        {"w": weights(1)},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", GROWING)
+def test_a_small_file_has_a_budget_for_all_of_its_nodes(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(budget, "FREE_VALUES", 10_000)
+    nodes, tensors = GROWING[case]
+    with pytest.raises(ModelImportError, match=r"more values of a file of this size|weights of a sel|found texts"):
+        read_onnx(saved(graph_of(*nodes, tensors=tensors, shape=(None, 3)), tmp_path))
+
+
+def test_a_costly_row_is_compared_in_few_rows_or_not_at_all(tmp_path: Path) -> None:
+    pool = helper.make_node("MaxPool", ["x"], ["p"], kernel_shape=[2, 2], strides=[2, 2])
+    flat, dense = helper.make_node("Flatten", ["p"], ["f"]), helper.make_node("MatMul", ["f", "w"], ["y"])
+    for side, is_compared in ((64, True), (1200, False)):
+        tensors = {"w": weights(side * side // 4, 1)}
+        imported = read_onnx(saved(graph_of(pool, flat, dense, tensors=tensors, shape=(None, 1, side, side)), tmp_path))
+        assert imported.row_values > 64 * side * side // 4
+        assert (imported.answers is not None) == is_compared
 
 
 def test_external_data_is_refused_with_the_fix(tmp_path: Path) -> None:

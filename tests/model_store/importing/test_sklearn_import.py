@@ -1,6 +1,8 @@
 """Pipelines of scikit-learn become models with the same answers, and what they cannot have is named."""
 
+import json
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ from skops import io
 from model_store.artifact.model import Model
 from model_store.cli.main import main
 from model_store.errors import ModelImportError
+from model_store.importing import sklearn_pipeline
 from model_store.importing.publication import prepare
 from model_store.importing.sklearn_pipeline import read_sklearn
 from model_store.registry.store import open_store
@@ -201,6 +204,50 @@ def test_types_that_skops_does_not_trust_are_named(fitted: Any, tmp_path: Path) 
     path = tmp_path / "pipeline.skops"
     io.dump(make_pipeline(FunctionTransformer(Path.touch), classifier()), path)
     with pytest.raises(ModelImportError, match=r"expected types that skops trusts, found .*touch"):
+        read_sklearn(path, trust=False)
+
+
+def test_no_names_are_made_for_columns_that_a_number_claims(tmp_path: Path) -> None:
+    estimator = classifier().fit(np.eye(4), [0, 1, 0, 1])
+    estimator.n_features_in_ = 60_000_000
+    with pytest.raises(ModelImportError, match="expected 1 to 262144 columns, found 60000000"):
+        imported(estimator, tmp_path)
+
+
+def test_no_estimator_starts_the_processes_that_its_file_asks_for(tmp_path: Path) -> None:
+    columns = ColumnTransformer([("a", StandardScaler(), [0]), ("b", StandardScaler(), [1])])
+    estimator = make_pipeline(columns, classifier()).fit(np.random.default_rng(0).random((8, 2)), [0, 1] * 4)
+    columns.n_jobs, columns.verbose = 40, True
+    path = tmp_path / "pipeline.joblib"
+    joblib.dump(estimator, path)
+    loaded = joblib.load(path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(joblib, "load", lambda _: loaded)
+        prepare(read_sklearn(path, trust=True))
+    assert (loaded[0].n_jobs, loaded[0].verbose) == (None, False)
+
+
+def test_a_member_of_a_skops_file_counts_each_time_that_it_is_read(
+    fitted: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "pipeline.skops"
+    io.dump(fitted, path)
+    monkeypatch.setattr(sklearn_pipeline, "MIN_UNPACKED_BYTES", 0)
+    with zipfile.ZipFile(path) as archive:
+        schema = json.loads(archive.read("schema.json"))
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("big.npy", bytes(1000))
+        archive.writestr("schema.json", json.dumps({**schema, "content": [{"file": "big.npy"}] * 10_000}))
+    with pytest.raises(ModelImportError, match=r"expected nodes that read at most \d+ bytes, found 10000000"):
+        read_sklearn(path, trust=False)
+
+
+def test_a_large_schema_of_a_skops_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sklearn_pipeline, "MAX_SCHEMA_BYTES", 1000)
+    path = tmp_path / "PIPELINE.SKOPS"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("schema.json", "[" * 1001)
+    with pytest.raises(ModelImportError, match=r"schema\.json: expected 1000 bytes at most"):
         read_sklearn(path, trust=False)
 
 
