@@ -34,6 +34,7 @@ _FIELDS = {
 }
 _UNCOUNTED_BYTES = 1 << 16  # smaller messages are parsed without counting; only those of ModelInfer may be larger
 _MIN_BYTES_PER_FIELD = 32  # of the largest message: a tensor takes 53 bytes of memory, and two in a message
+_FIXED_BYTES = {1: 8, 5: 4}  # of the wire types of numbers
 _NESTED = {5, 6}  # the fields `inputs` and `outputs` of ModelInferRequest
 _RAW_FIX = "send all tensors in raw_input_contents, or all in contents"
 
@@ -44,10 +45,10 @@ def parse_message(kind: Any, data: bytes, max_bytes: int) -> Any:
         problem = f"expected at most {_UNCOUNTED_BYTES} bytes, found {len(data)}"
         raise error_at(413, "body_too_large", "the message", problem, "send only the fields of the protocol")
     limit = max_bytes // _MIN_BYTES_PER_FIELD
-    if len(data) > _UNCOUNTED_BYTES and count_fields(data, limit) > limit:
-        problem = f"expected at most {limit} fields, found more"
-        raise error_at(413, "body_too_large", "the message", problem, "send fewer tensors and parameters")
     try:
+        if len(data) > _UNCOUNTED_BYTES and count_fields(data, limit) > limit:
+            problem = f"expected at most {limit} fields, found more"
+            raise error_at(413, "body_too_large", "the message", problem, "send fewer tensors and parameters")
         return kind.FromString(data)
     except DecodeError as e:
         problem = f"expected the message {kind.DESCRIPTOR.name}, found other bytes"
@@ -57,7 +58,8 @@ def parse_message(kind: Any, data: bytes, max_bytes: int) -> Any:
 def count_fields(data: bytes, limit: int) -> int:
     """Return the number of fields of a message and of its tensors; some number above `limit` if there are more.
 
-    Parsing 8 MiB of empty tensors would take 200 MB and a second. Counting stops where bytes are no valid message.
+    Parsing 8 MiB of empty tensors would take 200 MB and a second. Counting stops where a message ends early, which the
+    parser rejects. DecodeError for a group, which the parser would skip to read the fields after it.
     """
     count, ends, at = 0, [len(data)], 0
     while count <= limit:
@@ -76,8 +78,10 @@ def count_fields(data: bytes, limit: int) -> int:
                 at += size
         elif kind == 0:
             _, at = _read_varint(data, at)
+        elif kind in _FIXED_BYTES:
+            at += _FIXED_BYTES[kind]
         else:
-            at += {1: 8, 5: 4}.get(kind, len(data))  # groups are no part of the protocol
+            raise DecodeError("groups are no part of the protocol")
     return count
 
 

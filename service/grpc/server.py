@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -32,6 +33,17 @@ _HANDSHAKE_MS = 10_000  # from a connection to the first frame of HTTP/2
 _MAX_METADATA_BYTES = 8192
 _TICK_SECONDS = 0.1
 _RESTART_SECONDS, _MAX_RESTART_SECONDS = 1.0, 60.0
+
+
+def max_connections(listeners: int) -> int:
+    """Return the connections that each listener accepts: they share a quarter of the process's descriptors.
+
+    HTTP has the others: 1,100 silent connections to gRPC, with 1,024 descriptors, left none to accept one over HTTP.
+    """
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if descriptors == resource.RLIM_INFINITY:
+        return MAX_CONNECTIONS
+    return max(1, min(MAX_CONNECTIONS, descriptors // 4 // listeners))
 
 
 class GrpcServer:
@@ -103,7 +115,7 @@ class GrpcServer:
             ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
             ("grpc.absolute_max_metadata_size", 2 * _MAX_METADATA_BYTES),
             ("grpc.max_concurrent_streams", MAX_STREAMS),
-            ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
+            ("grpc.max_allowed_incoming_connections", max_connections(len(self._listeners))),
             ("grpc.max_connection_idle_ms", idle_ms),
             ("grpc.max_connection_age_ms", _MAX_AGE_MS),
             ("grpc.max_connection_age_grace_ms", _AGE_GRACE_MS),

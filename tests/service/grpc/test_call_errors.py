@@ -73,6 +73,7 @@ def with_extra_raw() -> Any:
         (with_extra_raw(), Code.INVALID_ARGUMENT, "expected 1, one for each input; found 2"),
         (b"\xff\xff", Code.INVALID_ARGUMENT, "expected the message ModelInferRequest, found other bytes"),
         (b"\x2a\x00" * 400_000, Code.RESOURCE_EXHAUSTED, "expected at most 262144 fields, found more"),
+        (b"\x0b\x0c" + b"\x2a\x00" * 400_000, Code.INVALID_ARGUMENT, "expected the message ModelInferRequest, found"),
         (b"\x2a" + b"\x80\x80\x40" + b"\x22\x00" * 2**19, Code.RESOURCE_EXHAUSTED, "expected at most 262144 fields"),
         (bytes(9 * 2**20), Code.RESOURCE_EXHAUSTED, "larger than max"),
     ],

@@ -13,6 +13,7 @@ from flask import Flask
 
 from model_store.registry.store import Store
 from service.grpc import calls, slow_uploads
+from service.grpc.server import max_connections
 from tests.service.conftest import MakeClient
 from tests.service.grpc.conftest import GrpcClient, RawConnection, Serve, grpc, message_head, request
 from tests.service.server.server_process import PATIENCE_SECONDS, free_port, until
@@ -186,3 +187,12 @@ def test_a_server_that_fails_starts_again(store, make_client, caplog):
     assert server.listening.wait(PATIENCE_SECONDS)
     alive = False
     server.stop(PATIENCE_SECONDS)
+
+
+@pytest.mark.parametrize(
+    ("descriptors", "listeners", "expected"),
+    [(1024, 1, 256), (1024, 2, 128), (2, 1, 1), (20_000, 2, 1000), (-1, 1, 1000)],
+)
+def test_connections_are_limited_by_a_quarter_of_the_descriptors(monkeypatch, descriptors, listeners, expected):
+    monkeypatch.setattr("resource.getrlimit", lambda _: (descriptors, descriptors))
+    assert max_connections(listeners) == expected

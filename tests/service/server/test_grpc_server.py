@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import resource
 import signal
 import socket
 import time
@@ -164,6 +165,25 @@ def test_garbage_on_the_port_does_not_touch_http(start):
         raw.close()
     assert ask(client).model_version == "1"
     assert "Traceback" not in server.log
+
+
+def test_silent_connections_leave_descriptors_for_http(start):
+    """1,100 of 33 bytes each, with 1,024 descriptors, kept HTTP from accepting connections for a minute."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (400, limits[1]))  # of the service's processes
+    try:
+        server, _ = start(SERVE_WORKERS="1")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    with contextlib.ExitStack() as stack:
+        for _ in range(500):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", server.grpc_port)))
+            with contextlib.suppress(OSError):  # it was closed: there are enough
+                connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+        for _ in range(10):
+            assert server.version() == 1
+        (worker,) = workers(server)
+        assert len([*Path(f"/proc/{worker}/fd").iterdir()]) < 300
 
 
 def test_a_port_in_use_is_reported(start):
