@@ -25,7 +25,7 @@ def test_the_program_in_the_document_runs(tmp_path: Path) -> None:
     job.run(job.load(ROOT / "examples" / "digits.toml", {"train.epochs": 1}), store)
     server = Server(store, tmp_path)
     text = (ROOT / "docs" / "protocols.md").read_text(encoding="utf-8")
-    (program,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    program, _over_grpc = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     done = subprocess.run(
         [sys.executable, "-c", program.replace(":8000", f":{server.port}")], capture_output=True, text=True, check=False
     )

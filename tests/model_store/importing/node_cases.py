@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 from onnx.backend.test.loader import load_model_tests
+from PIL import Image
 
 from model_store.errors import ModelImportError
 from model_store.importing.budget import Budget
@@ -92,6 +93,8 @@ def _stored(graph: OnnxGraph, batch: Any, inputs: Any) -> Any:
 @lru_cache
 def run_cases() -> tuple[Case, ...]:
     """Run the cases of all operators that can be imported."""
+    Image._initialized = 0  # onnx makes files of all formats; tests without Pillow's plugins keep them from being found
+    Image.init()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         tests = load_model_tests(kind="node")
