@@ -72,8 +72,22 @@ def test_a_rolling_update_fails_no_request(replicas: Stack, load: Load) -> None:
 
 
 def signal_workers(replicas: Stack, container: str, name: str) -> None:
-    """Signal all processes but the first. (`docker pause` needs a cgroup that not every engine has.)"""
-    replicas.docker("exec", container, "python", "-c", f"import os, signal; os.kill(-1, signal.{name})")
+    """Signal all processes but the first, once there are others: a container that has just started may have none.
+
+    `docker pause` needs a cgroup that not every engine has.
+    """
+    program = f"""
+import os, signal, time
+for _ in range(300):
+    try:
+        os.kill(-1, signal.{name})
+        break
+    except ProcessLookupError:
+        time.sleep(0.1)
+else:
+    raise SystemExit("no worker within 30 s")
+"""
+    replicas.docker("exec", container, "python", "-c", program)
 
 
 @pytest.mark.parametrize("fault", ["killed", "frozen", "disconnected"])
