@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -66,5 +67,8 @@ def test_the_service_conforms_to_its_openapi_document(own_server, tmp_path):
     ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=500)
     assert done.returncode == 0, done.stdout + done.stderr
+    unavailable = [line for line in own_server.log.splitlines() if re.search(r" 503 [\d.]+ms", line)]
+    if own_server.ask("POST", "/v2/repository/index")[0] != 200:  # without admin nothing is unloaded
+        assert all("error=older_version" in line for line in unavailable), unavailable
     status, tried = own_server.ask("GET", "/models")
     assert (status, len(tried["models"])) == (200, 3)
