@@ -58,7 +58,8 @@ def run(program: Path, *arguments: str, text: str = "") -> subprocess.CompletedP
 
 
 def load(program: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(program.stem, program)
+    """Load a program under a name that no library has: a model may be called "numbers"."""
+    spec = importlib.util.spec_from_file_location(f"exported_{program.stem}", program)
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

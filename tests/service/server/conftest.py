@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,8 +35,8 @@ def own_server(store: Store, tmp_path: Path) -> Iterator[Callable[..., Server]]:
     """Start servers of a test's own, which stop after it."""
     started: list[Server] = []
 
-    def start(**environ: str) -> Server:
-        started.append(Server(store, tmp_path, **environ))
+    def start(**options: Any) -> Server:
+        started.append(Server(store, tmp_path, **options))
         return started[-1]
 
     yield start

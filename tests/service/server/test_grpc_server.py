@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import resource
 import signal
 import socket
 import time
@@ -22,6 +21,11 @@ from tests.service.server.server_process import PATIENCE_SECONDS, ROOT, Server, 
 
 pytestmark = pytest.mark.slow
 
+FEW_DESCRIPTORS = """
+import resource, runpy
+resource.setrlimit(resource.RLIMIT_NOFILE, (400, 400))
+runpy.run_module("service", run_name="__main__", alter_sys=True)
+"""
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 Start = Callable[..., tuple[Server, GrpcClient]]
 
@@ -30,8 +34,8 @@ Start = Callable[..., tuple[Server, GrpcClient]]
 def start(own_server: Callable[..., Server]) -> Iterator[Start]:
     clients: list[GrpcClient] = []
 
-    def both(**environ: str) -> tuple[Server, GrpcClient]:
-        server = own_server(SERVE_GRPC_PORT=str(free_port()), **environ)
+    def both(**options: Any) -> tuple[Server, GrpcClient]:
+        server = own_server(SERVE_GRPC_PORT=str(free_port()), **options)
         clients.append(GrpcClient(server.grpc_port))
         return server, clients[-1]
 
@@ -176,12 +180,7 @@ def test_garbage_on_the_port_does_not_touch_http(start):
 
 def test_silent_connections_leave_descriptors_for_http(start):
     """1,100 of 33 bytes each, with 1,024 descriptors, kept HTTP from accepting connections for a minute."""
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (400, limits[1]))  # of the service's processes
-    try:
-        server, _ = start(SERVE_WORKERS="1")
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    server, _ = start(program=("-c", FEW_DESCRIPTORS), SERVE_WORKERS="1")
     with contextlib.ExitStack() as stack:
         for _ in range(500):
             connection = stack.enter_context(socket.create_connection(("127.0.0.1", server.grpc_port)))
