@@ -152,6 +152,15 @@ def test_the_network_imports_only_numpy_and_itself():
     assert [pair for pair in imported("model_store/nn") if not welcome(pair[1])] == []
 
 
+def test_the_formats_of_imported_models_import_nothing_of_each_other() -> None:
+    formats = ("onnx", "sklearn", "keras_file", "pytorch_weights")
+    for own in formats:
+        others = tuple(f"model_store.importing.{name}" for name in formats if name != own)
+        pairs = [pair for pair in imported("model_store/importing") if own in Path(pair[0]).with_suffix("").parts]
+        assert pairs, own
+        assert [pair for pair in pairs if pair[1].startswith(others)] == []
+
+
 def test_the_client_imports_only_the_standard_library_numpy_and_itself() -> None:
     allowed = {"forward_pass_client", "numpy", *sys.stdlib_module_names}
     assert [pair for pair in imported("clients/python/forward_pass_client") if top(pair[1]) not in allowed] == []

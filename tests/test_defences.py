@@ -36,23 +36,23 @@ GRPC = "tests/service/grpc"
 IMAGES = "tests/model_store/schema/columns/test_image_decoding.py"
 DEFENCES = {
     "a pickle is read only with trust": Defence(
-        "model_store/importing/sklearn_pipeline.py", "    if not trust:",
+        "model_store/importing/sklearn/pipeline.py", "    if not trust:",
         "    if False:",
         "tests/model_store/importing/test_sklearn_import.py::test_a_pickle_runs_nothing_without_trust",
     ),
     "a skops file has only trusted types": Defence(
-        "model_store/importing/sklearn_pipeline.py", "if not untrusted:",
+        "model_store/importing/sklearn/pipeline.py", "if not untrusted:",
         "if True:",
         "tests/model_store/importing/test_sklearn_import.py::test_types_that_skops_does_not_trust_are_named",
     ),
     "a skops file starts no processes": Defence(
-        "model_store/importing/sklearn_pipeline.py", "    _run_in_one_process(estimator)\n",
+        "model_store/importing/sklearn/pipeline.py", "    _run_in_one_process(estimator)\n",
         "",
         "tests/model_store/importing/test_sklearn_import.py::"
         "test_no_estimator_starts_the_processes_that_its_file_asks_for",
     ),
     "the members that a skops file reads have a bounded size, each time that one is read": Defence(
-        "model_store/importing/sklearn_pipeline.py", "    if found > limit:",
+        "model_store/importing/sklearn/pipeline.py", "    if found > limit:",
         "    if False:",
         "tests/model_store/importing/test_sklearn_import.py::"
         "test_a_member_of_a_skops_file_counts_each_time_that_it_is_read",
@@ -64,28 +64,28 @@ DEFENCES = {
         "test_a_state_dict_of_a_convolutional_network_answers_as_pytorch",
     ),
     "an ONNX file has few bytes besides numbers": Defence(
-        "model_store/importing/onnx_file.py", "    if size > MAX_STRUCTURE_BYTES:",
+        "model_store/importing/onnx/file.py", "    if size > MAX_STRUCTURE_BYTES:",
         "    if False:",
         "tests/model_store/importing/test_onnx_import.py::"
         "test_a_file_of_many_small_messages_is_refused_before_it_is_parsed",
     ),
     "an ONNX file reads no other file": Defence(
-        "model_store/importing/onnx_file.py", "tensor.data_location == onnx.TensorProto.EXTERNAL",
+        "model_store/importing/onnx/file.py", "tensor.data_location == onnx.TensorProto.EXTERNAL",
         "False",
         "tests/model_store/importing/test_onnx_import.py::test_external_data_is_refused_with_the_fix",
     ),
     "no attribute of an ONNX node reads another file": Defence(
-        "model_store/importing/onnx_file.py", "*_tensors_of_nodes(path, graph)",
+        "model_store/importing/onnx/file.py", "*_tensors_of_nodes(path, graph)",
         "",
         "tests/model_store/importing/test_onnx_import.py::test_no_attribute_of_a_node_reads_another_file",
     ),
     "functions of an ONNX file are ignored": Defence(
-        "model_store/importing/onnx_file.py", "    del model.functions[:], model.training_info[:]",
+        "model_store/importing/onnx/file.py", "    del model.functions[:], model.training_info[:]",
         "    del model.training_info[:]",
         "tests/model_store/importing/test_onnx_import.py::test_functions_of_a_file_are_ignored",
     ),
     "a constant of an ONNX graph has a bounded size": Defence(
-        "model_store/importing/onnx_graph.py",
+        "model_store/importing/onnx/graph.py",
         "                self.budget.spend(folded_values(node.op_type, attributes, inputs))\n",
         "",
         "tests/model_store/importing/test_onnx_import.py::test_a_constant_that_a_few_bytes_claim_is_refused",
@@ -96,7 +96,7 @@ DEFENCES = {
         "tests/model_store/importing/test_onnx_import.py::test_a_small_file_has_a_budget_for_all_of_its_nodes",
     ),
     "any damage of an ONNX node is an error of the file": Defence(
-        "model_store/importing/onnx_graph.py", "        except Exception as error:  # attributes",
+        "model_store/importing/onnx/graph.py", "        except Exception as error:  # attributes",
         "        except ZeroDivisionError as error:  # attributes",
         "tests/model_store/importing/test_onnx_import.py::test_a_damaged_file_is_an_error_of_the_file",
     ),

@@ -30,9 +30,9 @@ from model_store.importing.layers import (
     layer_norm,
     linear,
     max_pool,
+    same_padding,
     softmax,
 )
-from model_store.importing.onnx_operators import same_padding
 from model_store.nn import SELU, Array, Exp, LeakyReLU, Mish, Module, ReLU, Sigmoid, Tanh
 from model_store.nn.config_fields import MAX_SAMPLE_VALUES
 from model_store.schema.columns import ArrayColumn

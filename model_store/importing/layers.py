@@ -269,6 +269,24 @@ class ConvolutionSpec:
     groups: int = 1
 
 
+def same_padding(
+    shape: tuple[int, ...],
+    sizes: list[int],
+    strides: tuple[int, ...],
+    dilations: tuple[int, ...],
+    *,
+    at_end: bool = True,
+) -> list[int]:
+    """Return top, left, bottom, right padding for an output of the input's size over the stride."""
+    before, after = [], []
+    for length, size, stride, dilation in zip(shape, sizes, strides, dilations, strict=True):
+        total = max(0, (-(-length // stride) - 1) * stride + dilation * (size - 1) + 1 - length)
+        small, large = total // 2, total - total // 2
+        before.append(small if at_end else large)
+        after.append(large if at_end else small)
+    return [*before, *after]
+
+
 def convolution(value: Layers, weights: Array, bias: Array, spec: ConvolutionSpec) -> Layers:
     """Return the convolution of an image with weights (filters, channels / groups, height, width).
 

@@ -21,11 +21,11 @@ def read_model(
     """
     suffix = path.suffix.lower()
     if suffix in {".skops", ".joblib", ".pkl"}:
-        from model_store.importing.sklearn_pipeline import read_sklearn  # noqa: PLC0415 - each kind needs other packages
+        from model_store.importing.sklearn.pipeline import read_sklearn  # noqa: PLC0415 - each kind needs other packages
 
         return read_sklearn(path, trust=trust)
     if suffix == ".onnx":
-        from model_store.importing.onnx_graph import read_onnx  # noqa: PLC0415
+        from model_store.importing.onnx.graph import read_onnx  # noqa: PLC0415
 
         return read_onnx(path)
     if suffix == ".keras":

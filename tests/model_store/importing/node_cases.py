@@ -16,10 +16,10 @@ from PIL import Image
 from model_store.errors import ModelImportError
 from model_store.importing.budget import Budget
 from model_store.importing.layers import enter
-from model_store.importing.onnx_graph import OnnxGraph
-from model_store.importing.onnx_ml_operators import ML_OPERATORS
-from model_store.importing.onnx_operators import OPERATORS
-from model_store.importing.onnx_values import LogProbabilities
+from model_store.importing.onnx.graph import OnnxGraph
+from model_store.importing.onnx.ml_operators import ML_OPERATORS
+from model_store.importing.onnx.operators import OPERATORS
+from model_store.importing.onnx.values import LogProbabilities
 from model_store.nn import Module
 from model_store.schema.columns import ArrayColumn
 

@@ -20,8 +20,9 @@ from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
 
 from model_store.artifact.model import Model
 from model_store.errors import ModelImportError
-from model_store.importing import budget, onnx_file
-from model_store.importing.onnx_graph import read_onnx
+from model_store.importing import budget
+from model_store.importing.onnx import file as onnx_file
+from model_store.importing.onnx.graph import read_onnx
 from model_store.importing.publication import parse_golden, prepare
 from tests.test_arrows import ROOT
 

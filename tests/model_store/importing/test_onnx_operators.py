@@ -2,8 +2,8 @@
 
 import pytest
 
-from model_store.importing.onnx_ml_operators import ML_OPERATORS
-from model_store.importing.onnx_operators import OPERATORS
+from model_store.importing.onnx.ml_operators import ML_OPERATORS
+from model_store.importing.onnx.operators import OPERATORS
 from tests.model_store.importing.node_cases import OTHER_RESULTS, Case, run_cases
 from tests.test_arrows import ROOT
 

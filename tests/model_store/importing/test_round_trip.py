@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from model_store.errors import ModelImportError
-from model_store.importing.onnx_graph import read_onnx
+from model_store.importing.onnx.graph import read_onnx
 from model_store.importing.publication import prepare
 from tests.model_store.export.example_models import example_model, example_rows
 from tests.model_store.export.test_onnx import exported

@@ -33,9 +33,9 @@ from skops import io
 from model_store.artifact.model import Model
 from model_store.cli.main import main
 from model_store.errors import ModelImportError
-from model_store.importing import sklearn_pipeline
 from model_store.importing.publication import prepare
-from model_store.importing.sklearn_pipeline import read_sklearn
+from model_store.importing.sklearn import pipeline as sklearn_pipeline
+from model_store.importing.sklearn.pipeline import read_sklearn
 from model_store.registry.store import open_store
 from tests.test_arrows import ROOT
 

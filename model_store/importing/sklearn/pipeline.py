@@ -27,7 +27,7 @@ from model_store.importing.features import (
 from model_store.importing.files import describe_source, missing_package, open_zip, read_file, read_member
 from model_store.importing.imported_model import Answers, ImportedModel
 from model_store.importing.layers import Layers, UnsupportedLayerError, linear
-from model_store.importing.sklearn_transformers import (
+from model_store.importing.sklearn.transformers import (
     ENCODERS,
     TRANSFORMERS,
     Encoder,

@@ -16,11 +16,11 @@ from model_store.importing.features import ARRAY_NAME, Feature, Features, Number
 from model_store.importing.files import describe_source, read_file
 from model_store.importing.imported_model import Answers, ImportedModel
 from model_store.importing.layers import Layers, array_input, enter, in_stored_order
-from model_store.importing.onnx_file import parse_model
-from model_store.importing.onnx_ml_operators import ML_OPERATORS
-from model_store.importing.onnx_operators import FOLDED, OPERATORS, evaluated_values, folded_values
-from model_store.importing.onnx_own_export import network_of_export
-from model_store.importing.onnx_values import (
+from model_store.importing.onnx.file import parse_model
+from model_store.importing.onnx.ml_operators import ML_OPERATORS
+from model_store.importing.onnx.operators import FOLDED, OPERATORS, evaluated_values, folded_values
+from model_store.importing.onnx.own_export import network_of_export
+from model_store.importing.onnx.values import (
     BothProbabilities,
     Complement,
     LabelledProbabilities,

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from model_store.importing.features import CategoryFeature, Feature, Features, NumberFeature, TextFeature
-from model_store.importing.onnx_shape_operators import predicted_label
-from model_store.importing.onnx_values import (
+from model_store.importing.onnx.shape_operators import predicted_label
+from model_store.importing.onnx.values import (
     LabelledProbabilities,
     LargestIndex,
     Operation,

@@ -25,10 +25,11 @@ from model_store.importing.layers import (
     linear,
     max_pool,
     mean,
+    same_padding,
     softmax,
 )
-from model_store.importing.onnx_shape_operators import SHAPE_OPERATORS, axes_of, axis_of_sample
-from model_store.importing.onnx_values import (
+from model_store.importing.onnx.shape_operators import SHAPE_OPERATORS, axes_of, axis_of_sample
+from model_store.importing.onnx.values import (
     Complement,
     LargestIndex,
     LogProbabilities,
@@ -215,24 +216,6 @@ def _window(op: Operation, sizes: list[int], shape: tuple[int, ...]) -> Convolut
                 op.refuse("expected ceil_mode = 0, found 1")
     top, left, bottom, right = pads
     return ConvolutionSpec((strides[0], strides[1]), (top, left, bottom, right), (dilations[0], dilations[1]))
-
-
-def same_padding(
-    shape: tuple[int, ...],
-    sizes: list[int],
-    strides: tuple[int, ...],
-    dilations: tuple[int, ...],
-    *,
-    at_end: bool = True,
-) -> list[int]:
-    """Return top, left, bottom, right padding for an output of the input's size over the stride."""
-    before, after = [], []
-    for length, size, stride, dilation in zip(shape, sizes, strides, dilations, strict=True):
-        total = max(0, (-(-length // stride) - 1) * stride + dilation * (size - 1) + 1 - length)
-        small, large = total // 2, total - total // 2
-        before.append(small if at_end else large)
-        after.append(large if at_end else small)
-    return [*before, *after]
 
 
 def _conv(op: Operation) -> Value:

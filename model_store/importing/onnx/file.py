@@ -12,7 +12,7 @@ from typing import Any
 
 from model_store.errors import ModelImportError
 from model_store.importing.files import missing_package
-from model_store.importing.onnx_values import fail
+from model_store.importing.onnx.values import fail
 
 MAX_STRUCTURE_BYTES = 16 << 20  # of a file without the numbers of its tensors
 MAX_NODES = 10_000

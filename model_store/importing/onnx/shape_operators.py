@@ -10,7 +10,7 @@ import numpy as np
 
 from model_store.importing.features import Features
 from model_store.importing.layers import Layers, enter
-from model_store.importing.onnx_values import (
+from model_store.importing.onnx.values import (
     BATCH,
     BothProbabilities,
     Complement,

@@ -1,0 +1,1 @@
+"""ONNX: the file, its graph, and what each operator becomes."""

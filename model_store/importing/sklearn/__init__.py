@@ -1,0 +1,1 @@
+"""scikit-learn: pipelines, and the features of their transformers."""
