@@ -1,0 +1,33 @@
+"""The limits of an import that docs/imports.md lists are those of the code."""
+
+import pytest
+
+from model_store.importing import budget, files, keras_file, publication
+from model_store.importing.onnx import file as onnx_file
+from model_store.importing.onnx import graph
+from model_store.importing.sklearn import pipeline
+from model_store.nn.config_fields import MAX_SAMPLE_VALUES
+from tests.test_arrows import ROOT
+
+MIB = 1 << 20
+LIMITS = [
+    f"{files.MAX_FILE_BYTES // (1 << 30)} GiB, {files._MAX_MEMBERS:,} members",
+    f"weights of a convolution | {MAX_SAMPLE_VALUES:,} | all",
+    f"in pipelines | {pipeline._MAX_DEPTH} |",
+    f"`schema.json`, unpacked | {pipeline.MAX_SCHEMA_BYTES // MIB} MiB |",
+    f"{pipeline.MAX_RATIO} times the packed bytes of the members, at least {pipeline.MIN_UNPACKED_BYTES // MIB} MiB",
+    f"| layers | {keras_file._MAX_LAYERS:,} |",
+    f"`metadata.json` | {keras_file._MAX_CONFIG_BYTES // MIB} MiB each",
+    f"| nodes, and tensors | {onnx_file.MAX_NODES:,} each |",
+    f"counted before the file is parsed | {onnx_file.MAX_STRUCTURE_BYTES // MIB} MiB |",
+    f"{budget.FREE_VALUES:,} and {budget.VALUES_PER_BYTE} for each byte of the file",
+    f"category counts {budget.FEATURE_VALUES}.",
+    f"more than {graph.MAX_ROW_VALUES:,} values, and one for each byte",
+    f"as {publication._MAX_COMPARED_VALUES:,} values allow, at most {publication._COMPARED_ROWS}.",
+]
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_the_page_has_each_limit_of_the_code(limit: str) -> None:
+    page = " ".join((ROOT / "docs/imports.md").read_text(encoding="utf-8").split())
+    assert limit in page
