@@ -87,6 +87,7 @@ class ImportedModel:
     are_logarithms: bool = False  # True if the source's outputs are logarithms of the probabilities
     described: Mapping[str, Any] | None = None  # the signature, if the file has one
     dtype: np.dtype[Any] = field(default_factory=lambda: np.dtype(np.float32))
+    whole_numbers: frozenset[int] = frozenset()  # positions of the columns that the source reads as whole numbers
     row_values: int = 1  # that the source framework computes for a row, or what takes as long
 
     @classmethod

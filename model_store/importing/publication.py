@@ -71,9 +71,9 @@ def prepare(
         answered_by = "the file of golden rows"
     else:
         kept = min(golden_count(finished.signature.width), compared)
-        rows = draw_rows(finished.signature, np.random.default_rng(0), kept)
+        rows = draw_rows(finished.signature, np.random.default_rng(0), kept, imported.whole_numbers)
     if imported.answers is not None:
-        others = draw_rows(finished.signature, np.random.default_rng(1), compared)
+        others = draw_rows(finished.signature, np.random.default_rng(1), compared, imported.whole_numbers)
         answers = finished.convert(_answered(imported.answers, model, others))
         largest = _compare(model, others, answers, "rows")
         maximum = max(largest, maximum or 0.0)
@@ -146,24 +146,28 @@ def _compared_rows(finished: FinishedModel, row_values: int) -> int:
     return max(1, min(_COMPARED_ROWS, by_size, finished.network.row_cost.max_rows(10**10)))
 
 
-def draw_rows(signature: Signature, rng: np.random.Generator, count: int | None = None) -> list[Any]:
-    """Return rows as callers send them: numbers around the offset of their column, each category, missing values."""
-    count = count or golden_count(signature.width)
-    columns = [_draw_values(column, count, rng) for column in signature.inputs]
+def draw_rows(
+    signature: Signature, rng: np.random.Generator, count: int, whole_numbers: frozenset[int] = frozenset()
+) -> list[Any]:
+    """Return rows as callers send them: numbers around the offset of their column, each category, missing values.
+
+    whole_numbers: the positions of columns without fractions.
+    """
+    columns = [_draw_values(column, count, rng, i in whole_numbers) for i, column in enumerate(signature.inputs)]
     return columns[0] if signature.inputs[0].is_whole_row else [list(row) for row in zip(*columns, strict=True)]
 
 
-def _draw_values(column: Column, count: int, rng: np.random.Generator) -> list[Any]:
+def _draw_values(column: Column, count: int, rng: np.random.Generator, is_whole: bool) -> list[Any]:
     values: list[Any]
     if isinstance(column, NumberColumn):
-        values = _rounded(column.offset + column.scale * rng.standard_normal(count))
+        values = _rounded(column.offset + column.scale * rng.standard_normal(count), is_whole)
     elif isinstance(column, CategoryColumn):
         choices = [*column.categories, *(["another"] if column.unknown == "bucket" else [])]
         values = [choices[i] for i in rng.integers(len(choices), size=count)]
     elif isinstance(column, ArrayColumn):
         low, high = -np.inf if column.low is None else column.low, np.inf if column.high is None else column.high
         numbers = column.offset + column.scale * rng.standard_normal((count, *column.shape))
-        return _rounded(np.clip(numbers, low, high))
+        return _rounded(np.clip(numbers, low, high), is_whole)
     else:
         return column.draw_values(count, rng)
     if column.fill is not None:
@@ -172,7 +176,8 @@ def _draw_values(column: Column, count: int, rng: np.random.Generator) -> list[A
     return values
 
 
-def _rounded(numbers: Array) -> list[Any]:
-    """Return numbers that float32 holds exactly, as the source gets them."""
+def _rounded(numbers: Array, is_whole: bool) -> list[Any]:
+    """Return numbers that float32 holds exactly, as the source gets them; whole ones if it takes no others."""
+    numbers = np.rint(numbers) if is_whole else numbers
     values: list[Any] = numbers.astype(np.float32).astype(np.float64).tolist()
     return values

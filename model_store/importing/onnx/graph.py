@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,19 @@ from model_store.errors import ModelImportError
 from model_store.importing.budget import Budget, BudgetError, layer_cost, shape_values, value_cost
 from model_store.importing.features import ARRAY_NAME, Feature, Features, NumberFeature, TextFeature
 from model_store.importing.files import describe_source, read_file
-from model_store.importing.imported_model import Answers, ImportedModel
+from model_store.importing.imported_model import ImportedModel
 from model_store.importing.layers import Layers, array_input, enter, in_stored_order
+from model_store.importing.onnx.evaluation import evaluator_answers, needed_nodes
 from model_store.importing.onnx.file import parse_model
 from model_store.importing.onnx.ml_operators import ML_OPERATORS
 from model_store.importing.onnx.operators import FOLDED, OPERATORS, evaluated_values, folded_values
 from model_store.importing.onnx.own_export import network_of_export
 from model_store.importing.onnx.values import (
+    DOUBLE,
+    INT32,
+    INT64,
+    NUMBERS,
+    STRING,
     BothProbabilities,
     Complement,
     LabelledProbabilities,
@@ -33,11 +39,9 @@ from model_store.importing.onnx.values import (
 )
 from model_store.nn import Array
 from model_store.nn.config_fields import MAX_SAMPLE_VALUES
-from model_store.schema.columns import ArrayColumn
+from model_store.schema.columns import ArrayColumn, Column
 from model_store.utils.values import list_names
 
-_FLOAT, _INT32, _INT64, _STRING, _DOUBLE = 1, 6, 7, 8, 11
-_NUMBERS: dict[int, Any] = {_FLOAT: np.float32, _INT32: np.int32, _INT64: np.int64, _DOUBLE: np.float64}
 _MAX_NUMBER_COLUMNS = 10_000  # of an input; more are one array
 MAX_ROW_VALUES = 2**24  # that onnx's reference evaluator may compute for a row, besides one for each byte of the file
 _COSTLY = "A row takes too long in onnx's reference evaluator."
@@ -72,7 +76,7 @@ class OnnxGraph:
                 raise ModelImportError(f"{self.file}: tensor {tensor.name!r}: expected its data; {error}") from error
         self._read_inputs()
         opsets = {one.domain: one.version for one in self.model.opset_import}
-        needed = self._needed_nodes()
+        needed = needed_nodes(graph)
         kept = {output.name for output in graph.output}
         last_uses = {name: position for position in sorted(needed) for name in graph.node[position].input}
         for position in sorted(needed):
@@ -85,18 +89,6 @@ class OnnxGraph:
             if output.name not in self.values:
                 raise ModelImportError(f"{self.file}: output {output.name!r}: expected a node that computes it")
             self.outputs[output.name] = self.values[output.name]
-
-    def _needed_nodes(self) -> set[int]:
-        """Return the positions of the nodes that an output depends on."""
-        producers = {name: i for i, node in enumerate(self.model.graph.node) for name in node.output if name}
-        needed: set[int] = set()
-        names = [output.name for output in self.model.graph.output]
-        while names:
-            position = producers.get(names.pop())
-            if position is not None and position not in needed:
-                needed.add(position)
-                names += self.model.graph.node[position].input
-        return needed
 
     def _compute(self, position: int, node: Any, opsets: Mapping[str, int]) -> None:
         from onnx import helper  # noqa: PLC0415 - an extra
@@ -137,7 +129,7 @@ class OnnxGraph:
             raise ModelImportError(f"{self.file}: expected an input, found none")
         for value in given:
             self._read_input(value)
-        if any(kind == _DOUBLE for kind, _ in self.inputs.values()):
+        if any(kind == DOUBLE for kind, _ in self.inputs.values()):
             self.dtype = np.dtype(np.float64)
         arrays = [name for name, (_, shape) in self.inputs.items() if len(shape) != 1 or shape[0] > _MAX_NUMBER_COLUMNS]
         if arrays and len(given) > 1:
@@ -156,7 +148,7 @@ class OnnxGraph:
             prefix = ARRAY_NAME if not is_named else f"{name}_"
             columns = [name] if is_named and width == 1 else [f"{prefix}{i}" for i in range(width)]
             self.column_names[name] = columns
-            make = TextFeature if kind == _STRING else NumberFeature
+            make = TextFeature if kind == STRING else NumberFeature
             by_input[name] = [make(column) for column in columns]
         names = tuple(column for columns in self.column_names.values() for column in columns)
         if len(set(names)) < len(names):
@@ -164,11 +156,17 @@ class OnnxGraph:
         for name, items in by_input.items():
             self.values[name] = Features(tuple(items), names, is_named)
 
+    def whole_numbers(self, columns: Sequence[Column]) -> frozenset[int]:
+        """Return the positions of the columns whose inputs take whole numbers only."""
+        whole = {name for name, (kind, _) in self.inputs.items() if kind in {INT32, INT64}}
+        names = {column for name in whole for column in self.column_names.get(name, [name])}
+        return frozenset(i for i, column in enumerate(columns) if column.name in names)
+
     def _read_input(self, value: Any) -> None:
         tensor = value.type.tensor_type
         dims = [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
         location = f"{self.file}: input {value.name!r}"
-        if tensor.elem_type not in {*_NUMBERS, _STRING}:
+        if tensor.elem_type not in {*NUMBERS, STRING}:
             raise ModelImportError(f"{location}: expected float, double, int or string, found type {tensor.elem_type}")
         if not dims or any(not size or size < 0 for size in dims[1:]):
             shape = [size or "?" for size in dims]
@@ -177,7 +175,7 @@ class OnnxGraph:
         sample = tuple(size for size in dims[1:] if size)
         if math.prod(sample) > MAX_SAMPLE_VALUES:
             raise ModelImportError(f"{location}: expected {MAX_SAMPLE_VALUES} values a row at most, found {sample}")
-        if tensor.elem_type == _STRING and len(sample) != 1:
+        if tensor.elem_type == STRING and len(sample) != 1:
             raise ModelImportError(f"{location}: expected texts of shape (batch, n), found {dims}")
         self.batch = dims[0] or self.batch
         self.inputs[value.name] = (tensor.elem_type, sample)
@@ -232,9 +230,10 @@ def read_onnx(path: Path) -> ImportedModel:
         labels=labels,
         are_logarithms=are_logarithms,
         described=None if own is None else own[1],
-        answers=None if is_costly else _answers(graph, name, layers, is_binary=is_binary),
+        answers=None if is_costly else evaluator_answers(graph, name, layers, is_binary=is_binary),
         answered_by="onnx's reference evaluator",
         row_values=graph.row_values,
+        whole_numbers=graph.whole_numbers(layers.inputs),
         notes=(_COSTLY,) if is_costly else (),
     )
 
@@ -261,80 +260,7 @@ def _main_output(graph: OnnxGraph) -> tuple[str, Value, tuple[str | int, ...] | 
             found[name] = value
     if len(found) != 1 or isinstance(next(iter(found.values())), np.ndarray | Complement):
         names = list_names(list(graph.outputs))
-        raise ModelImportError(f"{graph.file}: expected one output of probabilities or values, found {names}")
+        fix = "convert it with options={'zipmap': False}" if len(found) > 1 and labels else "remove the others"
+        raise ModelImportError(f"{graph.file}: expected one output of probabilities or values, found {names}; {fix}")
     ((name, value),) = found.items()
     return name, value, labels
-
-
-def _answers(graph: OnnxGraph, output: str, layers: Layers, *, is_binary: bool) -> Answers:
-    """Return the answers of onnx's reference evaluator: those of the graph up to the output."""
-    import onnx  # noqa: PLC0415 - an extra
-    from onnx.reference import ReferenceEvaluator  # noqa: PLC0415
-
-    pruned = onnx.ModelProto()
-    pruned.CopyFrom(graph.model)
-    del pruned.graph.output[:]
-    pruned.graph.output.append(onnx.ValueInfoProto(name=output))
-    needed = OnnxGraph(graph.file, pruned, graph.budget)._needed_nodes()
-    nodes = [node for i, node in enumerate(graph.model.graph.node) if i in needed]
-    del pruned.graph.node[:]
-    pruned.graph.node.extend(nodes)
-
-    def answers(rows: list[Any], encoded: Array) -> Array:
-        try:
-            return evaluated(rows, encoded)
-        except Exception as error:  # operators of the evaluator raise anything
-            problem = f"expected onnx's reference evaluator to answer, found an error: {str(error)[:300]}"
-            raise ModelImportError(f"{graph.file}: output {output!r}: {problem}") from error
-
-    def evaluated(rows: list[Any], encoded: Array) -> Array:
-        evaluator = ReferenceEvaluator(pruned)
-        feeds = _feeds(graph, layers, rows, encoded)
-        size = graph.batch or len(rows)
-        parts = []
-        for start in range(0, len(rows), size):
-            part = {name: _padded(values[start : start + size], size) for name, values in feeds.items()}
-            with np.errstate(all="ignore"):
-                answered: Any = evaluator.run([output], part)
-            parts.append(np.asarray(answered[0]).reshape(size, -1))
-        found = np.concatenate(parts)[: len(rows)]
-        return found[:, 1:] if is_binary else found
-
-    return answers
-
-
-def _padded(values: Array, size: int) -> Array:
-    return np.concatenate([values, np.repeat(values[-1:], size - len(values), axis=0)])
-
-
-def _feeds(graph: OnnxGraph, layers: Layers, rows: list[Any], encoded: Array) -> dict[str, Array]:
-    """Return the inputs of the graph for rows: their numbers and texts, or their encoding if it is all of them."""
-    if graph.array_index is not None:
-        ((name, (kind, shape)),) = graph.inputs.items()
-        places = encoded[:, graph.array_index.ravel()]
-        return {name: places.reshape(len(rows), *shape).astype(_NUMBERS[kind])}
-    positions = {column.name: i for i, column in enumerate(layers.inputs)}
-    if isinstance(layers.inputs[0], ArrayColumn):
-        positions = {name: i for i, name in enumerate(next(iter(graph.column_names.values())))}
-    feeds: dict[str, Array] = {}
-    for name, columns in graph.column_names.items():
-        kind, _ = graph.inputs[name]
-        table = np.empty((len(rows), len(columns)), object)
-        for place, column in enumerate(columns):
-            position = positions.get(column)
-            if position is None:
-                table[:, place] = "" if kind == _STRING else 0
-            elif layers.plain:
-                table[:, place] = encoded[:, position]
-            else:
-                table[:, place] = [_source_value(row[position], kind) for row in rows]
-        feeds[name] = table.astype(str) if kind == _STRING else table.astype(np.float64).astype(_NUMBERS[kind])
-    return feeds
-
-
-def _source_value(value: Any, kind: int) -> Any:
-    if value is None:
-        return "nan" if kind == _STRING else math.nan
-    if kind != _STRING and isinstance(value, str):  # a category of a whole number
-        return float(value) if value.lstrip("-").isdigit() else -(10.0**9)
-    return value

@@ -60,11 +60,17 @@ def _categories(op: Operation, item: Feature, names: Sequence[Any]) -> CategoryF
     is_plain = isinstance(item, NumberFeature) and (item.factor, item.constant, item.fill) == (1, 0, None)
     if not isinstance(item, TextFeature) and not is_plain:
         op.refuse(f"column {item.column!r}: expected it before other encodings, found it after one")
-    texts = [name.decode() if isinstance(name, bytes) else str(name) for name in names]
+    texts = _texts(names)
     if not texts or len(set(texts)) < len(texts):
         op.refuse(f"column {item.column!r}: expected different categories, found {texts[:10]}")
+    if isinstance(item, TextFeature) and item.fill is not None:
+        return CategoryFeature(item.column, tuple(texts), fill=item.fill)
     missing = next((text for text in texts if text.lower() == "nan"), None)  # as skl2onnx writes a missing value
     return CategoryFeature(item.column, tuple(texts), fill=missing)
+
+
+def _texts(names: Sequence[Any]) -> list[str]:
+    return [name.decode() if isinstance(name, bytes) else str(name) for name in names]
 
 
 def _one_hot_encoder(op: Operation) -> Value:
@@ -87,6 +93,8 @@ def _label_encoder(op: Operation) -> Value:
     keys, values = _first(op, "keys", "strings", "int64s"), _first(op, "values", "floats", "int64s", "strings")
     if len(keys) != len(values) or not keys:
         op.refuse("expected keys of texts or whole numbers and as many values, found others")
+    if isinstance(op.inputs[0], np.ndarray):
+        return _mapped_constant(op, keys, values)
     if isinstance(op.inputs[0], PredictedLabel):
         labels = predicted_label(np.array(values, object))
         known = dict(zip(predicted_label(np.array(keys, object)).labels, labels.labels, strict=True))
@@ -104,6 +112,15 @@ def _label_encoder(op: Operation) -> Value:
     weights = {i: float(value) for i, value in enumerate(values)} | {len(keys): default}
     items = [replace(_categories(op, item, keys), accepts_unknown=True, weights=weights) for item in features.items]
     return replace(features, items=tuple(items))
+
+
+def _mapped_constant(op: Operation, keys: list[Any], values: list[Any]) -> Array:
+    """Return texts for a constant, as skl2onnx writes what replaces missing texts."""
+    known = dict(zip(_texts(keys), _texts(values), strict=True))
+    found = _texts(op.constant(0).ravel().tolist())
+    if not isinstance(values[0], bytes) or set(found) - known.keys():
+        op.refuse("expected a text for each value of the constant, found one without")
+    return np.array([known[one] for one in found], object)
 
 
 def _array_feature_extractor(op: Operation) -> Value:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from model_store.importing.budget import shape_values
-from model_store.importing.features import Features
+from model_store.importing.features import CategoryFeature, Feature, Features, TextFeature
 from model_store.importing.layers import (
     ConvolutionSpec,
     Layers,
@@ -30,6 +30,7 @@ from model_store.importing.layers import (
 )
 from model_store.importing.onnx.shape_operators import SHAPE_OPERATORS, axes_of, axis_of_sample
 from model_store.importing.onnx.values import (
+    STRING,
     Complement,
     LargestIndex,
     LogProbabilities,
@@ -53,7 +54,6 @@ from model_store.nn import (
 )
 
 _FLOATS = {1, 10, 11, 16}  # FLOAT, FLOAT16, DOUBLE, BFLOAT16
-_STRING = 8
 _POOLED_VALUES = 64  # one pooled value takes about 5 µs
 _SELU = (1.67326319217681884765625, 1.05070102214813232421875)
 
@@ -185,9 +185,30 @@ def _cast(op: Operation) -> Value:
     value = op.inputs[0]
     if op.attribute("to") in _FLOATS or isinstance(value, PredictedLabel | LargestIndex):
         return value
-    if isinstance(value, Features):  # of texts to texts, as converters write it
+    if isinstance(value, Features):  # of texts to texts, or of an indicator to bool, as converters write it
         return value
     return op.refuse("expected a type of floating point, found another")
+
+
+def _where(op: Operation) -> Value:
+    """Return texts with a replacement for missing ones, as skl2onnx writes a SimpleImputer of texts."""
+    is_missing, fills, texts = op.value(0), op.constant(1).ravel().tolist(), op.value(2)
+    if not isinstance(is_missing, Features) or not isinstance(texts, Features):
+        op.refuse("expected texts before the first layer, found values after one")
+    if len(fills) not in (1, len(texts.items)) or len(is_missing.items) != len(texts.items):
+        op.refuse("expected texts, and one for each column where they are missing; found other values")
+    repeated = fills * (len(texts.items) // len(fills))
+    items: list[Feature] = []
+    for indicator, item, fill in zip(is_missing.items, texts.items, repeated, strict=True):
+        tests_missing = (
+            isinstance(indicator, CategoryFeature)
+            and (indicator.column, indicator.categories) == (item.column, ("",))
+            and (indicator.weights, indicator.constant) == ({0: 1.0, 1: 0.0}, 0)
+        )
+        if not tests_missing or not isinstance(item, TextFeature) or item.fill is not None or not isinstance(fill, str):
+            op.refuse(f"column {item.column!r}: expected a text in place of empty ones, found another condition")
+        items.append(replace(item, fill=fill))
+    return replace(texts, items=tuple(items))
 
 
 def _same(op: Operation) -> Value:
@@ -311,6 +332,7 @@ OPERATORS: dict[str, Callable[[Operation], Value]] = {
     "Softmax": _softmax,
     "Sub": _subtract,
     "Tanh": _activation(lambda _: Tanh()),
+    "Where": _where,
 }
 # Operators that are computed while a file is read if all of their inputs are constants.
 FOLDED = {
@@ -323,7 +345,7 @@ def folded_values(operator: str, attributes: Mapping[str, Any], inputs: list[Any
     """Return how many values a folded constant has at most. ValueError for texts, which grow when they are added."""
     if operator not in {"Constant", "Identity"} and any(o is not None and o.dtype.kind not in "biuf" for o in inputs):
         raise ValueError("expected numbers as constants, found texts")
-    if operator == "Cast" and attributes.get("to") == _STRING:
+    if operator == "Cast" and attributes.get("to") == STRING:
         raise ValueError("expected a type of numbers, found texts")
     shapes = [one.shape for one in inputs if isinstance(one, np.ndarray)]
     size = sum(map(shape_values, shapes))

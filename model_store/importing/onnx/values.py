@@ -14,6 +14,8 @@ from model_store.importing.features import Features
 from model_store.importing.layers import Layers
 from model_store.nn import Array
 
+FLOAT, INT32, INT64, STRING, DOUBLE = 1, 6, 7, 8, 11  # types of tensors
+NUMBERS: dict[int, Any] = {FLOAT: np.float32, INT32: np.int32, INT64: np.int64, DOUBLE: np.float64}
 BATCH = -(2**40)  # the size of a batch in the value of Shape
 
 

@@ -24,7 +24,7 @@ from model_store.nn import Module
 from model_store.schema.columns import ArrayColumn
 
 # Operators whose result is no value of a network, or that need several computed values.
-OTHER_RESULTS = {"ArgMax", "Cast", "Concat", "Shape", "ZipMap"}
+OTHER_RESULTS = {"ArgMax", "Cast", "Concat", "Shape", "Where", "ZipMap"}
 FLOATS = (1, 11)
 
 

@@ -204,6 +204,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "gelu": (helper.make_node("Gelu", ["h"], ["y"]), r"node 1 \(Gelu\): expected approximate = 'tanh'"),
     "subgraph": (helper.make_node("Loop", ["", "", "h"], ["y"]), r"\(Loop\): expected an operator"),
     "skip": (helper.make_node("Add", ["h", "h"], ["y"]), r"\(Add\): input 1: expected a constant, found a computed"),
+    "condition": (helper.make_node("Where", ["h", "w", "h"], ["y"]), r"\(Where\): expected texts before the first"),
     "shape": (helper.make_node("Add", ["h", "w"], ["y"]), r"\(Add\): expected a constant for each row"),
     "order": (helper.make_node("Relu", ["later"], ["y"]), r"\(Relu\): input 'later': expected it before this node"),
     "attribute": (helper.make_node("LeakyRelu", ["h"], ["y"], alpha="a"), r"node 1 \(LeakyRelu\)"),
