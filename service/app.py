@@ -35,6 +35,7 @@ from service.registry.shared_names import SharedNames
 from service.registry.signature_policy import read_trusted_keys, signature_check
 from service.registry.switch_barrier import SwitchBarrier
 from service.routes import (
+    aliases,
     docs,
     error_handlers,
     health,
@@ -128,6 +129,7 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
     app.register_blueprint(tensorflow_serving.create_blueprint(registry, inference, settings))
     app.register_blueprint(open_inference.create_blueprint(registry, inference, metrics, settings))
     app.register_blueprint(models.create_blueprint(registry))
+    app.register_blueprint(aliases.create_blueprint(registry, store, settings))
     app.register_blueprint(health.create_blueprint(registry, metrics, drift, keys, hosts))
     app.register_blueprint(docs.create_blueprint(registry, settings))
 

@@ -217,13 +217,13 @@ class Settings:
         "SERVE_KEYS_FILE", "", "File of API keys, made by `serve keygen`; if empty, no API key is required."
     )
     admin: bool = _setting(
-        "SERVE_ADMIN", False, "Allow callers to load and unload models at /v2/repository; requires SERVE_ADMIN_PORT."
+        "SERVE_ADMIN", False, "Allow callers to load and unload models, and to move aliases; requires SERVE_ADMIN_PORT."
     )
     admin_host: str = _setting("SERVE_ADMIN_HOST", "127.0.0.1", "Address of the admin listener, as SERVE_HOST.")
     admin_port: int = _setting(
         "SERVE_ADMIN_PORT",
         0,
-        "Port of the admin listener; if set, only this port serves /metrics and /v2/repository.",
+        "Port of the admin listener; if set, only this port serves /metrics, /v2/repository and moves of aliases.",
         minimum=0,
         maximum=65535,
     )

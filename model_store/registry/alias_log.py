@@ -100,6 +100,14 @@ class AliasLog:
         """Return every revision of an alias, oldest first."""
         return [self.read(name, alias, number) for number in self._numbers(name, alias)]
 
+    def recent(self, name: str, limit: int) -> dict[str, list[AliasRevision]]:
+        """Return the revisions of every alias, oldest first: at most the `limit` newest of each."""
+        found = read_model_index(self._storage, name, "aliases/*/*").revisions
+        return {
+            alias: [self.read(name, alias, number) for number in sorted(found[alias])[-limit:]]
+            for alias in sorted(found)
+        }
+
     def read(self, name: str, alias: str, number: int) -> AliasRevision:
         location = f"{self._storage.location}/{_key(name, alias, number)}"
         with translate_os_errors(location, "read an alias"):

@@ -240,6 +240,11 @@ class Store(AliasMoves):
             raise NotFoundError(f"no alias {alias!r} of {name!r}{_did_you_mean_hint(alias, aliases)}", list(aliases))
         return self._alias_log.history(name, alias)
 
+    def recent_moves(self, name: str, limit: int) -> dict[str, list[AliasRevision]]:
+        """Return the revisions of every alias, oldest first: at most the `limit` newest of each."""
+        self.versions(name)
+        return self._alias_log.recent(name, limit)
+
     def state(self) -> dict[str, dict[str, Any]]:
         """Return all names with their versions and aliases, for followers to compare (state.py).
 

@@ -13,6 +13,7 @@ from marshmallow import Schema
 from model_store.utils.values import list_names
 from service.http.responses import uses_plain_error_body
 from service.openapi import response_schemas
+from service.openapi.alias_paths import add_alias_paths
 from service.openapi.described_models import split_described
 from service.openapi.json_schema import RETRY_AFTER, STRING, TABLE_BODIES, Json, json_content, response_header
 from service.openapi.model_paths import add_model_paths
@@ -68,6 +69,7 @@ def build_document(snapshot: Snapshot, *, require_keys: bool = False) -> Json:
     for served in described:
         add_model_paths(spec, served)
     _add_general_paths(spec)
+    add_alias_paths(spec)
     add_protocol_paths(spec, REQUEST_ID_PARAMETER, AT_LEAST_PARAMETER)
     found: Json = spec.to_dict()
     return _add_security(found) if require_keys else found

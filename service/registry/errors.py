@@ -31,7 +31,7 @@ class UnavailableError(Exception):
 
 
 class WouldBlock(BaseException):
-    """The request must wait for a load of version `number`, and this thread must not wait.
+    """The request must wait for a load of version `number`, or for the store, and this thread must not wait.
 
     Derives from BaseException so that `except Exception` cannot swallow it.
     """

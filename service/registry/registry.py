@@ -299,8 +299,7 @@ class ModelRegistry:
 
     def load(self, name: str) -> None:
         """Serve a model again, in the state that the store has now. UnavailableError if it cannot be loaded."""
-        if self._on_event_loop_thread():
-            raise WouldBlock
+        self.check_may_wait()
         for _ in range(_LOAD_ATTEMPTS):
             if self._barrier.has_no_pending_proposal and not self.refresh():
                 break
@@ -373,6 +372,11 @@ class ModelRegistry:
             expected = f"expected the name of one of {len(known)} models, found none"
             raise InputError([Fault("model", expected, f"send one of {list_names(known)}")])
         raise UnknownModelError("model", name, known)
+
+    def check_may_wait(self) -> None:
+        """Raise WouldBlock on the event loop's thread, which then repeats the request in another one."""
+        if self._on_event_loop_thread():
+            raise WouldBlock
 
     def _on_event_loop_thread(self) -> bool:
         return threading.get_ident() == self.event_loop_thread

@@ -48,6 +48,12 @@ _ENDPOINTS = (
     ("GET", "/models", "List of models"),
     ("GET", "/models/<name>", "Inputs, output, metrics and an example of a model"),
     ("GET", "/models/<name>/versions/<version>", "The same for one version"),
+    ("GET", "/models/<name>/aliases", "Aliases of a model, and who moved them, when and why"),
+    (
+        "POST",
+        "/models/<name>/aliases/<alias>",
+        "Move an alias; also under /rollback and /protection (requires SERVE_ADMIN)",
+    ),
     ("GET", "/models/<name>/example", "A valid request body; also under /versions/<version> and /v2"),
     ("GET", "/healthz", "200 if the process is running"),
     ("GET", "/readyz", "200 if at least one model can predict, with current problems; else 503"),
@@ -66,6 +72,7 @@ _ERROR_CODES = (
     ),
     (405, ("method_not_allowed",), "The endpoint does not support this method."),
     (408, ("request_timeout",), "The request did not arrive within 30 seconds."),
+    (409, ("conflict", "gate_failed"), "The alias was not moved: it has changed, is protected, or a gate failed."),
     (413, ("body_too_large",), "The body exceeds the size limit."),
     (
         413,
@@ -85,6 +92,7 @@ _ERROR_CODES = (
         ("older_version",),
         "The model's version is older than X-Model-Version-At-Least. Retry-After says when to retry.",
     ),
+    (503, ("store_unavailable",), "The model store cannot be read or written. Predictions go on."),
     (503, ("metrics_unavailable",), "The counts of /metrics cannot be read. Predictions go on."),
 )
 _ERROR_EXAMPLE = {

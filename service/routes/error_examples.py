@@ -38,6 +38,8 @@ def error_example(registry: ModelRegistry, faults: list[Fault]) -> dict[str, Any
 
     None if no model can predict, or if a row of the model is too large for an example.
     """
+    if request.blueprint == "aliases":  # no request to predict
+        return None
     base, curl = root_url(request), "curl -s"
     if current_app.extensions["keys"]:
         curl += ' -H "Authorization: Bearer $FORWARD_PASS_KEY"'

@@ -15,6 +15,9 @@ _ENDPOINT_SCOPES = {
     "open_inference.index": "admin",
     "open_inference.load": "admin",
     "open_inference.unload": "admin",
+    "aliases.move": "admin",
+    "aliases.rollback": "admin",
+    "aliases.protect": "admin",
 }
 # Health checks need no key: an orchestrator that asks every few seconds should need no secret. Neither does the form
 # that asks for one.
@@ -33,7 +36,7 @@ _PUBLIC_ENDPOINTS = frozenset(
 
 
 class AccessControl:
-    """Checks keys, scopes and listeners. With `admin_port`, only that port serves metrics and the repository."""
+    """Checks keys, scopes and listeners. With `admin_port`, only that port serves metrics, the repository and moves."""
 
     def __init__(self, keys: ApiKeys, admin_port: int = 0) -> None:
         self.keys = keys

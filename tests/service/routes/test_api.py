@@ -338,6 +338,7 @@ def test_openapi_document_keeps_its_component_names(client):
     of_model = ("instance", "prediction", "request", "response", "v1.request", "v1.rows", "v1.columns", "v1.response")
     assert schemas == {
         *("Answer", "Error", "ErrorBody", "Example", "Fault", "Health", "Lesson", "Model", "ModelLine", "Models"),
+        *("Alias", "AliasMove", "Aliases", "MoveAlias", "ProtectAlias", "RollBackAlias"),
         *("Predict", "Publication", "Ready", "Receipt", "InputColumn", "Output", "PredictedExample"),
         *("Empty", "ErrorText", "InvocationRequest", "InvocationResponse"),
         *("V1Metadata", "V1ModelMetadata", "V1ModelSpec", "V1ModelStatus", "V1Models", "V1PredictRequest"),
