@@ -9,17 +9,21 @@ from model_store.nn.average import Average
 from model_store.nn.from_config import LAYERS, build
 from model_store.nn.initializers import INITIALIZERS
 from model_store.nn.layers.activations import (
+    ELU,
     GELU,
     SELU,
     Activation,
+    ExactGELU,
     Exp,
     Identity,
     LeakyReLU,
     Mish,
     ReLU,
     Sigmoid,
+    SiLU,
     SmoothClip,
     Softmax,
+    Softplus,
     Tanh,
 )
 from model_store.nn.layers.conv import Conv2D, Flatten, MaxPool2D
@@ -32,6 +36,7 @@ from model_store.nn.module import Module
 from model_store.nn.sequential import Sequential
 
 __all__ = [
+    "ELU",
     "GELU",
     "INITIALIZERS",
     "LAYERS",
@@ -45,6 +50,7 @@ __all__ = [
     "Conv2D",
     "Dropout",
     "Embedding",
+    "ExactGELU",
     "Exp",
     "FeatureScale",
     "Flatten",
@@ -59,9 +65,11 @@ __all__ = [
     "PeriodicEmbedding",
     "ReLU",
     "Sequential",
+    "SiLU",
     "Sigmoid",
     "SmoothClip",
     "Softmax",
+    "Softplus",
     "Tanh",
     "build",
 ]

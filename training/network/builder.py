@@ -10,12 +10,14 @@ import numpy as np
 
 from model_store.errors import Fault
 from model_store.nn import (
+    ELU,
     GELU,
     SELU,
     BatchNorm,
     Conv2D,
     Dropout,
     Embedding,
+    ExactGELU,
     FeatureScale,
     Flatten,
     LayerNorm,
@@ -28,13 +30,14 @@ from model_store.nn import (
     PeriodicEmbedding,
     ReLU,
     Sequential,
+    SiLU,
 )
 from training.config.layer_spec import OUTPUT_ACTIVATIONS, LayerSpec
 from training.errors import JobError
 from training.network.feature_kinds import FeatureKinds
 
 _ACTIVATION_INITIALIZERS: dict[type[Module], str] = {
-    **dict.fromkeys((ReLU, LeakyReLU, GELU, Mish), "he_normal"),
+    **dict.fromkeys((ReLU, LeakyReLU, GELU, ExactGELU, SiLU, ELU, Mish), "he_normal"),
     SELU: "lecun_normal",
 }
 
@@ -52,8 +55,8 @@ def build_modules(
     """Build the modules of layers for samples of `input_shape`. JobError if a layer does not fit its input.
 
     Images are flattened before the first dense layer. An embedding is left out if no feature is of its kind. `rng`
-    draws the weights and later the dropout masks. The default initializer is he_normal before ReLU, LeakyReLU, GELU and
-    Mish, lecun_normal before SELU, else glorot_uniform.
+    draws the weights and later the dropout masks. The default initializer is he_normal before ReLU and
+    activations like it, lecun_normal before SELU, else glorot_uniform.
 
     features: the kinds of the first layer's inputs.
     """

@@ -10,7 +10,7 @@ from model_store.schema.signature import RegressionOutput, Signature
 from training.config.settings import JobSettings
 from training.errors import JobError
 
-_RANGE_LIMITED_ACTIVATIONS = ("tanh", "sigmoid", "relu", "gelu", "selu", "mish", "smooth_clip", "exp")
+_RANGE_LIMITED_ACTIVATIONS = {*ACTIVATIONS, "exp"} - {"identity", "leaky_relu"}
 _POSITIVE_LOSSES = ("poisson", "gamma")
 _CLASS_LOSSES = ("cross_entropy", "binary_cross_entropy")
 

@@ -165,6 +165,12 @@ static void leaky_relu(real *x, size_t size, real slope) {
         if (x[i] < 0) x[i] *= slope;
 }
 """,
+    "elu": """\
+static void elu(real *x, size_t size, real alpha) {
+    for (size_t i = 0; i < size; i++)
+        if (x[i] < 0) x[i] = alpha * expm1$F(x[i]);
+}
+""",
     "add": """\
 static void add(real *sum, const real *x, size_t size) {
     for (size_t i = 0; i < size; i++) sum[i] += x[i];
@@ -184,6 +190,10 @@ _ACTIVATIONS: Mapping[str, str] = {
     "ReLU": "x < 0 ? 0 : x",
     "LeakyReLU": "x < 0 ? 0.01$F * x : x",  # as ParametricActivation has it
     "GELU": "0.5$F * x * (1 + tanh$F(0.7978845608028654$F * (x + 0.044715$F * x * x * x)))",
+    "ExactGELU": "0.5$F * x * erfc$F(-0.7071067811865476$F * x)",
+    "SiLU": "x / (1 + exp$F(-x))",
+    "ELU": "x > 0 ? x : expm1$F(x)",  # as ParametricActivation has it
+    "Softplus": "(x > 0 ? x : 0) + log1p$F(exp$F(-fabs$F(x)))",
     "SELU": "1.0507009873554805$F * (x > 0 ? x : 1.6732632423543772$F * expm1$F(x))",
     "SmoothClip": "x * (1 / hypot$F(x / 3, 1))",
     "Exp": "exp$F(x)",

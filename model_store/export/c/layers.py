@@ -14,6 +14,7 @@ from model_store.export.base import ExportError
 from model_store.export.c.code import Code, Values
 from model_store.export.c.layer_functions import LAYER_FUNCTIONS
 from model_store.nn import (
+    ELU,
     Average,
     BatchNorm,
     Clip,
@@ -201,6 +202,9 @@ def _activation(code: Code, module: Module, values: Values, kept: frozenset[str]
     if isinstance(module, LeakyReLU):
         call = f"{values.name}, {values.size}, {_constant(code, module.slope)}"
         code.run(f"{_function(code, 'leaky_relu')}({call});")
+        return values
+    if isinstance(module, ELU):
+        code.run(f"{_function(code, 'elu')}({values.name}, {values.size}, {_constant(code, module.alpha)});")
         return values
     function = _function(code, f"activation_{type(module).__name__}")
     code.run(f"{_function(code, 'activate')}({values.name}, {values.size}, {function});")

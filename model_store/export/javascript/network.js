@@ -19,13 +19,30 @@ function load(layers, arrays) {
 
 const run = (layers, row) => layers.reduce((x, layer) => layer(x), row);
 
+/** Φ(x), the distribution function of the standard normal distribution, to 1e-8. */
+function normalCdf(x) {
+  const a = Math.min(Math.abs(x), 40);
+  const w = 1 / (a + 4.5);
+  const tail = Math.exp(-0.5 * a * a) * w * NORMAL_TERMS.reduceRight((sum, term) => sum * (1 - 9 * w) + term, 0);
+  return x > 0 ? 1 - tail : tail;
+}
+
+// Shepherd & Laframboise 1981, as powers of 1 - 9 / (|x| + 4.5).
+const NORMAL_TERMS = [0.7632305334, -0.6402578548, 0.4464521911, -0.253139859, 0.1113864646, -0.03388262952, 0.004206676174, 0.001776400078, -0.0008836169483, -2.490893163e-05, 7.889599093e-05];
+
+const sigmoid = (x) => 1 / (1 + Math.exp(-x));
+
 const ACTIVATIONS = {
   Identity: (x) => x,
   Tanh: Math.tanh,
-  Sigmoid: (x) => 1 / (1 + Math.exp(-x)),
+  Sigmoid: sigmoid,
   ReLU: (x) => Math.max(x, 0),
   LeakyReLU: (x, { slope }) => Math.max(x, slope * x),
   GELU: (x) => 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x * x * x))),
+  ExactGELU: (x) => x * normalCdf(x),
+  SiLU: (x) => x * sigmoid(x),
+  ELU: (x, { alpha }) => Math.max(x, 0) + alpha * Math.expm1(Math.min(x, 0)),
+  Softplus: (x) => Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x))),
   SELU: (x) => 1.0507009873554805 * (Math.max(x, 0) + 1.6732632423543772 * Math.expm1(Math.min(x, 0))),
   Mish: (x) => {
     const n = Math.exp(Math.min(x, 20));
@@ -60,7 +77,7 @@ const LAYER_TYPES = {
 
   /** `y = x + α (f(x) - x)` */
   ParametricActivation(x, { activation, alpha }) {
-    return x.map((value, i) => round(value + alpha[i] * (round(ACTIVATIONS[activation](value, { slope: 0.01 })) - value)));
+    return x.map((value, i) => round(value + alpha[i] * (round(ACTIVATIONS[activation](value, { slope: 0.01, alpha: 1 })) - value)));
   },
 
   /** Running mean and variance, by feature or by channel of an image. */

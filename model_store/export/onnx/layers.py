@@ -10,9 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from onnx import TensorProto
 
 from model_store.export.onnx.graph import Graph, Value
 from model_store.nn import (
+    ELU,
     GELU,
     SELU,
     Average,
@@ -22,6 +24,7 @@ from model_store.nn import (
     Conv2D,
     Dropout,
     Embedding,
+    ExactGELU,
     Exp,
     FeatureScale,
     Flatten,
@@ -36,8 +39,10 @@ from model_store.nn import (
     ReLU,
     Sequential,
     Sigmoid,
+    SiLU,
     SmoothClip,
     Softmax,
+    Softplus,
     Tanh,
 )
 from model_store.nn.module import Shape
@@ -177,6 +182,30 @@ class Layers:
         t = self.op("Tanh", self.op("Mul", self.op("Add", x, cube), layer._ROOT))
         return self.op("Mul", self.op("Mul", x, 0.5), self.op("Add", t, 1))
 
+    def exact_gelu(self, _layer: ExactGELU, x: str, _: Shape | None) -> str:
+        """Append `x/2 (1 + erf(x/√2))`; erf in float32, as runtimes have it."""
+        z = self.op("Mul", x, float(np.sqrt(0.5)))
+        if self.dtype == np.float32:
+            erf = self.op("Erf", z)
+        else:
+            erf = self.op("Cast", self.op("Erf", self.op("Cast", z, to=TensorProto.FLOAT)), to=TensorProto.DOUBLE)
+        return self.op("Mul", self.op("Mul", x, 0.5), self.op("Add", erf, 1))
+
+    def silu(self, _layer: SiLU, x: str, _: Shape | None) -> str:
+        return self.op("Mul", x, self.op("Sigmoid", x))
+
+    def elu(self, layer: ELU, x: str, _: Shape | None) -> str:
+        if self.dtype == np.float32:  # runtimes have no other
+            return self.op("Elu", x, alpha=layer.alpha)
+        below = self.op("Sub", self.op("Exp", self.op("Min", x, 0)), 1)
+        return self.op("Add", self.op("Relu", x), self.op("Mul", below, layer.alpha))
+
+    def softplus(self, _layer: Softplus, x: str, _: Shape | None) -> str:
+        if self.dtype == np.float32:
+            return self.op("Softplus", x)
+        power = self.op("Exp", self.op("Neg", self.op("Abs", x)))
+        return self.op("Add", self.op("Relu", x), self.op("Log", self.op("Add", power, 1)))
+
     def selu(self, layer: SELU, x: str, _: Shape | None) -> str:
         below = self.op("Sub", self.op("Exp", self.op("Min", x, 0)), 1)
         y = self.op("Add", self.op("Relu", x), self.op("Mul", below, layer._ALPHA))
@@ -222,6 +251,10 @@ _LAYERS: dict[type, Callable[[Layers, Any, str, Shape | None], str]] = {
     Softmax: Layers.softmax,
     LeakyReLU: Layers.leaky_relu,
     GELU: Layers.gelu,
+    ExactGELU: Layers.exact_gelu,
+    SiLU: Layers.silu,
+    ELU: Layers.elu,
+    Softplus: Layers.softplus,
     SELU: Layers.selu,
     Mish: Layers.mish,
     SmoothClip: Layers.smooth_clip,

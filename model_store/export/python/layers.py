@@ -13,6 +13,7 @@ import numpy as np
 from model_store.nn.arrays import Array
 from model_store.nn.batch_invariant import block_rows, multiply_in_blocks
 from model_store.nn.layers.window import Window
+from model_store.nn.normal_distribution import normal_cdf
 
 
 def linear(x: Array, weights: Array, bias: Array) -> Array:
@@ -47,6 +48,26 @@ def leaky_relu(x: Array, slope: float = 0.01) -> Array:
 def gelu(x: Array) -> Array:
     """Y = X/2 (1 + tanh(√(2/π) (X + 0.044715 X³)))."""
     return np.asarray(0.5 * x * (1 + np.tanh(float(np.sqrt(2 / np.pi)) * (x + 0.044715 * x * x * x))))
+
+
+def exact_gelu(x: Array) -> Array:
+    """Y = X Φ(X)."""
+    return np.asarray(x * normal_cdf(x))
+
+
+def silu(x: Array) -> Array:
+    """Y = X / (1 + e⁻ˣ)."""
+    return np.asarray(x * sigmoid(x))
+
+
+def elu(x: Array, alpha: float = 1.0) -> Array:
+    """Y = X where it is above 0, else α (eˣ - 1)."""
+    return np.asarray(np.maximum(x, 0) + alpha * np.expm1(np.minimum(x, 0)))
+
+
+def softplus(x: Array) -> Array:
+    """Y = ln(1 + eˣ)."""
+    return np.asarray(np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x))))
 
 
 def selu(x: Array) -> Array:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from model_store.nn import (
+    ELU,
     GELU,
     SELU,
     Average,
@@ -15,6 +16,7 @@ from model_store.nn import (
     Conv2D,
     Dropout,
     Embedding,
+    ExactGELU,
     Exp,
     FeatureScale,
     Flatten,
@@ -30,8 +32,10 @@ from model_store.nn import (
     ReLU,
     Sequential,
     Sigmoid,
+    SiLU,
     SmoothClip,
     Softmax,
+    Softplus,
     Tanh,
 )
 
@@ -41,6 +45,10 @@ _ACTIVATIONS: Mapping[type[Module], str] = {
     LeakyReLU: "leaky_relu",
     Sigmoid: "sigmoid",
     GELU: "gelu",
+    ExactGELU: "exact_gelu",
+    SiLU: "silu",
+    ELU: "elu",
+    Softplus: "softplus",
     SELU: "selu",
     Mish: "mish",
     SmoothClip: "smooth_clip",
@@ -51,7 +59,8 @@ _ACTIVATIONS: Mapping[type[Module], str] = {
 
 
 def _activation(module: Module) -> list[str]:
-    return [repr(module.slope)] if isinstance(module, LeakyReLU) else []
+    """Return what the function of an activation takes besides X."""
+    return [repr(getattr(module, name)) for name in module.config_fields]
 
 
 # The function of each layer in `layers`, and what it takes besides X: the names of arrays, and texts of other values.

@@ -12,6 +12,7 @@ import numpy as np
 from model_store.nn.arrays import Array, apply_in_pieces
 from model_store.nn.config_fields import FINITE_FLOAT
 from model_store.nn.module import Module, Shape
+from model_store.nn.normal_distribution import normal_cdf, normal_density
 
 
 class Activation(Module):
@@ -63,13 +64,18 @@ class Tanh(Activation):
         return 1 - y * y
 
 
+def sigmoid(x: Array) -> Array:
+    """Return `σ(x) = 1 / (1 + e⁻ˣ)`, element by element."""
+    with np.errstate(over="ignore"):  # e⁻ˣ may be infinite: 1 / (1 + inf) is 0, as it should be
+        y: Array = 1 / (1 + np.exp(-x))
+    return y
+
+
 class Sigmoid(Activation):
     """`f(x) = 1 / (1 + e⁻ˣ)`, `f'(x) = f(x) (1 - f(x))`."""
 
     def activation(self, inputs: Array) -> Array:
-        with np.errstate(over="ignore"):  # e⁻ˣ may be infinite: 1 / (1 + inf) is 0, as it should be
-            y: Array = 1 / (1 + np.exp(-inputs))
-        return y
+        return sigmoid(inputs)
 
     def activation_prime(self, inputs: Array) -> Array:
         y = self.activation(inputs)
@@ -133,6 +139,71 @@ class GELU(Activation):
         return prime
 
 
+class ExactGELU(Activation):
+    """`f(x) = x Φ(x) = x/2 (1 + erf(x/√2))`, `f'(x) = Φ(x) + x φ(x)`; Hendrycks & Gimpel 2016.
+
+    The default GELU of PyTorch and Keras. Φ and φ are the distribution function and the density of the standard normal
+    distribution. The error of f is at most 1 unit of rounding of max(1, |x|).
+    """
+
+    def activation(self, inputs: Array) -> Array:
+        y: Array = inputs * normal_cdf(inputs)
+        return y
+
+    def activation_prime(self, inputs: Array) -> Array:
+        prime: Array = normal_cdf(inputs) + inputs * normal_density(inputs)
+        return prime
+
+
+class SiLU(Activation):
+    """`f(x) = x σ(x)`, `f'(x) = σ(x) (1 + x (1 - σ(x)))`, σ the sigmoid; Elfwing, Uchibe & Doya 2018, also Swish."""
+
+    def activation(self, inputs: Array) -> Array:
+        y: Array = inputs * sigmoid(inputs)
+        return y
+
+    def activation_prime(self, inputs: Array) -> Array:
+        s = sigmoid(inputs)
+        prime: Array = s * (1 + inputs * (1 - s))
+        return prime
+
+
+class ELU(Activation):
+    """`f(x) = x if x > 0 else α (eˣ - 1)`, `f'(x) = 1 if x > 0 else α eˣ`; Clevert, Unterthiner & Hochreiter 2016."""
+
+    config_fields: ClassVar = {"alpha": FINITE_FLOAT}
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        self.alpha = alpha
+        self._check_fields()
+
+    def activation(self, inputs: Array) -> Array:
+        y: Array = np.maximum(inputs, 0) + self.alpha * _expm1_below_zero(inputs)
+        return y
+
+    def activation_prime(self, inputs: Array) -> Array:
+        positive = (inputs > 0).astype(inputs.dtype)
+        prime: Array = self.alpha * (_expm1_below_zero(inputs) + 1) + (1 - self.alpha) * positive
+        return prime
+
+
+class Softplus(Activation):
+    """`f(x) = ln(1 + eˣ) = max(0, x) + ln(1 + e^-|x|)`, `f'(x) = σ(x)`, the sigmoid; Dugas et al. 2001."""
+
+    def activation(self, inputs: Array) -> Array:
+        y: Array = np.maximum(inputs, 0) + np.log1p(np.exp(-np.abs(inputs)))
+        return y
+
+    def activation_prime(self, inputs: Array) -> Array:
+        return sigmoid(inputs)
+
+
+def _expm1_below_zero(x: Array) -> Array:
+    """Return `eˣ - 1` for x ≤ 0, else 0."""
+    y: Array = np.expm1(np.minimum(x, 0))
+    return y
+
+
 class SELU(Activation):
     """`f(x) = λ x if x > 0 else λ α (eˣ - 1)`, α = 1.6733, λ = 1.0507; Klambauer et al. 2017.
 
@@ -142,18 +213,13 @@ class SELU(Activation):
     _ALPHA = 1.6732632423543772
     _LAMBDA = 1.0507009873554805
 
-    @staticmethod
-    def _below_zero(x: Array) -> Array:
-        y: Array = np.expm1(np.minimum(x, 0))  # eˣ - 1 for x ≤ 0, else 0
-        return y
-
     def activation(self, inputs: Array) -> Array:
-        y: Array = self._LAMBDA * (np.maximum(inputs, 0) + self._ALPHA * self._below_zero(inputs))
+        y: Array = self._LAMBDA * (np.maximum(inputs, 0) + self._ALPHA * _expm1_below_zero(inputs))
         return y
 
     def activation_prime(self, inputs: Array) -> Array:
         positive = (inputs > 0).astype(inputs.dtype)
-        prime: Array = self._LAMBDA * (self._ALPHA * (self._below_zero(inputs) + 1) + (1 - self._ALPHA) * positive)
+        prime: Array = self._LAMBDA * (self._ALPHA * (_expm1_below_zero(inputs) + 1) + (1 - self._ALPHA) * positive)
         return prime
 
 
@@ -221,6 +287,10 @@ ACTIVATIONS: dict[str, type[Activation]] = {
     "leaky_relu": LeakyReLU,
     "sigmoid": Sigmoid,
     "gelu": GELU,
+    "exact_gelu": ExactGELU,
+    "silu": SiLU,
+    "elu": ELU,
+    "softplus": Softplus,
     "selu": SELU,
     "mish": Mish,
     "smooth_clip": SmoothClip,

@@ -164,7 +164,12 @@ def precise_vector() -> Model:
 def vector() -> Model:
     column = ArrayColumn("signal", (6,), 0.5, 2.0, statistics={"min": -4.0, "max": 5.0, "mean": 0.5, "std": 2.0})
     layers = [linear(6, 5), {"type": "BatchNorm", "size": 5, "momentum": 0.1, "epsilon": 1e-3}]
-    layers += [{"type": "GELU"}, {"type": "LayerNorm", "size": 5, "epsilon": 1e-5}, linear(5, 2)]
+    layers += [
+        {"type": "ELU", "alpha": 0.3},
+        {"type": "GELU"},
+        {"type": "LayerNorm", "size": 5, "epsilon": 1e-5},
+        linear(5, 2),
+    ]
     return made([column], RegressionOutput(("left", "right"), (1.0, -1.0), (3.0, 0.01)), layers)
 
 

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 
 from model_store.nn import (
+    ELU,
     GELU,
     INITIALIZERS,
     Activation,
     BatchNorm,
     Conv2D,
     Dropout,
+    ExactGELU,
     Identity,
     LayerNorm,
     LeakyReLU,
@@ -22,14 +24,16 @@ from model_store.nn import (
     ReLU,
     Sequential,
     Sigmoid,
+    SiLU,
     Softmax,
+    Softplus,
     Tanh,
     build,
 )
 from model_store.nn.layers.activations import ACTIVATIONS
 from training import check_gradients
 
-MODULES: list[Module] = [*(layer() for layer in ACTIVATIONS.values()), LeakyReLU(0.2), Softmax()]
+MODULES: list[Module] = [*(layer() for layer in ACTIVATIONS.values()), LeakyReLU(0.2), ELU(0.3), Softmax()]
 
 
 def by_name(value: object) -> str:
@@ -83,6 +87,12 @@ def test_values_and_derivatives_stay_finite_at_extreme_inputs(module: Module, dt
         (ReLU(), -3.0, 0.0),
         (LeakyReLU(0.1), -3.0, -0.3),
         (GELU(), 1.0, 0.8411919906082768),
+        (ExactGELU(), 1.0, 0.8413447460685429),
+        (ExactGELU(), -3.0, -0.004049694095050284),
+        (ExactGELU(), -8.0, -4.976768459479214e-15),
+        (SiLU(), -2.0, -0.2384058440442351),
+        (ELU(0.5), -1.0, -0.31606027941427883),
+        (Softplus(), -40.0, 4.248354255291589e-18),
         (Identity(), 7.0, 7.0),
     ],
     ids=by_name,
