@@ -41,6 +41,7 @@ from service.routes import (
     health,
     models,
     open_inference,
+    pages,
     predict,
     sagemaker_vertex,
     tensorflow_serving,
@@ -105,7 +106,7 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
         return registry.version_at(path) if keys.has_scope(authorization, "predict") else None
 
     recorder.served_at = served_at
-    app = Flask(__name__)
+    app = Flask(__name__, static_folder="static" if settings.pages else None)
     app.jinja_options = {"finalize": _printable_on_page}
     app.wsgi_app = ForwardedPrefix(app.wsgi_app, settings.forwarded_allow_ips)  # type: ignore[method-assign]
     app.url_map.strict_slashes = False
@@ -113,6 +114,8 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
     app.url_map.converters["segment"] = tensorflow_serving.SegmentConverter
     app.extensions["registry"] = registry
     app.extensions["keys"] = keys
+    app.extensions["access"] = access
+    app.extensions["settings"] = settings
     app.extensions["recorder"] = recorder
     app.extensions["cross_origin"] = cross_origin
     app.extensions["hosts"] = hosts
@@ -131,6 +134,7 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
     app.register_blueprint(models.create_blueprint(registry))
     app.register_blueprint(aliases.create_blueprint(registry, store, settings))
     app.register_blueprint(health.create_blueprint(registry, metrics, drift, keys, hosts))
+    app.register_blueprint(pages.create_blueprint(registry, settings))
     app.register_blueprint(docs.create_blueprint(registry, settings))
 
     @app.before_request

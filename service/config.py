@@ -260,6 +260,7 @@ class Settings:
     metrics_dir: str = _setting(
         "PROMETHEUS_MULTIPROC_DIR", "", "Parent directory of the metrics' counter files; if empty, in memory."
     )
+    pages: bool = _setting("SERVE_PAGES", True, "HTML pages for browsers: models, traffic, reports, API reference.")
     log_level: str = _setting("SERVE_LOG_LEVEL", "info", f"One of {', '.join(LOG_LEVELS)}.", choices=LOG_LEVELS)
     log_format: str = _setting(
         "SERVE_LOG_FORMAT", "text", "text, or json for one object per line.", choices=LOG_FORMATS

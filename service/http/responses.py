@@ -15,7 +15,8 @@ from typing import Any
 import orjson
 from werkzeug.wrappers import Response
 
-# A page may load resources of this service only; any other response may load nothing.
+# A page may load resources of this service only, and has no script or style of its own; any other response may load
+# nothing.
 PAGE_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

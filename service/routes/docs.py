@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any
 
 import orjson
-from flask import Blueprint, redirect, render_template, request
+from flask import Blueprint, redirect, request
 from werkzeug.wrappers import Response
 
 from model_store.utils.number_format import METRIC_TITLES, format_grouped, format_number, format_percent, format_score
@@ -27,6 +27,7 @@ from service.protocols import model_metadata
 from service.registry.loaded_version import LoadedVersion
 from service.registry.registry import ModelRegistry
 from service.registry.snapshot import ModelEntry, Snapshot
+from service.routes.page_frame import has_traffic, page_view, render_page, require_pages
 
 _SCORES = ("precision", "recall", "f1", "roc_auc", "r2", "d2")  # at most 1: shown with equal decimals
 _MAX_METRICS, _MAX_METRIC_ROWS = 20, 1000  # an artifact may have any, and the table has a cell for each pair
@@ -45,6 +46,7 @@ _ENDPOINTS = (
         "Predictions in the format of TensorFlow Serving",
     ),
     ("POST", "/invocations", "Predictions for Amazon SageMaker and Google Vertex AI; GET /ping is their health check"),
+    ("GET", "/", "Page of all models; JSON for programs"),
     ("GET", "/models", "List of models"),
     ("GET", "/models/<name>", "Inputs, output, metrics and an example of a model"),
     ("GET", "/models/<name>/versions/<version>", "The same for one version"),
@@ -115,8 +117,9 @@ def create_blueprint(registry: ModelRegistry, settings: Settings) -> Blueprint:
     blueprint = Blueprint("docs", __name__)
     # The document of the last snapshot. The weak reference does not keep a replaced snapshot in memory.
     latest: list[tuple[weakref.ref[Snapshot], Json]] = []
-    # The page of the last snapshot, with a placeholder for the URL of the service, which each client names in Host.
-    pages: list[tuple[weakref.ref[Snapshot], str]] = []
+    # The page of the last snapshot, by whether its header has a link to /traffic. It has a placeholder for the URL of
+    # the service, which each client names in Host.
+    pages: list[tuple[weakref.ref[Snapshot], dict[bool, str]]] = []
     placeholder = f"http://{secrets.token_hex(16)}"
     placed_path = re.compile(rf"{placeholder}(/models/[A-Za-z0-9._-]+/predict)")
 
@@ -133,19 +136,25 @@ def create_blueprint(registry: ModelRegistry, settings: Settings) -> Blueprint:
         return redirect("../docs")
 
     @blueprint.get("/docs", strict_slashes=True)
+    @page_view("predict")
     def docs() -> str:
+        require_pages()
         snapshot = registry.snapshot
         if not pages or pages[0][0]() is not snapshot:
-            pages[:] = [(weakref.ref(snapshot), render(snapshot))]
+            pages[:] = [(weakref.ref(snapshot), {})]
+        rendered = pages[0][1]
+        if (links := has_traffic()) not in rendered:
+            rendered[links] = render(snapshot)
         base = root_url(request)
-        page = placed_path.sub(lambda found: html.escape(shlex.quote(base + found[1])), pages[0][1])
+        page = placed_path.sub(lambda found: html.escape(shlex.quote(base + found[1])), rendered[links])
         return page.replace(placeholder, html.escape(base))
 
     def render(snapshot: Snapshot) -> str:
         described, only_named = split_described(snapshot)
         curl = 'curl -H "Authorization: Bearer $FORWARD_PASS_KEY"' if settings.keys_file else "curl"
-        return render_template(
+        return render_page(
             "docs.html",
+            "docs",
             models=[
                 _page_model(snapshot.entries[served.name], served, f"{curl} {placeholder}") for served in described
             ],

@@ -14,16 +14,16 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from flask import Flask, current_app, g, render_template, request
+from flask import Flask, current_app, g, request
 from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response
 
 from model_store.errors import Fault
 from service.http.exceptions import ApiError
-from service.http.request_head import prefers_page
 from service.http.responses import json_response, uses_plain_error_body
 from service.protocols.api_errors import REQUEST_ERRORS, to_api_error
 from service.routes.error_examples import REPOSITORY_PATH, error_example
+from service.routes.page_frame import key_page, page_scope
 from service.security.api_keys import AccessDeniedError
 from service.telemetry.mmap_counters import CountsUnavailableError
 
@@ -71,9 +71,9 @@ def register(app: Flask) -> None:
 def _access_denied(error: AccessDeniedError) -> Response:
     g.request_record.key_name = error.key_name
     challenge = {"WWW-Authenticate": error.challenge}
-    if request.endpoint == "docs.docs" and prefers_page(request):  # a browser: its page asks for the key
+    if (scope := page_scope()) is not None:  # a browser: its page asks for the key
         g.request_record.error_code = error.code
-        return Response(render_template("key.html"), error.status, challenge, content_type="text/html; charset=utf-8")
+        return key_page(scope, error.status, challenge)
     return error_response(ApiError(error.status, error.code, str(error), [error.fault], challenge))
 
 
@@ -89,10 +89,11 @@ def _framework_error(error: HTTPException) -> Response:
     if error.code is None or error.code < 400:
         return error.get_response()
     headers = {name: value for name, value in error.get_headers() if name.lower() not in _OWN_HEADERS}
+    reference = f"{request.script_root}/{'docs' if current_app.extensions['settings'].pages else 'openapi.json'}"
     problem, fix = {
-        404: ("no such endpoint", f"see {request.script_root}/docs for a list"),
+        404: ("no such endpoint", f"see {reference} for a list"),
         405: ("method not allowed", f"this endpoint supports {headers.get('Allow', 'others')}"),
-    }.get(error.code, (error.description or error.name, f"see {request.script_root}/docs for valid requests"))
+    }.get(error.code, (error.description or error.name, f"see {reference} for valid requests"))
     code = _FRAMEWORK_ERROR_CODES.get(error.code, "http_error")
     fault = Fault("URL", problem, fix)
     return error_response(ApiError(error.code, code, f"{problem}; {fix}", [fault], headers))

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from flask import Blueprint, redirect, request
+from flask import Blueprint, request
 from prometheus_client.core import Metric
 from werkzeug.wrappers import Response
 
 from model_store.errors import Fault
-from service.http.request_head import HostPolicy, prefers_page
+from service.http.request_head import HostPolicy
 from service.http.responses import json_response
 from service.inference.drift import DriftMonitor
 from service.registry.registry import ModelRegistry
@@ -38,12 +38,6 @@ def create_blueprint(
     metrics.register_collector(collect_model_gauges)
     metrics.register_collector(lambda _: key_gauges(keys.expiry_by_name()))
     metrics.register_collector(collect_drift_gauges)
-
-    @blueprint.get("/")
-    def root() -> Response:
-        if prefers_page(request):
-            return redirect(f"{request.script_root}/docs" if request.script_root else "docs", 302)
-        return json_response({"status": "alive"})
 
     @blueprint.get("/healthz")
     def alive() -> Response:

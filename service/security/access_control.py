@@ -12,6 +12,7 @@ from service.security.api_keys import ApiKeys
 # The scope that a Flask endpoint requires. All others require `predict`, paths that do not exist included.
 _ENDPOINT_SCOPES = {
     "health.exposition": "metrics",
+    "pages.traffic": "metrics",
     "open_inference.index": "admin",
     "open_inference.load": "admin",
     "open_inference.unload": "admin",
@@ -23,14 +24,14 @@ _ENDPOINT_SCOPES = {
 # that asks for one.
 _PUBLIC_ENDPOINTS = frozenset(
     {
-        "health.root",
+        "pages.root",  # JSON for health checks; the page checks the key itself
         "health.alive",
         "health.ready",
         "sagemaker_vertex.ping",
         "sagemaker_vertex.health",
         "open_inference.health",
         "docs.slash",
-        "static",  # script and style of the page at /docs, which asks for the key; nothing of the models
+        "static",  # scripts and styles of the pages, which ask for the key; nothing of the models
     }
 )
 
@@ -51,6 +52,10 @@ class AccessControl:
         """True if the endpoint needs no key: health checks, and the files of the page that asks for one."""
         return endpoint in _PUBLIC_ENDPOINTS
 
+    def serves(self, endpoint: str, port: str) -> bool:
+        """True if the listener on this port serves the endpoint."""
+        return self.required_scope(endpoint) == "predict" or not self._admin_port or port == self._admin_port
+
     def check(self, endpoint: str, authorization: str | None, port: str) -> str:
         """Return the name of the key if the request may be answered; otherwise raise NotFound or AccessDeniedError.
 
@@ -58,7 +63,7 @@ class AccessControl:
         "" where no key is required.
         """
         scope = self.required_scope(endpoint)
-        if scope != "predict" and self._admin_port and port != self._admin_port:
+        if not self.serves(endpoint, port):
             if self.keys.is_known(authorization):
                 raise NotFound
             self.keys.require_scope(authorization, scope)  # a stranger gets 401 here as for any other path

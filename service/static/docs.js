@@ -1,29 +1,6 @@
 // The "Try it" forms of the reference page. Fields and the drawing edit the JSON request; the form sends that request.
-// Where the service requires an API key, the page is first a form for it: see `openWithKey`.
-"use strict";
 
-let key = ""; // the API key; it is kept here only, and so until the page is left
-// In place of the service's answer, which tells programs how to send a key.
-const REFUSED = {
-  401: { code: "API key", message: "This key is unknown or no longer valid. Check it.", faults: [] },
-  403: { code: "API key", message: "This key lacks the scope predict. Give one that has it.", faults: [] },
-};
-const withKey = (headers) => (key ? { ...headers, Authorization: `Bearer ${key}` } : headers);
-
-// Show a character that is not visible as a JSON escape, as the service does: a direction mark would reorder the text
-// around it. JSON text keeps its meaning, as these characters occur in its strings only.
-const printable = (text) => text.replace(/(?!\n)[\p{C}\p{Zl}\p{Zp}]/gu, (letter) => {
-  const escaped = JSON.stringify(letter).slice(1, -1);
-  if (escaped !== letter) return escaped;
-  return letter.split("").map((unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, "0")}`).join("");
-});
-
-const make = (tag, text, className) => {
-  const element = document.createElement(tag);
-  if (text !== undefined) element.textContent = printable(text);
-  if (className) element.className = className;
-  return element;
-};
+import { ask, bars, make, printable, short, showFaults } from "./page.js";
 
 // Send a number as a number and any other text as a string, so that the service reports the error.
 function valueOf(field) {
@@ -36,34 +13,12 @@ function valueOf(field) {
   return Number.isFinite(Number(text)) ? Number(text) : text;
 }
 
-function compact(value) {
+export function compact(value) {
   // Format JSON with each innermost list on one line, so that the rows of an image are lines.
   return printable(JSON.stringify(value, null, 1)).replace(/\[[^[\]{}]*\]/g, (list) => list.replace(/\s+/g, " "));
 }
 
-function bars(probabilities) {
-  const box = make("div", undefined, "bars");
-  const ranked = Object.entries(probabilities).sort((a, b) => b[1] - a[1]).slice(0, 10);
-  for (const [label, share] of ranked) {
-    const bar = make("span", undefined, "bar");
-    const fill = make("i");
-    fill.style.width = `${100 * share}%`;
-    bar.append(fill);
-    const percent = share > 0.9995 ? "> 99.9 %" : share < 0.0005 ? "< 0.1 %" : `${(100 * share).toFixed(1)} %`;
-    box.append(make("b", label), bar, make("span", percent, "share"));
-  }
-  return box;
-}
-
-// A number with six digits, or all before the decimal point, and separators: 425,453. The full response has the others.
-function short(value) {
-  const size = Math.abs(value);
-  if (typeof value !== "number" || size === 0) return String(value);
-  if (size < 1e-4 || size >= 1e15) return value.toPrecision(6);
-  return value.toLocaleString("en", { maximumFractionDigits: Math.max(0, 5 - Math.floor(Math.log10(size))) });
-}
-
-function showPrediction(prediction) {
+export function showPrediction(prediction) {
   const box = make("div");
   if (prediction !== null && typeof prediction === "object" && "probabilities" in prediction) {
     const answer = prediction.labels ? prediction.labels.join(", ") || "none of the labels" : String(prediction.label);
@@ -80,19 +35,7 @@ function showPrediction(prediction) {
   return box;
 }
 
-function showFaults(error) {
-  const list = make("ul", undefined, "faults");
-  const faults = error.faults.length ? error.faults : [{ location: error.code, problem: error.message, fix: "" }];
-  for (const fault of faults) {
-    const line = make("li");
-    line.append(make("b", fault.location), printable(` ${fault.problem}`));
-    if (fault.fix) line.append(make("em", fault.fix));
-    list.append(line);
-  }
-  return list;
-}
-
-function fullResponse(body) {
+export function fullResponse(body) {
   const details = make("details");
   const code = make("div", undefined, "code");
   const pre = make("pre");
@@ -108,8 +51,8 @@ async function send(form, text) {
   button.disabled = true;
   const started = performance.now();
   try {
-    const headers = withKey({ "Content-Type": "application/json" });
-    const response = await fetch(form.dataset.url, { method: "POST", headers, body: text });
+    const headers = { "Content-Type": "application/json" };
+    const response = await ask(form.dataset.url, { method: "POST", headers, body: text });
     const body = await response.json();
     status.textContent = `${response.status}, ${Math.max(1, Math.round(performance.now() - started))} ms`;
     const shown = response.ok ? body.predictions.slice(0, 20).map(showPrediction) : [showFaults(body.error)];
@@ -190,68 +133,6 @@ function prepare(form) {
   form.hidden = false;
 }
 
-// Fetch this page with the key and show it in place of the form.
-async function openWithKey(form, given) {
-  const [button, result] = ["button", ".result"].map((name) => form.querySelector(name));
-  button.disabled = true;
-  try {
-    const response = await fetch(location.pathname, { headers: { Authorization: `Bearer ${given}` } });
-    if (response.ok) {
-      key = given;
-      show(await response.text());
-    } else {
-      result.replaceChildren(showFaults(REFUSED[response.status] ?? (await response.json()).error));
-    }
-  } catch (problem) {
-    result.replaceChildren(showFaults({ code: "no response", message: String(problem), faults: [] }));
-  } finally {
-    button.disabled = false;
-  }
+export function start() {
+  document.querySelectorAll("form.try").forEach(prepare);
 }
-
-function show(html) {
-  const page = new DOMParser().parseFromString(html, "text/html");
-  document.title = page.title;
-  document.body.replaceChildren(...page.body.childNodes);
-  start();
-  document.getElementById(decodeURIComponent(location.hash.slice(1)))?.scrollIntoView();
-}
-
-// A link is followed without the key. So fetch the OpenAPI document, and save it as a file.
-async function saveDocument(event) {
-  event.preventDefault();
-  const response = await fetch(event.target.href, { headers: withKey({}) });
-  const link = make("a");
-  link.href = URL.createObjectURL(await response.blob());
-  link.download = "openapi.json";
-  link.click();
-  URL.revokeObjectURL(link.href);
-}
-
-function prepareKey(form) {
-  form.querySelector(".plain").hidden = isSecureContext;
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
-    openWithKey(form, form.querySelector("input").value.trim());
-  });
-  form.hidden = false;
-  form.querySelector("input").focus();
-}
-
-function start() {
-  document.querySelectorAll("form.key").forEach(prepareKey);
-  document.querySelectorAll("form.try:not(.key)").forEach(prepare);
-  if (key) document.querySelectorAll("a.document").forEach((link) => link.addEventListener("click", saveDocument));
-  if (navigator.clipboard) {
-    document.querySelectorAll(".copy").forEach((button) => {
-      button.hidden = false;
-      button.addEventListener("click", async () => {
-        await navigator.clipboard.writeText(button.parentElement.querySelector("code").textContent);
-        button.textContent = "Copied";
-        setTimeout(() => { button.textContent = "Copy"; }, 1500);
-      });
-    });
-  }
-}
-
-start();

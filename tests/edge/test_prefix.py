@@ -18,7 +18,7 @@ from model_store.registry.store import open_store
 from service.security.api_keys import generate_key
 from tests.edge.proxy import NGINX, PATIENCE_SECONDS
 from tests.service.conftest import penguins, price
-from tests.service.routes.test_docs import CHROMIUM, FLAGS
+from tests.service.pages.conftest import CHROMIUM, FLAGS
 from tests.service.server.server_process import ROOT, Server, free_port, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(NGINX is None, reason="nginx is not installed")]

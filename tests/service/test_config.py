@@ -25,7 +25,7 @@ def test_every_variable_is_read():
         text = {"forwarded_allow_ips": "10.0.0.1", "cors_origins": "*", "trusted_hosts": "here"}.get(
             setting.name, "/other"
         )
-        other = another[0] if choices else {str: text, bool: "true"}.get(type(setting.default), "7")
+        other = another[0] if choices else {str: text, bool: str(not setting.default)}.get(type(setting.default), "7")
         needed = {"admin": {"SERVE_ADMIN_PORT": "7"}, "max_input_bytes": {"SERVE_MAX_BODY_BYTES": "7"}}
         admin = {"SERVE_ADMIN": "1", "SERVE_ADMIN_PORT": "8", "SERVE_GRPC_PORT": "9"}
         needed["grpc_admin_port"] = admin

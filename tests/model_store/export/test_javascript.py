@@ -22,7 +22,7 @@ from model_store.schema.columns.date_text import DateFormat
 from model_store.schema.signature import ClassificationOutput
 from tests.model_store.export.edge_rows import edge_rows, refused_rows
 from tests.model_store.export.example_models import AGE, HEIGHT, MADE, TOWN, TRAINED, classifier, example_model
-from tests.service.routes.test_docs import FLAGS
+from tests.service.pages.conftest import FLAGS
 
 NODE, CHROMIUM = shutil.which("node"), shutil.which("chromium")
 needs_node = pytest.mark.skipif(NODE is None, reason="node is not installed")

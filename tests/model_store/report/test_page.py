@@ -11,7 +11,7 @@ import pytest
 
 from model_store.report.page import render
 from tests.model_store.report.examples import EVIL, classifier, record, regression, search
-from tests.service.routes.test_docs import FLAGS
+from tests.service.pages.conftest import FLAGS
 
 CHROMIUM = shutil.which("chromium")
 

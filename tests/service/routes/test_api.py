@@ -25,12 +25,24 @@ ROW = {"instances": [[3.0, 80.0]]}
 PAGES = ("/", "/healthz", "/readyz", "/models", "/models/price", "/models/price/versions/1", "/openapi.json", "/docs")
 
 
-def test_root_is_json_for_programs_and_redirects_browsers_to_docs(client):
+BROWSER = {"Accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"}
+
+
+def test_root_is_json_for_programs_and_a_page_for_browsers(client):
     assert client.get("/").json == {"status": "alive"}
     assert client.get("/", headers={"Accept": "*/*"}).json == {"status": "alive"}
-    browser = client.get("/", headers={"Accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"})
-    assert browser.status_code == 302
-    assert client.get(browser.headers["Location"]).status_code == 200
+    page = client.get("/", headers=BROWSER)
+    assert (page.status_code, page.mimetype, page.headers["Vary"]) == (200, "text/html", "Accept")
+
+
+def test_pages_can_be_turned_off(store, make_client):
+    client = make_client(store, pages=False)
+    assert client.get("/", headers=BROWSER).json == {"status": "alive"}
+    for path in ("/docs", "/static/page.js"):
+        error = assert_error(client.get(path, headers=BROWSER), 404, "not_found")
+        assert "/docs" not in error["message"]
+    assert "SERVE_PAGES=on" in client.get("/docs").json["error"]["message"]
+    assert client.get("/openapi.json").status_code == 200
 
 
 def test_health_and_readiness(client):
@@ -264,7 +276,7 @@ def test_openapi_document_has_every_endpoint(client):
     paths = client.get("/openapi.json").json["paths"].keys()
     for rule in client.application.url_map.iter_rules():
         path = re.sub(r"<(?:segment:)?(\w+)>", r"{\1}", rule.rule)
-        if rule.endpoint not in {"static", "health.root", "docs.docs", "docs.slash", "docs.openapi"}:
+        if rule.endpoint not in {"static", "pages.root", "docs.docs", "docs.slash", "docs.openapi"}:
             assert path in paths
 
 

@@ -18,14 +18,16 @@ NODE = shutil.which("node")
 SCRIPT = Path(__file__).parents[3] / "service" / "static" / "docs.js"
 # A page without forms, whose elements have texts and children.
 RUN = """
-const { readFileSync } = require("fs");
-const vm = require("vm");
+import { readFileSync } from "node:fs";
 const element = (tag) => ({ tag, style: {}, children: [], append(...more) { this.children.push(...more); } });
-const document = { querySelectorAll: () => [], createElement: element };
-const context = vm.createContext({ document, navigator: {} });
-vm.runInContext(readFileSync(process.argv[1], "utf8"), context);
-context.given = JSON.parse(readFileSync(0, "utf8"));
-process.stdout.write(JSON.stringify(vm.runInContext(process.argv[2], context)));
+const body = { dataset: {} };
+const document = { body, querySelectorAll: () => [], addEventListener() {}, createElement: element };
+Object.assign(globalThis, { document, navigator: {}, location: { pathname: "/" }, addEventListener() {} });
+const [script, expression] = process.argv.slice(-2);
+const names = { ...await import(script.replace("docs.js", "page.js")), ...await import(script) };
+const given = JSON.parse(readFileSync(0, "utf8"));
+const found = new Function(...Object.keys(names), "given", `return ${expression}`)(...Object.values(names), given);
+process.stdout.write(JSON.stringify(found));
 """
 
 pytestmark = pytest.mark.skipif(NODE is None, reason="node is not installed")
@@ -33,14 +35,14 @@ pytestmark = pytest.mark.skipif(NODE is None, reason="node is not installed")
 
 def run(expression: str, given: Any) -> Any:
     """Return the value of an expression after the script, in which `given` is defined."""
-    command = [str(NODE), "-e", RUN, str(SCRIPT), expression]
+    command = [str(NODE), "--input-type=module", "-e", RUN, SCRIPT.as_uri(), expression]
     return json.loads(subprocess.check_output(command, input=json.dumps(given), text=True))
 
 
 def test_every_character_is_shown_as_the_service_shows_it() -> None:
     letters = [chr(i) for i in range(sys.maxunicode + 1)]
     letters = [letter for letter in letters if unicodedata.category(letter) not in {"Cn", "Cs"}]
-    found = run("given.map(printable)", letters)
+    found = run("given.map((letter) => printable(letter))", letters)
     assert [pair for pair in zip(letters, found, strict=True) if pair[1] != printable(pair[0], keep="\n")] == []
     assert printable("\u202e") == "\\u202e"
 

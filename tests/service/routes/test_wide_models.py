@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flask import render_template
 
 from model_store.artifact.model import Model
 from model_store.registry.store import Store
@@ -17,6 +16,7 @@ from service.inference.drift import column_bins
 from service.openapi import described_models
 from service.protocols import open_inference
 from service.routes import docs, error_examples, row_repair
+from service.routes.page_frame import render_page
 from tests.service.conftest import MakeClient, network, price
 
 COLUMNS = 1000
@@ -156,16 +156,16 @@ def test_the_page_of_a_snapshot_is_rendered_once_for_all_hosts(
     """With 4,000 models it took 0.4 s of processor time for each request, without a key."""
     rendered = []
     monkeypatch.setattr(
-        docs, "render_template", lambda *names, **values: rendered.append(names) or render_template(*names, **values)
+        docs, "render_page", lambda *names, **values: rendered.append(names) or render_page(*names, **values)
     )
     client = make_client(store)
     hosts = ("localhost", "a.example:8000", "[::1]:8000")
     pages = {host: client.get("/docs", headers={"Host": host}) for host in hosts}
     assert len(rendered) == 1
     for host in ("localhost", "a.example:8000"):
-        assert f"<p><code>http://{host}</code></p>" in pages[host].text
+        assert f"<code>http://{host}</code>" in pages[host].text
         assert f"curl http://{host}/models/penguins/predict -d" in pages[host].text
-    assert "<p><code>http://[::1]:8000</code></p>" in pages["[::1]:8000"].text
+    assert "<code>http://[::1]:8000</code>" in pages["[::1]:8000"].text
     assert "curl &#x27;http://[::1]:8000/models/penguins/predict&#x27; -d" in pages["[::1]:8000"].text
     store.publish("price", price(1))
     client.application.extensions["registry"].refresh()

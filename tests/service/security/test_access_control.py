@@ -65,20 +65,24 @@ def test_every_other_endpoint_requires_a_key(guarded: FlaskClient, client: Flask
 
 def test_a_browser_without_a_key_gets_a_form_at_docs_that_reveals_nothing(guarded: FlaskClient) -> None:
     html = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    home = guarded.get("/", headers=html)
+    assert (home.status_code, home.mimetype) == (401, "text/html")
     page = guarded.get("/docs", headers=html)
+    assert page.text == home.text.replace(' aria-current="page"', "")
     assert (page.status_code, page.mimetype) == (401, "text/html")
     assert page.headers["WWW-Authenticate"].startswith("Bearer")
     assert "script-src 'self'" in page.headers["Content-Security-Policy"]
     assert page.headers["Cache-Control"] == "no-store"
     assert "price" not in page.text
     assert "penguins" not in page.text
-    files = re.findall(r'"(static/[^"]+)"', page.text)
+    files = re.findall(r'"./(static/[^"]+)"', page.text)
     assert len(files) == 4
     for file in files:
         with guarded.get(f"/{file}") as answer:
             assert answer.status_code == 200
     assert_error(guarded.get("/docs"), 401, "unauthorized")  # any other program gets JSON
-    assert "API reference" in guarded.get("/docs", headers=html | bearer("predict")).text
+    assert "Endpoints" in guarded.get("/docs", headers=html | bearer("predict")).text
+    assert "penguins" in guarded.get("/", headers=html | bearer("predict")).text
     assert guarded.get("/models", headers=html).mimetype == "application/json"
 
 

@@ -12,7 +12,7 @@ import pytest
 from service.config import Settings, SettingsError
 from service.security.api_keys import generate_key
 from tests.service.conftest import store  # noqa: F401 - a fixture
-from tests.service.routes.test_docs import CHROMIUM, FLAGS
+from tests.service.pages.conftest import CHROMIUM, FLAGS
 from tests.service.server.conftest import loop, own_server  # noqa: F401 - fixtures
 from tests.service.server.event_worker.harness import Loop
 

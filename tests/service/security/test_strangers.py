@@ -38,7 +38,7 @@ def requests(client: FlaskClient) -> Iterator[tuple[str, str]]:
         "/v2/models/pric",
         "/v1/models/price:nothing",
         "/metrics/x",
-        "/static/docs.css",
+        "/static/page.css",
     }
     for rule in client.application.url_map.iter_rules():
         path = re.sub(r"<[^>]*name>", "price", rule.rule)

@@ -1,0 +1,1 @@
+"""What each HTML page shows, as plain values for its template. The views are in `service.routes`."""
