@@ -40,6 +40,7 @@ from service.routes import (
     error_handlers,
     health,
     models,
+    network,
     open_inference,
     pages,
     predict,
@@ -135,6 +136,7 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
     app.register_blueprint(aliases.create_blueprint(registry, store, settings))
     app.register_blueprint(health.create_blueprint(registry, metrics, drift, keys, hosts))
     app.register_blueprint(pages.create_blueprint(registry, settings))
+    app.register_blueprint(network.create_blueprint())
     app.register_blueprint(docs.create_blueprint(registry, settings))
 
     @app.before_request

@@ -38,7 +38,7 @@ def test_root_is_json_for_programs_and_a_page_for_browsers(client):
 def test_pages_can_be_turned_off(store, make_client):
     client = make_client(store, pages=False)
     assert client.get("/", headers=BROWSER).json == {"status": "alive"}
-    for path in ("/docs", "/static/page.js"):
+    for path in ("/docs", "/xor", "/static/page.js"):
         error = assert_error(client.get(path, headers=BROWSER), 404, "not_found")
         assert "/docs" not in error["message"]
     assert "SERVE_PAGES=on" in client.get("/docs").json["error"]["message"]
@@ -276,7 +276,7 @@ def test_openapi_document_has_every_endpoint(client):
     paths = client.get("/openapi.json").json["paths"].keys()
     for rule in client.application.url_map.iter_rules():
         path = re.sub(r"<(?:segment:)?(\w+)>", r"{\1}", rule.rule)
-        if rule.endpoint not in {"static", "pages.root", "docs.docs", "docs.slash", "docs.openapi"}:
+        if rule.endpoint not in {"static", "pages.root", "network.xor", "docs.docs", "docs.slash", "docs.openapi"}:
             assert path in paths
 
 
