@@ -13,20 +13,18 @@ import numpy as np
 
 from model_store.nn import Array, Module
 from training.optim.base import Optimizer, OptimizerOptions
-from training.stored_arrays import checked_array
-from training.tracer import Call
 
 
 class SGD(Optimizer):
-    """Gradient descent with momentum: `v ← momentum·v + g`, `w ← w - learning_rate·v`; Polyak 1964.
+    """Gradient descent with momentum: `v ← momentum·v + learning_rate·g`, `w ← w - v`.
 
-    With `nesterov` one step ahead, `w ← w - learning_rate (g + momentum·v)`; Nesterov 1983, as Sutskever et al. 2013
-    write it. The number of samples that `train` passes before each step makes it stochastic, mini-batch or plain.
+    Polyak 1964, as Goodfellow, Bengio & Courville 2016, algorithm 8.2, and the article write it; without momentum
+    `w ← w - learning_rate·g`. With `nesterov` one step ahead, `w ← w - learning_rate·g - momentum·v`; Nesterov 1983,
+    as Sutskever et al. 2013 write it. The number of samples that `train` passes before each step makes it stochastic,
+    mini-batch or plain.
 
-    Stored is the article's velocity, `V = learning_rate·v`: `V ← momentum·V + learning_rate·g`, `w ← w - V`. That is
-    three calls if the gradients are already multiplied by the rate, as they are from `train` unless they are clipped or
-    decay is added: 84,060 parameters and a batch of one take 38 µs, not 44. When the rate changes, V is multiplied by
-    the ratio of the rates first.
+    `train` multiplies the gradients by the rate where it averages them, which costs no call, unless they are clipped or
+    changed by a decay: 84,060 parameters and a batch of one take 38 µs, not 44.
     """
 
     state_slots: tuple[str, ...] = ("velocity",)
@@ -44,70 +42,43 @@ class SGD(Optimizer):
         self.momentum, self.nesterov = momentum, nesterov
         if not momentum:
             self.state_slots = ()
-        self._velocity_rate = learning_rate
-        self._smallest_rate = learning_rate * 2.0**-60
         super().__init__(module, learning_rate, **options)
         # Clipping, decay, factors and the step of a subclass need the gradients as they are.
         unscaled = self.clip_norm or self.clip_value or self.weight_decay or self._factors or type(self) is not SGD
-        self._scaled_calls = self._calls if unscaled else self._compile(self._scaled_update)
+        self._scaled_calls = None if unscaled else self._compile(self._update)
 
     def update(self, w: Array, g: Array, *slots: Array, rate: float) -> tuple[Array, ...]:  # type: ignore[override]
-        return self._scaled_update(w, rate * g, *slots)
+        return self._update(w, rate * g, *slots)
 
-    def _scaled_update(self, w: Array, g: Array, *slots: Array, **_: float) -> tuple[Array, ...]:
-        """Return the new w and V for gradients that are multiplied by the learning rate."""
+    def _update(self, w: Array, g: Array, *slots: Array, **_: float) -> tuple[Array, ...]:
+        """Return the new w and v for g that are multiplied by the learning rate."""
         if not slots:
             return (w - g,)
-        velocity = self.momentum * slots[0] + g
-        return (w - g - self.momentum * velocity if self.nesterov else w - velocity), velocity
-
-    def coefficients(self) -> dict[str, float]:
-        """Return the rate. A rate of 0 would lose V: in its place is one so small that no sum changes."""
-        return {"rate": self.learning_rate or self._smallest_rate}
+        v = self.momentum * slots[0] + g
+        return (w - g - self.momentum * v if self.nesterov else w - v), v
 
     @property
     def gradient_scale(self) -> float:  # type: ignore[override]  # a constant of other optimizers
-        return 1.0 if self._scaled_calls is self._calls else self._rate
-
-    def set_coefficients(self) -> None:
-        super().set_coefficients()
-        self._rate = self.coefficients()["rate"]
-
-    def step(self) -> None:
-        self._advance(self._calls)
+        return 1.0 if self._scaled_calls is None else self.learning_rate
 
     def scaled_step(self) -> None:
-        if self._scaled_calls is self._calls:
+        if self._scaled_calls is None:
             self.step()
         else:
-            self._advance(self._scaled_calls)
-
-    def _advance(self, calls: list[Call]) -> None:
-        if self._rate != self._velocity_rate:
-            for velocity in self._slots.get("velocity", ()):
-                velocity *= self._rate / self._velocity_rate
-            self._velocity_rate = self._rate
-        self.steps += 1
-        for function, operands in calls:
-            function(*operands)
+            self._run(self._scaled_calls)
 
     def load_state(self, state: Mapping[str, Array]) -> None:
-        super().load_state(state)
-        self._velocity_rate = float(checked_array(state, "rate", np.float64))
-
-    def _state_arrays(self) -> dict[str, Array]:
-        return {**super()._state_arrays(), "rate": np.array(self._velocity_rate, np.float64)}
+        # States of older versions have the rate of the last step, too.
+        super().load_state({name: array for name, array in state.items() if name != "rate"})
 
 
 class RMSProp(Optimizer):
     """`v ← smoothing·v + (1 - smoothing) g²`, `w ← w - learning_rate·g / (√v + epsilon)`; Tieleman & Hinton 2012.
 
     With momentum, `b ← momentum·b + g / (√v + epsilon)`, `w ← w - learning_rate·b`. As PyTorch's `RMSprop`.
-
-    Stored is `V = v / (1 - smoothing)`, so its factor moves to epsilon and the rate and costs no call.
     """
 
-    state_slots: tuple[str, ...] = ("squares", "velocity")
+    state_slots: tuple[str, ...] = ("mean_squares", "velocity")
 
     def __init__(
         self,
@@ -123,33 +94,34 @@ class RMSProp(Optimizer):
         self._check_positive(epsilon=epsilon)
         self.momentum, self.smoothing, self.epsilon = momentum, smoothing, epsilon
         if not momentum:
-            self.state_slots = ("squares",)
+            self.state_slots = ("mean_squares",)
         super().__init__(module, learning_rate, **options)
 
     def update(self, w: Array, g: Array, *slots: Array, rate: float) -> tuple[Array, ...]:  # type: ignore[override]
-        squares, *velocity = slots
-        squares = self.smoothing * squares + g * g
-        step = g / (np.sqrt(squares) + self.epsilon / math.sqrt(1 - self.smoothing))
+        v, *velocity = slots
+        v = self.smoothing * v + (1 - self.smoothing) * (g * g)
+        step = g / (np.sqrt(v) + self.epsilon)
         if not velocity:
-            return w - rate * step, squares
-        step = self.momentum * velocity[0] + step
-        return w - rate * step, squares, step
+            return w - rate * step, v
+        b = self.momentum * velocity[0] + step
+        return w - rate * b, v, b
 
-    def coefficients(self) -> dict[str, float]:
-        return {"rate": self.learning_rate / math.sqrt(1 - self.smoothing)}
+    def load_state(self, state: Mapping[str, Array]) -> None:
+        super().load_state(_with_new_names(state))
+        if "squares.0" in state:
+            factor = 1 - self.smoothing
+            self._multiply_slots(mean_squares=factor, velocity=1 / math.sqrt(factor))
 
 
 class Adam(Optimizer):
     """`m ← beta1·m + (1 - beta1) g`, `v ← beta2·v + (1 - beta2) g²`; Kingma & Ba 2015, algorithm 1.
 
     `w ← w - learning_rate·m̂ / (√v̂ + epsilon)`, `m̂ = m / (1 - beta1ᵗ)`, `v̂ = v / (1 - beta2ᵗ)` in step t, from 1.
-
-    Stored are `M = m / (1 - beta1)` and `V = v / (1 - beta2)`, sums without factors, which saves three calls of 13:
-    with `k = √((1 - beta2) / (1 - beta2ᵗ))` the step is `rate·M / (√V + epsilon / k)`,
-    `rate = learning_rate (1 - beta1) / (1 - beta1ᵗ) / k`.
+    The corrections of the means are numbers, so they are applied as the end of the paper's section 2 does:
+    `w ← w - rate·m / (√v + epsilon·k)` with `k = √(1 - beta2ᵗ)` and `rate = learning_rate·k / (1 - beta1ᵗ)`.
     """
 
-    state_slots: tuple[str, ...] = ("means", "squares")
+    state_slots: tuple[str, ...] = ("means", "mean_squares")
     coefficient_names: ClassVar[tuple[str, ...]] = ("rate", "epsilon")
 
     def __init__(
@@ -168,23 +140,25 @@ class Adam(Optimizer):
         super().__init__(module, learning_rate, **options)
 
     def update(  # type: ignore[override]
-        self, w: Array, g: Array, means: Array, squares: Array, *, rate: float, epsilon: float
+        self, w: Array, g: Array, m: Array, v: Array, *, rate: float, epsilon: float
     ) -> tuple[Array, ...]:
-        means = self.beta1 * means + g
-        squares = self.beta2 * squares + g * g
-        return w - rate * (means / (np.sqrt(squares) + epsilon)), means, squares
+        m = self.beta1 * m + (1 - self.beta1) * g
+        v = self.beta2 * v + (1 - self.beta2) * (g * g)
+        return w - rate * (m / (np.sqrt(v) + epsilon)), m, v
 
     def coefficients(self) -> dict[str, float]:
         t = self.steps + 1
-        k = math.sqrt((1 - self.beta2) / (1 - self.beta2**t))
-        return {
-            "rate": self.learning_rate * (1 - self.beta1) / (1 - self.beta1**t) / k,
-            "epsilon": self.epsilon / k,
-        }
+        k = math.sqrt(1 - self.beta2**t)
+        return {"rate": self.learning_rate * k / (1 - self.beta1**t), "epsilon": self.epsilon * k}
 
     def step(self) -> None:
         self.set_coefficients()
         super().step()
+
+    def load_state(self, state: Mapping[str, Array]) -> None:
+        super().load_state(_with_new_names(state))
+        if "squares.0" in state:
+            self._multiply_slots(means=1 - self.beta1, mean_squares=1 - self.beta2)
 
 
 class AdamW(Adam):
@@ -204,3 +178,8 @@ class AdamW(Adam):
 
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"sgd": SGD, "rmsprop": RMSProp, "adam": Adam, "adamw": AdamW}
+
+
+def _with_new_names(state: Mapping[str, Array]) -> dict[str, Array]:
+    """Rename the slots of a state of an older version, where `squares` are sums without the factor of the mean."""
+    return {f"mean_{name}" if name.startswith("squares.") else name: array for name, array in state.items()}

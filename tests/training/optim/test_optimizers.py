@@ -10,6 +10,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from model_store.nn import (
     Array,
@@ -295,7 +297,7 @@ def test_a_state_is_a_copy_and_another_optimizers_is_rejected() -> None:
     state = optimizer.state()
     train(net, PYTORCH["x"], PYTORCH["y"], MSE(), optimizer, 1, on_epoch=None)
     assert not state["velocity.0"].any()
-    with pytest.raises(ValueError, match=r"Adam\.state: expected \['steps', 'means\.0', 'squares\.0'\], found \["):
+    with pytest.raises(ValueError, match=r"Adam\.state: expected \['steps', 'means\.0', 'mean_squares\.0'\], found \["):
         Adam(net).load_state(state)
     with pytest.raises(ValueError, match=r"SGD\.state\.velocity\.0: expected float64 \(26,\), found float32 \(26,\)"):
         optimizer.load_state({**state, "velocity.0": state["velocity.0"].astype(np.float32)})
@@ -335,7 +337,7 @@ def test_float32_stays_float32_and_a_new_rate_applies_at_once(make: Callable[...
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
-def test_the_velocity_survives_every_rate_even_zero(nesterov: bool) -> None:
+def test_a_new_rate_multiplies_the_gradients_and_leaves_the_velocity(nesterov: bool) -> None:
     """Compared with the formula, for scaled and for unscaled steps."""
     rates = [0.1, 0.1, 0.0, 0.0, 0.0, 0.3, 0.3, 0.01]
     plain, scaled = (Arrays(np.linspace(-1, 1, 5)) for _ in range(2))
@@ -343,8 +345,8 @@ def test_the_velocity_survives_every_rate_even_zero(nesterov: bool) -> None:
     w, v = np.linspace(-1, 1, 5), np.zeros(5)
     for i, rate in enumerate(rates):
         g = np.cos(np.arange(5.0) + i)
-        v = 0.9 * v + g
-        w = w - rate * (g + 0.9 * v if nesterov else v)
+        v = 0.9 * v + rate * g
+        w = w - (rate * g + 0.9 * v if nesterov else v)
         for optimizer in optimizers:
             optimizer.learning_rate = rate
         plain.gradients()[0][:] = g
@@ -353,6 +355,82 @@ def test_the_velocity_survives_every_rate_even_zero(nesterov: bool) -> None:
         optimizers[1].scaled_step()
         for module in (plain, scaled):
             np.testing.assert_allclose(module.parameters()[0], w, rtol=1e-12, atol=1e-14)
+
+
+def textbook(name: str, w: Array, gradients: list[Array], clip: float | None, decay: float) -> Array:
+    """Return w after a step by each gradient, as the books write the rule."""
+    m, v = np.zeros_like(w), np.zeros_like(w)
+    for t, g in enumerate(gradients, 1):
+        if clip is not None:
+            g = g * min(1, clip / (np.linalg.norm(g) + 1e-6))
+        if name == "adamw":
+            w = w * (1 - 0.05 * decay)
+        else:
+            g = g + decay * w
+        if name.startswith("sgd"):
+            v = (0.9 if name == "sgd" else 0) * v + 0.05 * g
+            w = w - v
+        elif name == "rmsprop":
+            v = 0.99 * v + 0.01 * g**2
+            w = w - 0.05 * g / (np.sqrt(v) + 1e-8)
+        else:
+            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+            w = w - 0.05 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+    return w
+
+
+@given(
+    st.sampled_from(["sgd", "sgd-plain", "rmsprop", "adam", "adamw"]),
+    st.lists(st.integers(1, 30), min_size=1, max_size=3),
+    st.integers(1, 12),
+    st.sampled_from([None, 0.5]),
+    st.sampled_from([0.0, 0.1]),
+)
+@settings(max_examples=150, deadline=None)
+def test_steps_in_pieces_of_any_size_equal_the_textbooks(
+    name: str, lengths: list[int], piece: int, clip: float | None, decay: float
+) -> None:
+    """With arrays that end before, at and behind the borders of pieces, and a norm that is measured in pieces, too."""
+    rng = np.random.default_rng(0)
+    borders = np.cumsum(lengths)[:-1]
+    first = rng.standard_normal(sum(lengths))
+    gradients = [rng.standard_normal(len(first)) * 10.0 ** rng.integers(-3, 3) for _ in range(4)]
+    module = Arrays(*(part.copy() for part in np.split(first, borders)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(base, "_PIECE_VALUES", piece)
+        kind, options = (SGD, {"momentum": 0.0}) if name == "sgd-plain" else (OPTIMIZERS[name], {})
+        optimizer = kind(module, 0.05, clip_norm=clip, weight_decay=decay, **options)
+    for g in gradients:
+        for array, part in zip(module.gradients(), np.split(g, borders), strict=True):
+            array[:] = part
+        optimizer.step()
+    found = np.concatenate(module.parameters())
+    np.testing.assert_allclose(found, textbook(name, first, gradients, clip, decay), rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", SAME_AS)
+def test_a_state_of_an_older_version_continues_as_it_was(name: str) -> None:
+    """Older versions stored `m / (1 - beta1)` and `v / (1 - beta2)`, RMSProp likewise, and SGD the rate."""
+    whole, first, second = network(), network(), network()
+    x, y = PYTORCH["x"], PYTORCH["y"]
+    train(whole, x, y, MSE(), SAME_AS[name](whole), 6, 4, on_epoch=None)
+    optimizer = SAME_AS[name](first)
+    train(first, x, y, MSE(), optimizer, 4, 4, on_epoch=None)
+    vector(second)[:] = vector(first)
+    state = optimizer.state()
+    if isinstance(optimizer, SGD):
+        state["rate"] = np.array(0.1)
+    else:
+        beta2 = optimizer.beta2 if isinstance(optimizer, Adam) else optimizer.smoothing
+        state["squares.0"] = state.pop("mean_squares.0") / (1 - beta2)
+        if isinstance(optimizer, Adam):
+            state["means.0"] /= 1 - optimizer.beta1
+        elif optimizer.momentum:
+            state["velocity.0"] *= np.sqrt(1 - beta2)
+    resumed = SAME_AS[name](second)
+    resumed.load_state(state)
+    train(second, x, y, MSE(), resumed, 2, 4, on_epoch=None)
+    np.testing.assert_allclose(vector(second), vector(whole), rtol=1e-13)
 
 
 def test_a_subclass_with_its_own_step_gets_unscaled_gradients() -> None:
