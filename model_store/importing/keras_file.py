@@ -33,7 +33,21 @@ from model_store.importing.layers import (
     same_padding,
     softmax,
 )
-from model_store.nn import SELU, Array, Exp, LeakyReLU, Mish, Module, ReLU, Sigmoid, Tanh
+from model_store.nn import (
+    ELU,
+    SELU,
+    Array,
+    ExactGELU,
+    Exp,
+    LeakyReLU,
+    Mish,
+    Module,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softplus,
+    Tanh,
+)
 from model_store.nn.config_fields import MAX_SAMPLE_VALUES
 from model_store.schema.columns import ArrayColumn
 
@@ -45,7 +59,11 @@ _ACTIVATIONS: dict[str, Callable[[], Module]] = {
     "relu": ReLU,
     "tanh": Tanh,
     "sigmoid": Sigmoid,
+    "elu": ELU,
+    "gelu": ExactGELU,  # Keras saves no other
     "selu": SELU,
+    "silu": SiLU,
+    "softplus": Softplus,
     "mish": Mish,
     "exponential": Exp,
     "leaky_relu": lambda: LeakyReLU(0.2),  # Keras's default slope
@@ -84,8 +102,6 @@ def _activation(value: Features | Layers, name: Any) -> Features | Layers:
     value = enter(value, _DTYPE)
     if name == "softmax":
         return softmax(value, _last_axis(value))
-    if name == "gelu":
-        raise _LayerError("activation: expected gelu with approximate=True, found the exact one")
     if name not in _ACTIVATIONS:
         raise _LayerError(f"activation: expected one of {', '.join([*_ACTIVATIONS, 'softmax'])}; found {name!r}")
     return value.then(_ACTIVATIONS[name]())
@@ -217,6 +233,11 @@ def _relu(value: Features | Layers, config: Mapping[str, Any], weights: _Weights
     return enter(value, _DTYPE).then(LeakyReLU(slope) if slope else ReLU())
 
 
+def _elu(value: Features | Layers, config: Mapping[str, Any], weights: _Weights) -> Features | Layers:
+    del weights
+    return enter(value, _DTYPE).then(ELU(float(config["alpha"])))
+
+
 def _softmax(value: Features | Layers, config: Mapping[str, Any], weights: _Weights) -> Features | Layers:
     del weights
     if config["axis"] not in (-1, [-1]):
@@ -236,6 +257,7 @@ LAYERS: dict[str, _Read] = {
     "Conv2D": _conv,
     "Dense": _dense,
     "Dropout": _same,
+    "ELU": _elu,
     "Flatten": _flatten,
     "LayerNormalization": _layer_norm,
     "LeakyReLU": _relu,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,16 +19,16 @@ if TYPE_CHECKING:
     from model_store.importing.onnx.graph import OnnxGraph
 
 
-def needed_nodes(graph: Any) -> set[int]:
+def needed_nodes(nodes: Sequence[Any], outputs: Iterable[Any]) -> set[int]:
     """Return the positions of the nodes that an output depends on."""
-    producers = {name: i for i, node in enumerate(graph.node) for name in node.output if name}
+    producers = {name: i for i, node in enumerate(nodes) for name in node.output if name}
     needed: set[int] = set()
-    names = [output.name for output in graph.output]
+    names = [output.name for output in outputs]
     while names:
         position = producers.get(names.pop())
         if position is not None and position not in needed:
             needed.add(position)
-            names += graph.node[position].input
+            names += nodes[position].input
     return needed
 
 
@@ -40,7 +41,7 @@ def evaluator_answers(graph: OnnxGraph, output: str, layers: Layers, *, is_binar
     pruned.CopyFrom(graph.model)
     del pruned.graph.output[:]
     pruned.graph.output.append(onnx.ValueInfoProto(name=output))
-    needed = needed_nodes(pruned.graph)
+    needed = needed_nodes(pruned.graph.node, pruned.graph.output)
     nodes = [node for i, node in enumerate(graph.model.graph.node) if i in needed]
     del pruned.graph.node[:]
     pruned.graph.node.extend(nodes)

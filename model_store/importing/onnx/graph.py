@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from model_store.importing.imported_model import ImportedModel
 from model_store.importing.layers import Layers, array_input, enter, in_stored_order
 from model_store.importing.onnx.evaluation import evaluator_answers, needed_nodes
 from model_store.importing.onnx.file import parse_model
+from model_store.importing.onnx.fusion import DOMAIN as FUSED_DOMAIN
+from model_store.importing.onnx.fusion import MAX_NODES, fuse_activations
 from model_store.importing.onnx.ml_operators import ML_OPERATORS
 from model_store.importing.onnx.operators import FOLDED, OPERATORS, evaluated_values, folded_values
 from model_store.importing.onnx.own_export import network_of_export
@@ -37,7 +39,7 @@ from model_store.importing.onnx.values import (
     Value,
     fail,
 )
-from model_store.nn import Array
+from model_store.nn import Activation, Array
 from model_store.nn.config_fields import MAX_SAMPLE_VALUES
 from model_store.schema.columns import ArrayColumn, Column
 from model_store.utils.values import list_names
@@ -61,6 +63,8 @@ class OnnxGraph:
     inputs: dict[str, tuple[int, tuple[int, ...]]] = field(default_factory=dict)  # type and shape of a sample
     column_names: dict[str, list[str]] = field(default_factory=dict)  # of each input that is a table
     array_index: Array | None = None  # the places of the elements of an input that is one array
+    nodes: list[Any] = field(default_factory=list)  # of the file, with activations fused
+    activations: dict[str, Activation] = field(default_factory=dict)  # of the fused nodes, by their output
     row_values: int = 0  # that onnx's reference evaluator computes for a row, in all nodes
 
     def read(self) -> None:
@@ -76,11 +80,15 @@ class OnnxGraph:
                 raise ModelImportError(f"{self.file}: tensor {tensor.name!r}: expected its data; {error}") from error
         self._read_inputs()
         opsets = {one.domain: one.version for one in self.model.opset_import}
-        needed = needed_nodes(graph)
+        try:
+            self.nodes, self.activations = fuse_activations(graph, self.budget)
+        except BudgetError as error:
+            raise ModelImportError(f"{self.file}: activations: {error}") from error
+        needed = needed_nodes(self.nodes, graph.output)
         kept = {output.name for output in graph.output}
-        last_uses = {name: position for position in sorted(needed) for name in graph.node[position].input}
+        last_uses = {name: position for position in sorted(needed) for name in self.nodes[position].input}
         for position in sorted(needed):
-            node = graph.node[position]
+            node = self.nodes[position]
             self._compute(position, node, opsets)
             for name in {*node.input} - kept:
                 if last_uses[name] == position:
@@ -94,7 +102,10 @@ class OnnxGraph:
         from onnx import helper  # noqa: PLC0415 - an extra
 
         domain = "" if node.domain == "ai.onnx" else node.domain
-        table = {"": OPERATORS, "ai.onnx.ml": ML_OPERATORS}.get(domain, {})
+        if node.output[0] in self.activations:
+            table: Mapping[str, Callable[[Operation], Value]] = {node.op_type: self._activation}
+        else:
+            table = {"": OPERATORS, "ai.onnx.ml": ML_OPERATORS}.get(domain, {})
         if node.op_type not in table and node.op_type not in FOLDED:
             problem = "expected an operator that can be imported, see the list in docs/imports.md"
             raise fail(self.file, node, position, problem)
@@ -113,7 +124,8 @@ class OnnxGraph:
                 operation = Operation(node, inputs, attributes, self.dtype, opset, self.batch, self.budget)
                 found = table[node.op_type](operation)
                 self.budget.spend(value_cost(found) + layer_cost(inputs, found))
-                self.row_values += evaluated_values(node.op_type, attributes, inputs, found)
+                nodes = MAX_NODES if node.domain == FUSED_DOMAIN else 1
+                self.row_values += nodes * evaluated_values(node.op_type, attributes, inputs, found)
             else:
                 raise ValueError("expected constants as its inputs, found computed values")
         except ModelImportError:
@@ -121,6 +133,9 @@ class OnnxGraph:
         except Exception as error:  # attributes of a hostile file may have any type
             raise fail(self.file, node, position, str(error) or type(error).__name__) from error
         self.values[node.output[0]] = found
+
+    def _activation(self, op: Operation) -> Value:
+        return enter(op.value(), op.dtype).then(self.activations[op.node.output[0]])
 
     def _read_inputs(self) -> None:
         graph = self.model.graph

@@ -39,10 +39,12 @@ from model_store.importing.onnx.values import (
     Value,
 )
 from model_store.nn import (
+    ELU,
     GELU,
     SELU,
     Array,
     Clip,
+    ExactGELU,
     Exp,
     LeakyReLU,
     Mish,
@@ -50,6 +52,8 @@ from model_store.nn import (
     ParametricActivation,
     ReLU,
     Sigmoid,
+    SiLU,
+    Softplus,
     Tanh,
 )
 
@@ -146,9 +150,14 @@ def _selu(op: Operation) -> Module:
 
 
 def _gelu(op: Operation) -> Module:
-    if op.attribute("approximate", b"none") != b"tanh":
-        op.refuse("expected approximate = 'tanh', found 'none'; train the network with GELU(approximate='tanh')")
-    return GELU()
+    return GELU() if op.attribute("approximate", b"none") == b"tanh" else ExactGELU()
+
+
+def _swish(op: Operation) -> Module:
+    alpha = op.attribute("alpha", 1.0)
+    if alpha != 1:
+        op.refuse(f"expected alpha = 1, found {alpha}")
+    return SiLU()
 
 
 def _clip(op: Operation) -> Value:
@@ -312,6 +321,7 @@ OPERATORS: dict[str, Callable[[Operation], Value]] = {
     "Conv": _conv,
     "Div": _divide,
     "Dropout": _dropout,
+    "Elu": _activation(lambda op: ELU(float(op.attribute("alpha", 1.0)))),
     "Exp": _activation(lambda _: Exp()),
     "Gelu": _activation(_gelu),
     "Gemm": _gemm,
@@ -330,7 +340,9 @@ OPERATORS: dict[str, Callable[[Operation], Value]] = {
     "Selu": _activation(_selu),
     "Sigmoid": _activation(lambda _: Sigmoid()),
     "Softmax": _softmax,
+    "Softplus": _activation(lambda _: Softplus()),
     "Sub": _subtract,
+    "Swish": _activation(_swish),
     "Tanh": _activation(lambda _: Tanh()),
     "Where": _where,
 }

@@ -38,6 +38,18 @@ def test_a_network_of_keras_answers_digits_as_keras(name: str) -> None:
     np.testing.assert_array_equal(model.golden.outputs, outputs[:8])  # Keras's answers
 
 
+def test_the_activations_of_keras_answer_as_keras() -> None:
+    rows, outputs = rows_of("keras_activations")
+    model = prepare(
+        read_keras(FIXTURES / "keras_activations.keras"), golden=GivenGolden(rows, outputs.astype(np.float64))
+    )
+    kinds = [type(module).__name__ for module in model.network.modules]
+    assert [kind for kind in kinds if kind not in {"Linear", "BatchNorm"}] == [
+        *("ExactGELU", "SiLU", "Softplus", "ELU", "ELU", "SiLU")
+    ]
+    assert model.training["import"]["largest_difference"] <= 1e-5
+
+
 def test_answers_that_differ_are_refused() -> None:
     rows, outputs = rows_of("keras_mlp")
     outputs = outputs.astype(np.float64)
@@ -79,8 +91,8 @@ CHANGES: dict[str, tuple[Callable[[Any], Any], str]] = {
         r"layer 'conv2d' \(LSTM\): expected one of Activ",
     ),
     "activation": (
-        lambda c: layer(c, "activation")["config"].update(activation="swish"),
-        r"layer 'activation' \(Activation\): activation: expected one of .* found 'swish'",
+        lambda c: layer(c, "activation")["config"].update(activation="hard_swish"),
+        r"layer 'activation' \(Activation\): activation: expected one of .* found 'hard_swish'",
     ),
     "format": (
         lambda c: layer(c, "conv2d")["config"].update(data_format="channels_first"),

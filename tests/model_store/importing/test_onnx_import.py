@@ -201,7 +201,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
         helper.make_node("Relu", ["h"], ["y"], domain="my.own"),
         r"node 1 \(my.own.Relu\): expected an operator",
     ),
-    "gelu": (helper.make_node("Gelu", ["h"], ["y"]), r"node 1 \(Gelu\): expected approximate = 'tanh'"),
+    "swish": (helper.make_node("Swish", ["h"], ["y"], alpha=2.0), r"node 1 \(Swish\): expected alpha = 1"),
     "subgraph": (helper.make_node("Loop", ["", "", "h"], ["y"]), r"\(Loop\): expected an operator"),
     "skip": (helper.make_node("Add", ["h", "h"], ["y"]), r"\(Add\): input 1: expected a constant, found a computed"),
     "condition": (helper.make_node("Where", ["h", "w", "h"], ["y"]), r"\(Where\): expected texts before the first"),

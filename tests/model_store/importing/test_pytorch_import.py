@@ -63,6 +63,14 @@ def test_safetensors_of_a_dense_network_answer_digits_as_pytorch(job: Any) -> No
     assert [one["label"] for one in model.predict(rows)] == answers["outputs"].argmax(axis=1).tolist()
 
 
+def test_the_activations_of_pytorch_answer_as_pytorch(job: Any) -> None:
+    answers = np.load(FIXTURES / "torch_activations.npz")
+    layers = "8, 8, 'exact_gelu', 8, 'silu', 8, 'mish', 8, 'softplus', 8, 'gelu', 8, 'elu'"
+    imported = read_pytorch(FIXTURES / "torch_activations.safetensors", job(f"[network]\nlayers = [{layers}]\n"), None)
+    golden = GivenGolden(answers["inputs"].tolist(), answers["outputs"].astype(np.float64))
+    assert prepare(imported, None, golden).training["import"]["largest_difference"] <= 1e-5
+
+
 def test_a_state_dict_of_a_convolutional_network_answers_as_pytorch(job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its tensors are those of the ONNX file, which onnx's evaluator has compared; clients send height by width."""
     answers = np.load(FIXTURES / "torch_conv.npz")
