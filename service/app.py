@@ -39,6 +39,7 @@ from service.routes import (
     docs,
     error_handlers,
     health,
+    model_pages,
     models,
     network,
     open_inference,
@@ -132,7 +133,8 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
     app.register_blueprint(predict.create_blueprint(predictor))
     app.register_blueprint(tensorflow_serving.create_blueprint(registry, inference, settings))
     app.register_blueprint(open_inference.create_blueprint(registry, inference, metrics, settings))
-    app.register_blueprint(models.create_blueprint(registry))
+    app.register_blueprint(models.create_blueprint(registry, settings, access))
+    app.register_blueprint(model_pages.create_blueprint(registry, store))
     app.register_blueprint(aliases.create_blueprint(registry, store, settings))
     app.register_blueprint(health.create_blueprint(registry, metrics, drift, keys, hosts))
     app.register_blueprint(pages.create_blueprint(registry, settings))

@@ -10,7 +10,10 @@ from model_store.evaluation.record import TrainingRecord
 from model_store.report import diagnostic_sections, search_sections, sections, summary, try_out
 from model_store.report.markup import Markup, join, tag
 
-_STYLE = Markup((Path(__file__).parent / "style.css").read_text(encoding="utf-8"))
+# The second file has the charts, which the service's pages show too.
+_STYLE = Markup(
+    "\n".join((Path(__file__).parent / name).read_text(encoding="utf-8") for name in ("style.css", "charts.css"))
+)
 # Nothing is loaded, and nothing but the form's program is executed, whatever text a label contains.
 _CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'none'; base-uri 'none'"
 

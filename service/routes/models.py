@@ -1,16 +1,20 @@
-"""The list of models, and each model's metadata and example."""
+"""The list of models, and each model's metadata and example; for a browser the model's page."""
 
 from __future__ import annotations
 
-from flask import Blueprint
+from flask import Blueprint, request
 from werkzeug.wrappers import Response
 
+from service.config import Settings
 from service.http.responses import json_response
+from service.pages import model_page
 from service.protocols import model_metadata
 from service.registry.registry import ModelRegistry
+from service.routes.page_frame import page_view, render_page, wants_page
+from service.security.access_control import AccessControl
 
 
-def create_blueprint(registry: ModelRegistry) -> Blueprint:
+def create_blueprint(registry: ModelRegistry, settings: Settings, access: AccessControl) -> Blueprint:
     blueprint = Blueprint("models", __name__)
 
     @blueprint.get("/models")
@@ -21,10 +25,20 @@ def create_blueprint(registry: ModelRegistry) -> Blueprint:
 
     @blueprint.get("/models/<name>")
     @blueprint.get("/models/<name>/versions/<version>")
+    @page_view("predict")
     def model(name: str, version: str | None = None) -> Response:
         snapshot = registry.snapshot
         served = registry.find(name, version, snapshot)
-        return json_response(model_metadata.model_details(snapshot.entries[name], served))
+        entry = snapshot.entries[name]
+        if not wants_page():
+            return json_response(model_metadata.model_details(entry, served), headers={"Vary": "Accept"})
+        page = model_page.describe(entry, served)
+        page["form"] |= {
+            "movesAliases": settings.admin and access.serves("aliases.move", request.environ["SERVER_PORT"]),
+            "adminPort": settings.admin_port if settings.admin else None,
+        }
+        text = render_page("model_page.html", "overview", script="model", links_of_model=_links(name), **page)
+        return Response(text, headers={"Vary": "Accept"}, content_type="text/html; charset=utf-8")
 
     @blueprint.get("/models/<name>/example")
     @blueprint.get("/models/<name>/versions/<version>/example")
@@ -34,3 +48,8 @@ def create_blueprint(registry: ModelRegistry) -> Blueprint:
         return json_response({"model": name, "instances": [example.instance]})
 
     return blueprint
+
+
+def _links(name: str) -> list[tuple[str, str]]:
+    """Return the paths and titles of other pages of a model."""
+    return [(f"docs#model-{name}", "API reference")]

@@ -31,6 +31,8 @@ _PUBLIC_ENDPOINTS = frozenset(
         "sagemaker_vertex.health",
         "open_inference.health",
         "docs.slash",
+        "model_pages.runtime",
+        "model_pages.chart_styles",
         "static",  # scripts and styles of the pages, which ask for the key; nothing of the models
     }
 )

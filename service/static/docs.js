@@ -1,6 +1,7 @@
 // The "Try it" forms of the reference page. Fields and the drawing edit the JSON request; the form sends that request.
 
-import { ask, bars, make, printable, short, showFaults } from "./page.js";
+import { showAnswer } from "./model/answers.js";
+import { ask, compact, make, showFaults } from "./page.js";
 
 // Send a number as a number and any other text as a string, so that the service reports the error.
 function valueOf(field) {
@@ -11,28 +12,6 @@ function valueOf(field) {
   if (text === "") return null;
   if (field.dataset.widget !== "number") return field.value;
   return Number.isFinite(Number(text)) ? Number(text) : text;
-}
-
-export function compact(value) {
-  // Format JSON with each innermost list on one line, so that the rows of an image are lines.
-  return printable(JSON.stringify(value, null, 1)).replace(/\[[^[\]{}]*\]/g, (list) => list.replace(/\s+/g, " "));
-}
-
-export function showPrediction(prediction) {
-  const box = make("div");
-  if (prediction !== null && typeof prediction === "object" && "probabilities" in prediction) {
-    const answer = prediction.labels ? prediction.labels.join(", ") || "none of the labels" : String(prediction.label);
-    box.append(make("p", answer, "answer"), bars(prediction.probabilities));
-  } else if (typeof prediction === "object") {
-    for (const [name, value] of Object.entries(prediction)) {
-      const line = make("p", short(value), "answer");
-      line.append(" ", make("small", name));
-      box.append(line);
-    }
-  } else {
-    box.append(make("p", short(prediction), "answer"));
-  }
-  return box;
 }
 
 export function fullResponse(body) {
@@ -55,7 +34,7 @@ async function send(form, text) {
     const response = await ask(form.dataset.url, { method: "POST", headers, body: text });
     const body = await response.json();
     status.textContent = `${response.status}, ${Math.max(1, Math.round(performance.now() - started))} ms`;
-    const shown = response.ok ? body.predictions.slice(0, 20).map(showPrediction) : [showFaults(body.error)];
+    const shown = response.ok ? body.predictions.slice(0, 20).map((prediction) => showAnswer(prediction)) : [showFaults(body.error)];
     result.replaceChildren(...shown, fullResponse(body));
   } catch (problem) {
     status.textContent = "";

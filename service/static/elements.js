@@ -16,9 +16,12 @@ export const make = (tag, text, className) => {
   return element;
 };
 
-export function bars(probabilities) {
+// The ten most probable labels, the first one first; or the given labels in their order.
+export function bars(probabilities, labels) {
   const box = make("div", undefined, "bars");
-  const ranked = Object.entries(probabilities).sort((a, b) => b[1] - a[1]).slice(0, 10);
+  const ranked = labels
+    ? labels.map((label) => [label, probabilities[label]])
+    : Object.entries(probabilities).sort((a, b) => b[1] - a[1]).slice(0, 10);
   for (const [label, share] of ranked) {
     const bar = make("span", undefined, "bar");
     const fill = make("i");
@@ -36,6 +39,11 @@ export function short(value) {
   if (typeof value !== "number" || size === 0) return String(value);
   if (size < 1e-4 || size >= 1e15) return value.toPrecision(6);
   return value.toLocaleString("en", { maximumFractionDigits: Math.max(0, 5 - Math.floor(Math.log10(size))) });
+}
+
+// JSON with each innermost list on one line, so that the rows of an image are lines.
+export function compact(value) {
+  return printable(JSON.stringify(value, null, 1)).replace(/\[[^[\]{}]*\]/g, (list) => list.replace(/\s+/g, " "));
 }
 
 export function showFaults(error) {

@@ -44,9 +44,7 @@ class JavaScriptTarget:
             model=literal(_model(source)),
             weights=literal(weights),
         )
-        here = package_files(__package__)
-        runtime = "\n".join(here.joinpath(name).read_text(encoding="utf-8") for name in _RUNTIME)
-        return {f"{source.stem}.mjs": (text + runtime).encode()}
+        return {f"{source.stem}.mjs": (text + _runtime()).encode()}
 
     def answer(self, source: ExportSource, files: Mapping[str, bytes], rows: Sequence[Any]) -> Mapping[str, Array]:
         """Run the module in QuickJS. See `Target.answer`."""
@@ -67,6 +65,22 @@ class JavaScriptTarget:
 
 
 TARGET = JavaScriptTarget()
+
+
+def runtime_module() -> str:
+    """Return the program without a model: a module whose `open(MODEL, WEIGHTS)` returns what an exported one has.
+
+    A page that fetches an export with an API key cannot import it: browsers import a URL without the key.
+    """
+    program = _runtime().replace("\nexport ", "\n")
+    names = "model, predict, check, RowError, encode, layers: LAYERS, decode"
+    return f"export function open(MODEL, WEIGHTS) {{\n{program}\nreturn {{ {names} }};\n}}\n"
+
+
+def _runtime() -> str:
+    here = package_files(__package__)
+    return "\n".join(here.joinpath(name).read_text(encoding="utf-8") for name in _RUNTIME)
+
 
 _HEAD = """\
 // Model {reference}, exported by Forward Pass. SHA-256 of the artifact's manifest: {digest}

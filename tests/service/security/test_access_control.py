@@ -58,6 +58,8 @@ def test_every_other_endpoint_requires_a_key(guarded: FlaskClient, client: Flask
         *HEALTH,
         "/docs/",
         "/static/<path:filename>",
+        "/static/runtime.js",
+        "/static/charts.css",
     }
     assert ("POST", "/predict") in asked
     assert 401 not in refusals(client).values()

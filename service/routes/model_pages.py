@@ -1,0 +1,90 @@
+"""What the page of a model fetches: the comparison of two versions, and the model as JavaScript.
+
+The page itself is at `/models/<name>`, as is the model's metadata in JSON: see models.py.
+"""
+
+from __future__ import annotations
+
+import weakref
+from functools import cache
+from importlib.resources import files
+
+from flask import Blueprint, request
+from werkzeug.wrappers import Response
+
+from model_store.errors import ArtifactError, NotFoundError
+from model_store.export.base import ExportSource
+from model_store.export.javascript.target import TARGET, runtime_module
+from model_store.registry.store import Store
+from service.http.exceptions import error_at
+from service.pages import model_page
+from service.registry.loaded_version import LoadedVersion
+from service.registry.registry import ModelRegistry
+from service.routes.page_frame import page_view, render_page, require_pages
+
+_JAVASCRIPT = "text/javascript; charset=utf-8"
+
+
+def create_blueprint(registry: ModelRegistry, store: Store) -> Blueprint:
+    blueprint = Blueprint("model_pages", __name__)
+    exported: weakref.WeakKeyDictionary[LoadedVersion, bytes] = weakref.WeakKeyDictionary()
+
+    @blueprint.get("/models/<name>/compare")
+    @page_view("predict")
+    def compare(name: str) -> str:
+        require_pages()
+        registry.find(name)
+        known = registry.snapshot.entries[name].versions
+        references = [request.args.get(key, "") for key in ("first", "second")]
+        registry.check_may_wait()
+        try:
+            numbers = [store.resolve(name, reference or None) for reference in references]
+            sides = [(f"{name}/{number}", store.manifest(name, number)[1]) for number in numbers]
+            comparison = model_page.describe_comparison((sides[0], sides[1]))
+        except NotFoundError as e:
+            fix = f"choose two of {', '.join(map(str, known))}"
+            raise error_at(404, "unknown_version", "version", "expected a version of this model", fix) from e
+        except ArtifactError as e:
+            raise error_at(422, "invalid_request", "version", str(e), "choose another version") from e
+        return render_page("comparison.html", "overview", script="", name=name, numbers=numbers, **comparison)
+
+    @blueprint.get("/models/<name>/versions/<version>/model.js")
+    def module(name: str, version: str) -> Response:
+        """Return a version as `models export --to javascript` writes it; 304 if the client has this one."""
+        require_pages()
+        served = registry.find(name, version)
+        if not model_page.is_exportable(served.model):
+            problem = f"expected weights of at most {model_page.MAX_WEIGHT_BYTES} bytes, found more"
+            fix = f"export it with models export {name}/{served.number} --to javascript"
+            raise error_at(404, "not_found", f"{name}/{served.number}", problem, fix)
+        if served not in exported:
+            registry.check_may_wait()
+            (exported[served],) = TARGET.files(
+                ExportSource(served.name, served.number, served.digest, served.model)
+            ).values()
+        response = Response(exported[served], content_type=_JAVASCRIPT)
+        response.headers["Cache-Control"] = "private, no-cache"
+        response.set_etag(served.digest)
+        return response.make_conditional(request)
+
+    @blueprint.get("/static/runtime.js")
+    def runtime() -> Response:
+        require_pages()
+        return Response(_runtime(), content_type=_JAVASCRIPT)
+
+    @blueprint.get("/static/charts.css")
+    def chart_styles() -> Response:
+        require_pages()
+        return Response(_chart_styles(), content_type="text/css; charset=utf-8")
+
+    return blueprint
+
+
+@cache
+def _runtime() -> bytes:
+    return runtime_module().encode()
+
+
+@cache
+def _chart_styles() -> bytes:
+    return files("model_store.report").joinpath("charts.css").read_bytes()

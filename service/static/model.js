@@ -1,0 +1,107 @@
+// The page of a model: a form with live answers, a table of rows, and the versions with their aliases.
+
+import { ask, compact, hasKey, make } from "./page.js";
+import { prepareAliases } from "./model/aliases.js";
+import { showAnswer, showProblems } from "./model/answers.js";
+import { prepareComparison } from "./model/comparison.js";
+import { makeDrawing } from "./model/drawing.js";
+import { makeField } from "./model/fields.js";
+import { Live, Predictor } from "./model/predictor.js";
+import { LANGUAGES, snippet } from "./model/snippets.js";
+import { makeSurface } from "./model/surface.js";
+import { prepareTable } from "./model/table.js";
+
+export function start({ signal }) {
+  const data = JSON.parse(document.getElementById("form-data").textContent);
+  const predictor = new Predictor(data, ask, signal);
+  if (data.columns.length) prepareForm(data, predictor, signal);
+  prepareTable(data, ask, signal);
+  prepareComparison(ask, signal);
+  prepareAliases(data, ask, signal);
+}
+
+function prepareForm(data, predictor, signal) {
+  const form = document.getElementById("try-form");
+  const isWhole = data.columns[0].kind === "array";
+  let row = data.example ?? (isWhole ? null : Object.fromEntries(data.columns.map((column) => [column.name, column.mean ?? null])));
+
+  const text = document.getElementById("row");
+  const code = document.getElementById("snippet");
+  const surface = makeSurface(data, predictor, (values) => {
+    Object.entries(values).forEach(([name, value]) => fields.get(name).set(value));
+    change({ ...row, ...values });
+  });
+  const live = new Live(
+    (given) => predictor.predict([given]),
+    (found) => show(found, data, form),
+    signal,
+  );
+
+  let language = LANGUAGES[0];
+  const describe = () => {
+    code.textContent = snippet(language, data, row, hasKey());
+  };
+  const change = (next, from) => {
+    row = next;
+    if (from !== text) text.value = compact(row);
+    describe();
+    surface?.mark(row);
+    live.update(row);
+  };
+
+  const fields = new Map();
+  const inputs = form.querySelector(".inputs");
+  if (isWhole && data.columns[0].widget === "drawing") {
+    fields.set(data.columns[0].name, makeDrawing(data.columns[0], row, change));
+  } else if (!isWhole) {
+    for (const column of data.columns) {
+      fields.set(column.name, makeField(column, row[column.name] ?? null, (value) => change({ ...row, [column.name]: value })));
+    }
+  }
+  for (const field of fields.values()) inputs.append(field.element);
+  if (!fields.size) inputs.append(make("p", "The model takes an array: edit the row as JSON below.", "note"));
+  if (!isWhole && data.columnCount > data.columns.length) {
+    const others = data.columnCount - data.columns.length;
+    inputs.append(make("p", `${others} more columns keep the values of the example. Edit them in the row as JSON below.`, "note"));
+  }
+
+  text.addEventListener("input", () => {
+    let given;
+    try {
+      given = JSON.parse(text.value);
+    } catch {
+      text.setAttribute("aria-invalid", "true");
+      return;
+    }
+    text.removeAttribute("aria-invalid");
+    if (given === null || typeof given !== "object") return;
+    if (isWhole) fields.get(data.columns[0].name)?.set(given);
+    else fields.forEach((field, name) => field.set(given[name] ?? null));
+    change(given, text);
+  });
+  document.querySelector(".languages").append(
+    ...LANGUAGES.map((name) => choice("language", name, name === language, () => { language = name; describe(); })),
+  );
+  form.addEventListener("submit", (event) => event.preventDefault());
+  form.querySelector(".where").append(...predictor.controls(() => live.update(row)));
+  if (surface) document.getElementById("surface").append(surface.element);
+  form.hidden = document.querySelector(".request").hidden = false;
+  if (!fields.size) document.querySelector(".request").open = true;
+  if (row !== null) change(row);
+}
+
+function show(found, data, form) {
+  if (found.answers) document.getElementById("answer").replaceChildren(showAnswer(found.answers[0], data.output));
+  document.getElementById("problems").replaceChildren(...showProblems(found));
+  document.getElementById("answer").classList.toggle("stale", !found.answers);
+  form.querySelector(".status").textContent = found.status;
+}
+
+function choice(group, name, isChosen, chosen) {
+  const label = make("label");
+  const input = make("input");
+  Object.assign(input, { type: "radio", name: group, checked: isChosen });
+  input.addEventListener("change", chosen);
+  label.append(input, make("b", name));
+  return label;
+}

@@ -1,0 +1,105 @@
+"""The page of a model over HTTP: page or JSON, the model as JavaScript, and the comparison of two versions."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from model_store.export.base import ExportSource
+from model_store.export.javascript.target import TARGET
+from model_store.registry.store import Store
+from service.pages import model_page
+from tests.service.conftest import MakeClient, assert_error, penguins
+from tests.service.server.server_process import ROOT
+
+PAGE = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+MODULE = "/models/penguins/versions/1/model.js"
+
+
+@pytest.mark.parametrize("name", ["penguins", "price", "image"])
+def test_a_browser_gets_the_page_and_a_program_the_metadata(client: FlaskClient, name: str) -> None:
+    for path in (f"/models/{name}", f"/models/{name}/versions/1"):
+        page, data = client.get(path, headers=PAGE), client.get(path)
+        assert page.mimetype == "text/html"
+        assert data.mimetype == "application/json"
+        assert page.headers["Vary"] == data.headers["Vary"] == "Accept"
+        form = json.loads(re.search(r'id="form-data">(.*?)</script>', page.text)[1])  # type: ignore[index]
+        assert form["example"] == data.json["example"]["instances"][0]
+        assert [column["name"] for column in form["columns"]] == [column["name"] for column in data.json["inputs"]]
+    assert "secret" not in page.text  # paths of the training
+
+
+def test_the_first_paint_is_small(client: FlaskClient) -> None:
+    page = client.get("/models/penguins", headers=PAGE)
+    files = set(re.findall(r'(?:href|src)="\.\./(static/[^"]+)"', page.text))
+    size = len(page.data)
+    for file in files:
+        with client.get(f"/{file}") as answer:
+            size += len(answer.data)
+    scripts = ROOT / "service" / "static"
+    size += sum(path.stat().st_size for path in [*scripts.glob("model/*.js"), scripts / "model.js", scripts / "svg.js"])
+    assert len(files) == 5
+    assert size < 100_000
+
+
+def test_bins_of_the_training_values_have_all_rows() -> None:
+    signature = penguins().signature
+    for column in signature.inputs:
+        assert model_page._field(column)["name"] == column.name
+    deciles = [0.0, 0.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 9.0]
+    column: Any = signature.inputs[1]
+    object.__setattr__(column, "statistics", {"min": 0.0, "max": 9.0, "deciles": deciles, "counts": [30, *[10] * 8]})
+    found = model_page._training_values(column)
+    assert found["bins"][0] == [0.0, 1.0, 40]
+    assert sum(rows for _, _, rows in found["bins"]) == 110
+    object.__setattr__(column, "statistics", {"min": 0.0, "max": 9.0, "deciles": deciles, "counts": ["x"]})
+    assert sum(rows for _, _, rows in model_page._training_values(column)["bins"]) == 8
+    object.__setattr__(column, "statistics", {"min": "x"})
+    assert model_page._training_values(column) == {}
+
+
+def test_the_module_is_the_export_and_is_cached_by_its_digest(store: Store, client: FlaskClient) -> None:
+    version, model = store.load("penguins", 1)
+    (exported,) = TARGET.files(ExportSource("penguins", 1, version.digest, model)).values()
+    found = client.get(MODULE)
+    assert found.data == exported
+    assert found.mimetype == "text/javascript"
+    assert client.get(MODULE, headers={"If-None-Match": found.headers["ETag"]}).status_code == 304
+    assert client.get(MODULE, headers={"If-None-Match": '"other"'}).status_code == 200
+
+
+def test_a_large_model_is_not_exported(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_page, "MAX_WEIGHT_BYTES", 8)
+    assert_error(client.get(MODULE), 404, "not_found")
+    assert '"exportable": false' in client.get("/models/penguins", headers=PAGE).text
+
+
+def test_the_program_of_exports_has_no_model(client: FlaskClient) -> None:
+    program = client.get("/static/runtime.js").text
+    assert program.startswith("export function open(MODEL, WEIGHTS) {")
+    assert program.count("\nexport ") == 0
+    assert "penguins" not in program
+
+
+def test_versions_are_compared(store: Store, make_client: MakeClient) -> None:
+    store.publish("penguins", penguins(1))
+    client = make_client(store)
+    page = client.get("/models/penguins/compare?first=1&second=latest", headers=PAGE).text
+    assert "penguins/1" in page
+    assert "penguins/2" in page
+    assert "secret" not in page
+    for query in ("first=1&second=9", "first=../1&second=2"):
+        error = assert_error(client.get(f"/models/penguins/compare?{query}", headers=PAGE), 404, "unknown_version")
+        assert "choose two of 1, 2" in error["message"]
+    assert_error(client.get("/models/unknown/compare"), 404, "unknown_model")
+
+
+def test_without_pages_there_is_only_json(store: Store, make_client: MakeClient) -> None:
+    client = make_client(store, pages=False)
+    assert client.get("/models/penguins", headers=PAGE).mimetype == "application/json"
+    for path in (MODULE, "/static/runtime.js", "/static/charts.css", "/models/penguins/compare?first=1&second=1"):
+        assert_error(client.get(path), 404, "not_found")
