@@ -24,7 +24,8 @@ const body = { dataset: {} };
 const document = { body, querySelectorAll: () => [], addEventListener() {}, createElement: element };
 Object.assign(globalThis, { document, navigator: {}, location: { pathname: "/" }, addEventListener() {} });
 const [script, expression] = process.argv.slice(-2);
-const names = { ...await import(script.replace("docs.js", "page.js")), ...await import(script) };
+const files = ["page.js", "model/answers.js", "docs.js"].map((name) => script.replace("docs.js", name));
+const names = Object.assign({}, ...await Promise.all(files.map((file) => import(file))));
 const given = JSON.parse(readFileSync(0, "utf8"));
 const found = new Function(...Object.keys(names), "given", `return ${expression}`)(...Object.values(names), given);
 process.stdout.write(JSON.stringify(found));
@@ -53,9 +54,9 @@ def test_answers_errors_and_requests_show_no_direction_mark() -> None:
     for expression, given in (
         ("showFaults(given)", error),
         ("showFaults({ ...given, faults: [] })", error),
-        ("showPrediction(given)", {"label": label, "probabilities": {label: 1}}),
-        ("showPrediction(given)", {"labels": [label], "probabilities": {label: 1}}),
-        ("showPrediction(given)", {label: 1.5}),
+        ("showAnswer(given)", {"label": label, "probabilities": {label: 1}}),
+        ("showAnswer(given)", {"labels": [label], "probabilities": {label: 1}}),
+        ("showAnswer(given)", {label: 1.5}),
         ("fullResponse(given)", {"error": error}),
         ("compact(given)", {"instances": [{label: label}]}),
     ):
@@ -67,5 +68,5 @@ def test_answers_errors_and_requests_show_no_direction_mark() -> None:
 
 def test_all_predicted_labels_are_shown() -> None:
     for labels, shown in ((["a", "b"], "a, b"), ([], "none of the labels")):
-        answer, _ = run("showPrediction(given)", {"labels": labels, "probabilities": {"a": 0.9}})["children"]
+        answer, _ = run("showAnswer(given)", {"labels": labels, "probabilities": {"a": 0.9}})["children"]
         assert answer["textContent"] == shown
