@@ -243,22 +243,29 @@ def garbage_table(garbage: Iterable[GarbageObject]) -> Table:
     return table
 
 
-def predictions_table(predictions: Sequence[Any]) -> Table:
-    """Return a table with one line for each row: the label or labels and the probabilities, or the values."""
+def predictions_table(predictions: Sequence[Any], files: Sequence[str] | None = None) -> Table:
+    """Return a table with one line for each row: the label or labels and the probabilities, or the values.
+
+    A line begins with the number of its row, or with the name of its file.
+    """
     first = predictions[0] if predictions else None
+    begins = [str(i) for i in range(len(predictions))] if files is None else [printable(file) for file in files]
+    begin = ">row" if files is None else "file"
     if isinstance(first, Mapping) and "probabilities" in first:
         heading = "labels" if "labels" in first else "label"
-        table = new_table(">row", heading, *(f">{label}" for label in first["probabilities"]))
+        table = new_table(begin, heading, *(f">{label}" for label in first["probabilities"]))
         for i, prediction in enumerate(predictions):
             probabilities = (f"{p:.4f}" for p in prediction["probabilities"].values())
             answer = ", ".join(prediction["labels"]) or "-" if "labels" in prediction else str(prediction["label"])
-            table.add_row(str(i), answer, *probabilities)
+            table.add_row(begins[i], answer, *probabilities)
         return table
     names = list(first) if isinstance(first, Mapping) else ["prediction"]
-    table = new_table(">row", *(f">{name}" for name in names))
+    table = new_table(begin, *(f">{name}" for name in names))
     for i, prediction in enumerate(predictions):
         values = prediction.values() if isinstance(prediction, Mapping) else [prediction]
-        table.add_row(str(i), *(format_value(value).replace(",", "") for value in values))  # so programs can parse it
+        table.add_row(
+            begins[i], *(format_value(value).replace(",", "") for value in values)
+        )  # so programs can parse it
     return table
 
 

@@ -80,6 +80,15 @@ def test_the_service_predicts_the_bits_of_the_trainings_rows(folder: Path, job: 
     assert wanted[0]["label"] in found.output
     found = CliRunner().invoke(models, ["predict", "colours", str(files[0]), "--json", "--store", str(store.root)])
     assert json.loads(found.stdout)["predictions"] == wanted[:1]
+    found = CliRunner().invoke(
+        models, ["predict", "colours", str(folder / "colours"), "--json", "--store", str(store.root)]
+    )
+    answers = json.loads(found.stdout)
+    assert answers["files"] == sorted(map(str, files))
+    by_file = dict(zip(answers["files"], answers["predictions"], strict=True))
+    for file, expected in zip(files, wanted, strict=True):
+        assert by_file[str(file)]["label"] == expected["label"]
+        assert by_file[str(file)]["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-6)
 
 
 def test_the_same_job_gives_the_same_bytes(folder: Path, job: dict[str, Any]) -> None:

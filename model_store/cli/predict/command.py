@@ -7,7 +7,6 @@ many processes: see batch.py.
 
 from __future__ import annotations
 
-import base64
 import codecs
 import csv
 import json
@@ -27,12 +26,11 @@ from model_store.cli import tables
 from model_store.cli.common import open_output, print_json, print_note, verbosity
 from model_store.cli.group import command, header_option, table_options
 from model_store.cli.predict.batch import Share, ShareType, is_folder, is_pattern, score_batch
+from model_store.cli.predict.images import find_images, predict_images, write_image_predictions
 from model_store.cli.predict.predictor import Predictor, predictor_from_service, predictor_from_store
 from model_store.cli.terminal import stderr
 from model_store.errors import Fault, InputError, did_you_mean
 from model_store.schema import row_parser
-from model_store.schema.columns.image_decoding import B64_KEY
-from model_store.schema.columns.image_file import IMAGE_SUFFIXES, MAX_FILE_BYTES
 from model_store.schema.prediction_table import prediction_cells, prediction_header
 from model_store.schema.row_parser import Header, RowBatch, RowTable, count_filled
 from model_store.schema.signature import (
@@ -115,10 +113,11 @@ def predict(
 ) -> None:
     """Make predictions for rows of FILE, or of --row.
 
-    FILE is JSON (a list of rows), a PNG or JPEG file for a model of images, or a table as `train` reads it: CSV and its
-    relatives, JSON lines, Parquet, Arrow or Excel, by its name; "-" is standard input. CSV has a header, or its cells
-    are in column order; an empty cell is a missing value. Columns that the model does not use are ignored. With
-    --output a table can have any size.
+    FILE is JSON (a list of rows), or a table as `train` reads it: CSV and its relatives, JSON lines, Parquet, Arrow or
+    Excel, by its name; "-" is standard input. CSV has a header, or its cells are in column order; an empty cell is a
+    missing value. Columns that the model does not use are ignored. With --output a table can have any size.
+
+    For a model of images there may be any number of FILEs: PNG and JPEG files, and folders of them.
 
     With a folder as --output there may be any number of FILEs: paths and URLs of files and folders, with * and **/.
     The same command continues an interrupted job. See docs/batch-scoring.md.
@@ -136,8 +135,19 @@ def predict(
     for name, is_given in (("--cluster", cluster), ("--part", share), ("--whole-files", whole_files)):
         if is_given:
             raise click.UsageError(f"{name} needs a folder as --output, such as predictions/.")
-    if len(files) > 1 or any(map(is_pattern, files)):
-        raise click.UsageError("Several FILEs need a folder as --output, such as predictions/.")
+    images = find_images(files) if files else None
+    if images is not None and (header is not None or options != TableOptions() or keep or keep_all):
+        raise click.UsageError("--header, --keep and the options of a table need a table.")
+    if images is None and (len(files) > 1 or any(map(is_pattern, files))):
+        raise click.UsageError("Several tables need a folder as --output, such as predictions/.")
+    if images is not None:
+        for path in images:
+            _EXISTING_FILE.convert(path, None, click.get_current_context())
+        if output is not None and any(_is_same_file(str(path), output) for path in images):
+            raise click.UsageError("--output would replace FILE; choose another file.")
+        predictor = predictor_from_store(store, model) if url is None else predictor_from_service(url, key, model)
+        _print_image_predictions(predictor, images, output, as_json=as_json)
+        return
     file = str(_EXISTING_FILE.convert(files[0], None, click.get_current_context())) if files else None
     if output is not None:
         _OUTPUT_FILE.convert(output, None, click.get_current_context())
@@ -176,11 +186,23 @@ def predict(
         tables.print_table(tables.predictions_table(predictions))
 
 
+def _print_image_predictions(predictor: Predictor, paths: Sequence[Path], output: str | None, *, as_json: bool) -> None:
+    about = {"model": predictor.name, "version": predictor.version}
+    if output is not None:
+        count = write_image_predictions(predictor, paths, output)
+        print_note(f"Wrote the predictions of {predictor.name}/{predictor.version} for {count} files to {output}.")
+        if as_json and output != "-":
+            print_json({**about, "rows": count, "output": output})
+        return
+    names, predictions = zip(*((str(path), found) for path, found in predict_images(predictor, paths)), strict=True)
+    if as_json:
+        print_json({**about, "files": names, "predictions": predictions})
+    else:
+        tables.print_table(tables.predictions_table(predictions, names))
+
+
 def _read_file(file: str, signature: Signature, header: Header | None, options: TableOptions) -> RowBatch:
     name, opener = _display_name(file), FileOpener(file)
-    if signature.inputs[0].takes_files and name.lower().endswith(IMAGE_SUFFIXES):
-        with opener() as source:
-            return RowBatch([{B64_KEY: base64.b64encode(source.read(MAX_FILE_BYTES + 1)).decode()}])
     if not is_table(name):
         with opener() as source:
             start = source.read(_JSON_HEAD_BYTES).removeprefix(codecs.BOM_UTF8).lstrip()

@@ -220,7 +220,7 @@ def test_usage_errors(models, tmp_path: Path) -> None:
         files = [f"{folder}/"] if arguments == ("--output", f"{folder}/") else [csv]
         assert expected in models("predict", "chess", *files, *arguments, code=2).stderr
     message = models("predict", "chess", csv, csv, "--output", f"{tmp_path}/x.csv", code=2).stderr
-    assert "Several FILEs" in message
+    assert "Several tables" in message
     assert "Standard input has no parts" in models("predict", "chess", "-", "--output", out, code=2).stderr
 
 
