@@ -644,8 +644,20 @@ DEFENCES = {
         f"{GRPC}/test_call_errors.py::test_a_call_that_has_waited_for_too_long_is_shed",
     ),
     "responses that clients over gRPC do not read are bounded": Defence(
-        "service/grpc/calls.py", "if len(data) > _SMALL_BYTES and", "if False and",
+        "service/grpc/calls.py", "if len(data) > SMALL_BYTES and", "if False and",
         f"{GRPC}/test_call_errors.py::test_large_responses_are_shed_while_clients_do_not_read",
+    ),
+    "clients over gRPC that read no responses lose their connections": Defence(
+        "service/grpc/connections.py", "    if total <= limit:", "    if True:",
+        f"{GRPC}/test_slow_clients.py::test_clients_that_read_no_responses_lose_their_connections",
+    ),
+    "silent connections to gRPC make room for new clients": Defence(
+        "service/grpc/connections.py", "if len(clients) <= max_connections * 3 // 4:", "if True:",
+        f"{GRPC}/test_slow_clients.py::test_silent_connections_make_room_for_new_clients",
+    ),
+    "a client with many watchers shuts out no other address": Defence(
+        "service/grpc/watchers.py", "if count < counts[address] + 2:", "if True:",
+        f"{GRPC}/test_slow_clients.py::test_a_client_with_many_watchers_shuts_out_no_other_address",
     ),
     "a truncated body is rejected": Defence(
         "service/http/request_body.py", "elif len(body) < announced:", "elif False:",

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -23,9 +24,11 @@ from grpc_health.v1 import health_pb2
 from service.config import Settings
 from service.grpc import status
 from service.grpc.codec import parse_message, to_document, to_message
+from service.grpc.connections import SMALL_BYTES, Connections, OpenCall
 from service.grpc.loads import LoadThread
 from service.grpc.messages import SERVICE, ModelInferRequest, message_class
 from service.grpc.slow_uploads import SlowUploads, overloaded
+from service.grpc.watchers import MAX_WATCHERS, Watchers
 from service.http.exceptions import error_at
 from service.http.model_version import AT_LEAST_HEADER, MODEL_VERSION_HEADER, require_at_least
 from service.inference.runner import InferenceRunner
@@ -42,11 +45,7 @@ log = logging.getLogger("service.grpc")
 
 HEALTH_SERVICE = "grpc.health.v1.Health"
 MAX_CALLS = 256  # in progress, but for health checks
-MAX_WATCHERS = 100  # of health
-MAX_UNREAD, MAX_UNREAD_CHECKS = 500, 100  # responses that clients have not read; those of health checks
-_CHECK_SECONDS = 5.0  # for a client to read the response of a health check
 _WATCH_SECONDS = 0.5
-_SMALL_BYTES = 2**16  # of a response, which is sent however much others have not read
 _Found = TypeVar("_Found")
 
 
@@ -87,8 +86,9 @@ class GrpcService:
         self._loads = LoadThread(settings.input_limit)
         self._uploads = SlowUploads(settings.input_limit, settings.max_body_bytes)
         self._uploads_of_strangers = SlowUploads(settings.input_limit, settings.max_body_bytes)  # health checks
-        self._unread = {True: 0, False: 0}  # responses by whether their call needs no key
-        self._calls = self._watchers = self._held_bytes = self._unsent_bytes = 0
+        self._watchers = Watchers()
+        self.connections = Connections()
+        self._calls = self._held_bytes = 0
         self.draining = False
 
     def handlers(self) -> list[Any]:
@@ -113,6 +113,7 @@ class GrpcService:
 
     async def _handle(self, method: Method, path: str, context: Any) -> None:
         """Answer one call, count and log it."""
+        opened = self.connections.begin(context)
         metadata = dict(context.invocation_metadata())
         record = self._recorder.begin(
             "POST",
@@ -140,32 +141,18 @@ class GrpcService:
         if error is None and record.served is not None:
             trailers.append((MODEL_VERSION_HEADER.lower(), str(record.served.number)))
         self._recorder.finish(record, route=path, status=200 if error is None else error.status)
+        self.connections.answered(opened, len(data))
         if error is not None:
             code = getattr(grpc.StatusCode, status.code_name(error))
             await context.abort(code, status.details(error), (*trailers, *status.retry_metadata(error)))
         context.set_trailing_metadata(tuple(trailers))
-        await self._send(context, data, public=self._access.is_public(method.endpoint))
-
-    async def _send(self, context: Any, data: bytes, *, public: bool) -> None:
-        """Send a response. This takes as long as the client does not read; gRPC cannot end such a call from here."""
-        self._unsent_bytes += len(data)
-        self._unread[public] += 1
-        try:
-            async with asyncio.timeout(_CHECK_SECONDS if public else None):
-                await context.write(data)
-        except TimeoutError:
-            raise asyncio.CancelledError from None  # what is left of the call ends with its connection
-        finally:
-            self._unsent_bytes -= len(data)
-            self._unread[public] -= 1
+        await context.write(data)
 
     async def _respond(self, method: Method, call: Call, context: Any) -> bytes:
         authorization = call.metadata.get("authorization")
         port = str(self._settings.admin_port)
         call.record.key_name = self._access.check(method.endpoint, authorization, port)
         public = self._access.is_public(method.endpoint)
-        if self._unread[public] >= (MAX_UNREAD_CHECKS if public else MAX_UNREAD):
-            raise overloaded()
         if method.request is None:
             return _serialize(await method.answer(call, None))
         if public:
@@ -183,7 +170,7 @@ class GrpcService:
             data = _serialize(await method.answer(call, self._parse(method, message)))
         finally:
             self._calls -= 1
-        if len(data) > _SMALL_BYTES and self._unsent_bytes + len(data) > MAX_OUTPUT_BYTES:
+        if len(data) > SMALL_BYTES and self.connections.unread_bytes + len(data) > MAX_OUTPUT_BYTES:
             raise overloaded()  # clients that do not read hold the memory
         return data
 
@@ -292,19 +279,29 @@ class GrpcService:
 
     async def _watch(self, path: str, context: Any) -> None:
         """Send the health at once and whenever it changes, until the service stops."""
-        if self._watchers >= MAX_WATCHERS:
+        opened = self.connections.begin(context)
+        ended = self._watchers.enter(_client_ip(context.peer()))
+        if ended is not None:
+            try:
+                await self._send_health(context, opened, ended)
+            finally:
+                self._watchers.leave(ended)
+        if ended is None or ended.is_set():
             problem = f"expected at most {MAX_WATCHERS} clients that watch, found more; call Check instead"
+            self.connections.answered(opened, 0)
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, problem)
-        self._watchers += 1
-        try:
-            sent = None
-            while not (self.draining and sent is not None):
-                if (found := self._health()) != sent:
-                    await context.write(_serialize(found))
-                    sent = found
-                await asyncio.sleep(_WATCH_SECONDS)
-        finally:
-            self._watchers -= 1
+
+    async def _send_health(self, context: Any, opened: OpenCall, ended: asyncio.Event) -> None:
+        sent = None
+        while not (ended.is_set() or (self.draining and sent is not None)):
+            if (found := self._health()) != sent:
+                data = _serialize(found)
+                self.connections.answered(opened, len(data))
+                await context.write(data)
+                self.connections.read(opened)
+                sent = found
+            with suppress(TimeoutError):
+                await asyncio.wait_for(ended.wait(), _WATCH_SECONDS)
 
 
 def request_version(request: Any) -> str | None:

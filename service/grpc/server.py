@@ -46,6 +46,10 @@ def max_connections(listeners: int) -> int:
     return max(1, min(MAX_CONNECTIONS, descriptors // 4 // listeners))
 
 
+def _ports(addresses: Sequence[str]) -> set[int]:
+    return {int(address.rpartition(":")[2]) for address in addresses}
+
+
 class GrpcServer:
     """Serves in a thread until `is_alive` returns False, then answers the calls in progress."""
 
@@ -98,6 +102,8 @@ class GrpcServer:
             self.listening.set()
             while not self._is_stopping:
                 await asyncio.sleep(_TICK_SECONDS)
+                for service, addresses in self._listeners:
+                    service.connections.close_excess(_ports(addresses), max_connections(len(self._listeners)))
         finally:
             for service, _ in self._listeners:
                 service.draining = self._is_stopping

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,14 @@ import pytest
 from flask import Flask
 
 from model_store.registry.store import Store
-from service.grpc import calls, slow_uploads
-from service.grpc.server import max_connections
+from service.grpc import calls, connections, server, slow_uploads, watchers
 from tests.service.conftest import MakeClient
-from tests.service.grpc.conftest import GrpcClient, RawConnection, Serve, grpc, message_head, request
+from tests.service.grpc.conftest import GrpcClient, RawConnection, Serve, message_head, request
 from tests.service.server.server_process import PATIENCE_SECONDS, free_port, until
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 LIVE = "/inference.GRPCInferenceService/ServerLive"
+METADATA = "/inference.GRPCInferenceService/ServerMetadata"
 CHECK = "/grpc.health.v1.Health/Check"
 
 
@@ -131,47 +132,124 @@ def test_metadata_beyond_the_limit_is_refused(ours):
     assert answers(ours)
 
 
-def test_watchers_of_health_are_limited(ours, monkeypatch):
+def watch(ours: GrpcClient) -> Any:
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-    monkeypatch.setattr(calls, "MAX_WATCHERS", 1)
     stub = health_pb2_grpc.HealthStub(ours.channel)
-    first = stub.Watch(health_pb2.HealthCheckRequest(), timeout=20, wait_for_ready=True)
+    return stub.Watch(health_pb2.HealthCheckRequest(), timeout=20, wait_for_ready=True)
+
+
+def test_watchers_of_health_are_limited(ours, monkeypatch):
+    monkeypatch.setattr(watchers, "MAX_WATCHERS", 1)
+    first = watch(ours)
     next(first)
     with pytest.raises(Exception, match="call Check instead"):
-        next(stub.Watch(health_pb2.HealthCheckRequest(), timeout=20))
+        next(watch(ours))
     first.cancel()
-    until(lambda: next(stub.Watch(health_pb2.HealthCheckRequest(), timeout=20)) is not None)
+    until(lambda: next(watch(ours)) is not None)
 
 
-def test_unread_responses_of_health_checks_are_limited_for_themselves(ours, connect, monkeypatch):
-    monkeypatch.setattr(calls, "MAX_UNREAD_CHECKS", 3)
-    deaf = connect(window=0)
-    for _ in range(3):
-        deaf.start(LIVE)
-        deaf.send(message_head(0), end=True)
-    until(lambda: is_shed(ours))
-    assert answers(ours)
-    monkeypatch.setattr(calls, "MAX_UNREAD_CHECKS", 4)
-    assert ours.call("ServerLive").live
+def test_a_client_with_many_watchers_shuts_out_no_other_address(ours, monkeypatch):
+    monkeypatch.setattr(watchers, "MAX_WATCHERS", 2)
+    addresses = iter(["10.0.0.1", "10.0.0.1", "10.0.0.2"])
+    monkeypatch.setattr(calls, "_client_ip", lambda _: next(addresses))
+    first = watch(ours)
+    assert next(first).status == 1
+    second = watch(ours)
+    assert next(second).status == 1
+    other = watch(ours)
+    assert next(other).status == 1
+    with pytest.raises(Exception, match="call Check instead"):
+        next(second)
+    for each in (first, other):
+        each.cancel()
 
 
-def is_shed(ours: GrpcClient) -> bool:
+def test_the_watchers_of_one_proxy_are_not_ended_for_newer_ones():
+    entered = watchers.Watchers()
+    ours = [entered.enter("10.0.0.1") for _ in range(watchers.MAX_WATCHERS)]
+    assert entered.enter("10.0.0.1") is None
+    assert not any(each.is_set() for each in ours)
+    assert entered.enter("10.0.0.2") is not None
+    assert [each.is_set() for each in ours] == [False] * 99 + [True]
+
+
+def leave_unread(connection: RawConnection, path: str, count: int) -> None:
+    """Make calls without a message, whose responses the client, which gives no window, does not read."""
+    for _ in range(count):
+        connection.start(path)
+        connection.send(message_head(0), end=True)
+
+
+def is_closed(connection: RawConnection) -> bool:
+    connection.socket.settimeout(0.05)
     try:
-        ours.call("ServerLive")
-    except grpc.RpcError as e:
-        return bool(e.code() is grpc.StatusCode.UNAVAILABLE)
-    return False
+        while connection.socket.recv(65536):
+            pass
+    except TimeoutError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
-def test_a_client_that_does_not_read_the_response_of_a_health_check_is_given_up(ours, connect, monkeypatch):
-    monkeypatch.setattr(calls, "MAX_UNREAD_CHECKS", 1)
-    monkeypatch.setattr(calls, "_CHECK_SECONDS", 0.5)
-    deaf = connect(window=0)
-    deaf.start(LIVE)
-    deaf.send(message_head(0), end=True)
-    time.sleep(0.1)
-    until(lambda: not is_shed(ours))
+@pytest.mark.parametrize("path", [LIVE, METADATA])
+def test_clients_that_read_no_responses_lose_their_connections(ours, connect, monkeypatch, path):
+    """600 unread responses of 9.9 kB in all kept every other call over gRPC from an answer for 142 s."""
+    monkeypatch.setattr(connections, "MAX_UNREAD", 20)
+    deaf, slow = [connect(window=0) for _ in range(3)], connect(window=0)
+    leave_unread(slow, path, 1)
+    for each in deaf:
+        leave_unread(each, path, 15)
+    assert ours.call("ServerLive").live
+    assert answers(ours)
+    until(lambda: [is_closed(each) for each in deaf].count(True) >= 2)
+    assert not is_closed(slow)
+    assert answers(ours)
+
+
+def test_clients_that_read_no_large_responses_lose_their_connections(ours, connect, monkeypatch):
+    monkeypatch.setattr(connections, "SMALL_BYTES", 0)
+    monkeypatch.setattr(connections, "MAX_UNREAD_BYTES", 2**19)  # two responses, as each counts at least 256 KiB
+    monkeypatch.setattr(connections, "SLOW_CLIENT_SECONDS", 0.2)
+    deaf, slow = connect(window=0), connect(window=0)
+    leave_unread(deaf, LIVE, 3)
+    leave_unread(slow, LIVE, 1)
+    until(lambda: is_closed(deaf))
+    assert not is_closed(slow)
+    assert answers(ours)
+
+
+def test_silent_connections_make_room_for_new_clients(store, make_client, serve_grpc, monkeypatch):
+    """1,100 silent connections, which HTTP closes for others, shut gRPC to new clients for 70 s."""
+    monkeypatch.setattr(server, "max_connections", lambda _: 8)
+    ours = serve_grpc(make_client(store).application)
+    assert answers(ours)
+    busy = RawConnection(ours.port)
+    busy.start(INFER)
+    silent = [RawConnection(ours.port) for _ in range(10)]
+    until(lambda: sum(map(is_closed, silent)) >= 6)
+    newer = GrpcClient(ours.port)
+    assert answers(newer)
+    assert not is_closed(busy)
+    for each in (busy, *silent):
+        each.close()
+    newer.channel.close()
+
+
+def test_idle_connections_are_closed_from_the_longest_idle_on(monkeypatch):
+    found = connections.Connections()
+    ports = {1}
+    served = ["10.0.0.1:1", "10.0.0.1:2", "10.0.0.1:3"]
+    for client in served:
+        context = SimpleNamespace(peer=lambda client=client: f"ipv4:{client}", add_done_callback=lambda end: end(None))
+        found.begin(context)
+    silent = [f"10.0.0.2:{port}" for port in range(2)]
+    monkeypatch.setattr(connections, "_clients", lambda _: enumerate([*served, *silent]))
+    assert found._most_idle(ports, 6) == served[:2]  # silent ones may be about to make their first call
+    first, second, third = found._most_idle(ports, 4)
+    assert ({first, second}, third) == ({*silent}, served[0])
+    assert found._most_idle(ports, 8) == []
 
 
 def test_a_server_that_fails_starts_again(store, make_client, caplog):
@@ -181,12 +259,12 @@ def test_a_server_that_fails_starts_again(store, make_client, caplog):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", port))
         taken.listen()
-        server = app.extensions["grpc_server"]([(False, [f"127.0.0.1:{port}"])], lambda: alive)
-        server.start()
+        failing = app.extensions["grpc_server"]([(False, [f"127.0.0.1:{port}"])], lambda: alive)
+        failing.start()
         until(lambda: "it starts again in 1 s" in caplog.text)
-    assert server.listening.wait(PATIENCE_SECONDS)
+    assert failing.listening.wait(PATIENCE_SECONDS)
     alive = False
-    server.stop(PATIENCE_SECONDS)
+    failing.stop(PATIENCE_SECONDS)
 
 
 @pytest.mark.parametrize(
@@ -195,4 +273,4 @@ def test_a_server_that_fails_starts_again(store, make_client, caplog):
 )
 def test_connections_are_limited_by_a_quarter_of_the_descriptors(monkeypatch, descriptors, listeners, expected):
     monkeypatch.setattr("resource.getrlimit", lambda _: (descriptors, descriptors))
-    assert max_connections(listeners) == expected
+    assert server.max_connections(listeners) == expected

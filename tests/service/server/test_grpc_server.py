@@ -190,6 +190,25 @@ def test_silent_connections_leave_descriptors_for_http(start):
             assert server.version() == 1
         (worker,) = workers(server)
         assert len([*Path(f"/proc/{worker}/fd").iterdir()]) < 300
+        assert ask(GrpcClient(server.grpc_port)).model_version == "1"  # silent connections made room
+
+
+def test_responses_that_no_client_reads_shut_out_no_other(start):
+    """600 of them, by clients that give no window, kept others from answers for 142 s; 100 checks, all checks."""
+    server, client = start(SERVE_WORKERS="1")
+    ask(client)
+    with contextlib.ExitStack() as stack:
+        for method in ("ServerMetadata", "ServerLive"):
+            for _ in range(6):
+                deaf = RawConnection(server.grpc_port, window=0)
+                stack.callback(deaf.close)
+                for _ in range(100):
+                    deaf.start(f"/inference.GRPCInferenceService/{method}")
+                    deaf.send(message_head(0), end=True)
+            for _ in range(10):
+                assert ask(client).model_version == "1"
+                assert client.call("ServerLive").live
+    assert "Traceback" not in server.log
 
 
 def test_a_port_in_use_is_reported(start):
