@@ -28,6 +28,7 @@ from service.http.request_head import ForwardedPrefix, HostPolicy, check_host, d
 from service.http.responses import add_response_headers
 from service.inference.drift import DriftMonitor
 from service.inference.runner import InferenceRunner
+from service.pages.traffic_monitor import TrafficMonitor
 from service.protocols.native import PredictParser
 from service.registry.loaded_version import LoadedVersion
 from service.registry.registry import ModelRegistry
@@ -103,6 +104,7 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
     for served in registry.snapshot.default_versions:
         drift.window(served)  # before the first request, which would wait for it
     inference = InferenceRunner(metrics, drift)
+    monitor = TrafficMonitor(metrics.counters, recorder, lambda: registry.snapshot if registry.has_joined else None)
 
     def served_at(path: str, authorization: str | None) -> LoadedVersion | None:
         return registry.version_at(path) if keys.has_scope(authorization, "predict") else None
@@ -119,6 +121,7 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
     app.extensions["access"] = access
     app.extensions["settings"] = settings
     app.extensions["recorder"] = recorder
+    app.extensions["traffic_monitor"] = monitor
     app.extensions["cross_origin"] = cross_origin
     app.extensions["hosts"] = hosts
     error_handlers.register(app)
@@ -137,7 +140,7 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
     app.register_blueprint(model_pages.create_blueprint(registry, store))
     app.register_blueprint(aliases.create_blueprint(registry, store, settings))
     app.register_blueprint(health.create_blueprint(registry, metrics, drift, keys, hosts))
-    app.register_blueprint(pages.create_blueprint(registry, settings))
+    app.register_blueprint(pages.create_blueprint(registry, metrics, drift, monitor, settings))
     app.register_blueprint(network.create_blueprint())
     app.register_blueprint(docs.create_blueprint(registry, settings))
 

@@ -223,7 +223,7 @@ class Settings:
     admin_port: int = _setting(
         "SERVE_ADMIN_PORT",
         0,
-        "Port of the admin listener; if set, only this port serves /metrics, /v2/repository and moves of aliases.",
+        "Port of the admin listener; if set, only this port serves /metrics, /traffic, /v2/repository and alias moves.",
         minimum=0,
         maximum=65535,
     )

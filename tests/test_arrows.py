@@ -26,7 +26,7 @@ SUBPACKAGES: dict[str, dict[str, set[str]]] = {
         "routes": {*_LEAVES, "registry", "inference", "protocols", "openapi", "pages"},
         "server": {*_LEAVES, "registry", "inference", "protocols"},
         "grpc": {*_LEAVES, "registry", "inference", "protocols", "server"},
-        "app": {*_LEAVES, "registry", "inference", "protocols", "routes", "server", "grpc"},
+        "app": {*_LEAVES, "registry", "inference", "protocols", "pages", "routes", "server", "grpc"},
         "key_commands": {"security"},
         "cli": {"app", "config", "key_commands", "security", "server", "telemetry"},
         "__main__": {"cli"},

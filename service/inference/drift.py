@@ -169,6 +169,17 @@ class DriftMonitor:
         for window in windows:
             window.flush()
 
+    def indices(
+        self, served: Iterable[LoadedVersion], recent: Mapping[str, float]
+    ) -> Iterator[tuple[LoadedVersion, str, float, float]]:
+        """Yield version, column, index and limit of each column with enough rows. `recent`: as for `metrics`."""
+        for each in served:
+            window = self.window(each)
+            for bins, keys in zip(window.columns, window.keys, strict=True):
+                found = np.array([recent.get(key, 0.0) for key in keys])
+                if found.sum() >= MIN_ROWS:
+                    yield each, bins.name, *drift_index(bins.expected, found)
+
     def metrics(self, served: Iterable[LoadedVersion], recent: Mapping[str, float]) -> Iterator[Metric]:
         """Yield the indices of versions. `recent` has the counts of all workers by the keys of the windows."""
         labels = ["model", "version"]
@@ -185,18 +196,15 @@ class DriftMonitor:
         rows = GaugeMetricFamily(
             "forward_pass_input_drift_rows", "Number of recent rows that the index is computed from.", labels=labels
         )
-        for each in sorted(served, key=lambda each: (each.name, each.number)):
-            window, version = self.window(each), (each.name, str(each.number))
-            total = 0.0
-            for bins, keys in zip(window.columns, window.keys, strict=True):
-                found = np.array([recent.get(key, 0.0) for key in keys])
-                total = max(total, float(found.sum()))
-                if found.sum() >= MIN_ROWS:
-                    index, limit = drift_index(bins.expected, found)
-                    indices.add_metric([*version, bins.name], index)
-                    limits.add_metric([*version, bins.name], limit)
-            if window.columns:
-                rows.add_metric(version, round(total))
+        ordered = sorted(served, key=lambda each: (each.name, each.number))
+        for each, column, index, limit in self.indices(ordered, recent):
+            version = each.name, str(each.number), column
+            indices.add_metric(version, index)
+            limits.add_metric(version, limit)
+        for each in ordered:
+            found = [sum(recent.get(key, 0.0) for key in keys) for keys in self.window(each).keys]
+            if found:
+                rows.add_metric((each.name, str(each.number)), round(max(found)))
         yield indices
         yield limits
         yield rows
@@ -212,7 +220,7 @@ def drift_index(expected: Array, found: Array) -> tuple[float, float]:
     """Return the index without the mean that chance has, at least 0, and the limit that chance rarely exceeds."""
     freedom, noise = len(expected) - 1, 1 / expected.sum() + 1 / found.sum()
     index = population_stability_index(expected, found) - freedom * noise
-    return max(0.0, index), (false_alarm_quantile(freedom) - freedom) * noise
+    return float(max(0.0, index)), float((false_alarm_quantile(freedom) - freedom) * noise)
 
 
 def chi_squared_tail(x: float, freedom: int) -> float:

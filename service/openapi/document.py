@@ -15,7 +15,7 @@ from service.http.responses import uses_plain_error_body
 from service.openapi import response_schemas
 from service.openapi.alias_paths import add_alias_paths
 from service.openapi.described_models import split_described
-from service.openapi.json_schema import RETRY_AFTER, STRING, TABLE_BODIES, Json, json_content, response_header
+from service.openapi.json_schema import RETRY_AFTER, STRING, TABLE_BODIES, Json, json_content, ref, response_header
 from service.openapi.model_paths import add_model_paths
 from service.openapi.parameters import (
     AT_LEAST_PARAMETER,
@@ -27,6 +27,7 @@ from service.openapi.parameters import (
     VERSION_PARAMETER,
 )
 from service.openapi.protocol_paths import add_protocol_paths
+from service.openapi.traffic_schema import TRAFFIC
 from service.registry.loaded_version import LoadedVersion
 from service.registry.snapshot import Snapshot
 from service.validation.predict_request import PredictSchema
@@ -208,6 +209,23 @@ def _add_general_paths(spec: APISpec) -> None:
             "responses": responses,
         }
         spec.path(path, operations={"get": operation})
+    spec.components.schema("Traffic", TRAFFIC)
+    window = {"type": "integer", "enum": [5, 15, 60], "default": 60}
+    spec.path(
+        "/traffic",
+        operations={
+            "get": {
+                "tags": ["health"],
+                "summary": "Traffic of the last minutes, by model and version; a page for browsers",
+                "operationId": "get_traffic",
+                "parameters": [
+                    {"in": "query", "name": "model", "schema": STRING, "description": "A name, or name/version."},
+                    {"in": "query", "name": "minutes", "schema": window, "description": "Minutes until now."},
+                ],
+                "responses": {"200": {"description": "Success.", **json_content(ref("Traffic"))}},
+            }
+        },
+    )
     metrics = {"200": {"description": "Prometheus's text format.", "content": {"text/plain": {"schema": STRING}}}}
     spec.path(
         "/metrics",

@@ -60,6 +60,7 @@ _ENDPOINTS = (
     ("GET", "/healthz", "200 if the process is running"),
     ("GET", "/readyz", "200 if at least one model can predict, with current problems; else 503"),
     ("GET", "/metrics", "Prometheus metrics"),
+    ("GET", "/traffic", "Traffic of the last hour by model and version"),
     ("GET", "/openapi.json", "This reference as an OpenAPI 3.1 document"),
 )
 _ERROR_CODES = (

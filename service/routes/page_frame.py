@@ -24,7 +24,7 @@ from service.http.request_head import prefers_page
 
 _View = TypeVar("_View", bound=Callable[..., Any])
 # Name, path and title of the pages that every header has.
-_LINKS = (("overview", "", "Models"), ("docs", "docs", "API reference"))
+_LINKS = (("overview", "", "Models"), ("traffic", "traffic", "Traffic"), ("docs", "docs", "API reference"))
 
 
 def page_view(scope: str) -> Callable[[_View], _View]:
@@ -75,7 +75,7 @@ def may_read_traffic() -> bool:
 
 def has_traffic() -> bool:
     """Return True if this listener serves /metrics, and so /traffic."""
-    serves: bool = current_app.extensions["access"].serves("pages.traffic", request.environ["SERVER_PORT"])
+    serves: bool = current_app.extensions["access"].serves("pages.traffic_page", request.environ["SERVER_PORT"])
     return serves
 
 

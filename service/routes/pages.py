@@ -1,18 +1,27 @@
-"""The HTML pages of the whole service: all models at `/`."""
+"""The HTML pages of the whole service: all models at `/`, the traffic at `/traffic`."""
 
 from __future__ import annotations
 
-from flask import Blueprint
+import time
+
+from flask import Blueprint, request
 from werkzeug.wrappers import Response
 
 from service.config import Settings
 from service.http.responses import json_response
-from service.pages import overview
+from service.inference.drift import DriftMonitor
+from service.pages import overview, traffic
+from service.pages.traffic_monitor import TrafficMonitor
 from service.registry.registry import ModelRegistry
 from service.routes.page_frame import check_access, page_view, render_page, wants_page
+from service.telemetry.metrics import Metrics
+
+_MAX_MODEL_CHARACTERS = 200  # of a query
 
 
-def create_blueprint(registry: ModelRegistry, settings: Settings) -> Blueprint:
+def create_blueprint(
+    registry: ModelRegistry, metrics: Metrics, drift: DriftMonitor, monitor: TrafficMonitor, settings: Settings
+) -> Blueprint:
     blueprint = Blueprint("pages", __name__)
 
     @blueprint.get("/")
@@ -31,6 +40,29 @@ def create_blueprint(registry: ModelRegistry, settings: Settings) -> Blueprint:
             problems=snapshot.problems,
             settings=settings,
         )
-        return Response(page, headers={"Vary": "Accept"}, content_type="text/html; charset=utf-8")
+        return _page(page)
+
+    @blueprint.get("/traffic")
+    @page_view("metrics")
+    def traffic_page() -> Response:
+        """Return the traffic of the last minutes, to a browser as a page that asks for it every 2 s."""
+        if wants_page():
+            return _page(render_page("traffic.html", "traffic", windows=traffic.WINDOWS))
+        monitor.watch()
+        drift.flush()
+        found = traffic.describe(
+            monitor,
+            drift,
+            registry.snapshot,
+            metrics.counters.internal_gauges(),
+            time.time(),
+            minutes=traffic.requested_window(request.args.get("minutes")),
+            model=request.args.get("model", "")[:_MAX_MODEL_CHARACTERS],
+        )
+        return json_response(found, headers={"Vary": "Accept"})
 
     return blueprint
+
+
+def _page(text: str) -> Response:
+    return Response(text, headers={"Vary": "Accept"}, content_type="text/html; charset=utf-8")

@@ -12,7 +12,7 @@ from service.security.api_keys import ApiKeys
 # The scope that a Flask endpoint requires. All others require `predict`, paths that do not exist included.
 _ENDPOINT_SCOPES = {
     "health.exposition": "metrics",
-    "pages.traffic": "metrics",
+    "pages.traffic_page": "metrics",
     "open_inference.index": "admin",
     "open_inference.load": "admin",
     "open_inference.unload": "admin",

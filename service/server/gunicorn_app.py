@@ -194,6 +194,8 @@ def _post_worker_init(
     registry = _registry(app)
     registry.start_joining()
     registry.start_sync(settings.poll_seconds)
+    if settings.pages:
+        app.extensions["traffic_monitor"].start()
     # Until the versions are loaded, other workers respond. Without any, this one does: health checks, and 503 with the
     # reason. A restart takes some milliseconds if the copies are in the cache, so wait for that.
     soon = time.monotonic() + _JOIN_SECONDS

@@ -63,6 +63,11 @@ class ExpositionWriter:
         totals = self._totals()
         return "".join(line for name in sorted(self._families) for line in _lines(self._families[name], totals))
 
+    def series_totals(self) -> tuple[list[str], list[float]]:
+        """Return the key and the sum of each series; new ones are at the end."""
+        totals = self._totals()
+        return list(self._series), totals
+
     def totals_by_model_version(self) -> dict[tuple[str, str], dict[str, float]]:
         """Return sums by (model, version) and name; each stage has a name of its own (`..._count:parse`)."""
         totals = self._totals()

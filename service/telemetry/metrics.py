@@ -17,9 +17,9 @@ from prometheus_client.registry import Collector
 from service.telemetry.mmap_counters import MmapCounters
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"  # of `Metrics.exposition`
-_REQUEST_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
-_STAGE_BUCKETS = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.025, 0.1, 0.5, 2.5)
-_ROWS_BUCKETS = tuple(2.0**k for k in range(15))
+REQUEST_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+STAGE_BUCKETS = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.025, 0.1, 0.5, 2.5)
+ROWS_BUCKETS = tuple(2.0**k for k in range(15))
 _VERSION_LABELS = ("model", "version")
 MAX_LABELLED_VERSIONS = 200  # each has a hundred series: 40 KB of shared memory in every process
 OTHER = "other"
@@ -52,17 +52,17 @@ class Metrics:
             "forward_pass_request_seconds",
             "Seconds from a request's arrival to its response.",
             ("route", *_VERSION_LABELS),
-            _REQUEST_BUCKETS,
+            REQUEST_BUCKETS,
         )
         self.stage_seconds = counters.histogram(
             "forward_pass_stage_seconds",
             "Seconds of a prediction in each stage: queue, parse, compute, serialise.",
             ("stage", *_VERSION_LABELS),
-            _STAGE_BUCKETS,
+            STAGE_BUCKETS,
         )
         self.rows = counters.counter("forward_pass_rows", "Rows predicted.", _VERSION_LABELS)
         self.batch_rows = counters.histogram(
-            "forward_pass_batch_rows", "Rows per forward pass.", _VERSION_LABELS, _ROWS_BUCKETS
+            "forward_pass_batch_rows", "Rows per forward pass.", _VERSION_LABELS, ROWS_BUCKETS
         )
         self.errors = counters.counter(
             "forward_pass_errors",

@@ -157,6 +157,11 @@ class MmapCounters:
         with self.lock, self._locked(fcntl.LOCK_SH):
             return self._writer.totals_by_model_version()
 
+    def series_totals(self) -> tuple[list[str], list[float]]:
+        """Return the keys of all counters, in the order in which they were found, and the sum of each."""
+        with self.lock, self._locked(fcntl.LOCK_SH):
+            return self._writer.series_totals()
+
     def merge_dead_processes(self, *pids: int) -> None:
         """Add the counters of processes that ended to this process's files, and drop their gauges.
 

@@ -16,6 +16,7 @@ import os
 import random
 import re
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -37,6 +38,9 @@ UNLOGGED_ROUTES = frozenset(
 )
 STAGES = ("queue", "parse", "compute", "serialise")
 MAX_TARGET_CHARACTERS = 500
+MAX_RECENT = 100
+# Unix time, method, target, status, seconds, model, version, rows, error code, request id, name of the key.
+RecentRequest = tuple[float, str, str, int, float, str, str, int, str, str, str]
 clock = time.monotonic
 
 _VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._~+/=:@-]{1,128}")
@@ -143,6 +147,8 @@ class RequestRecorder:
         self.metrics = metrics
         self._unlogged_routes = UNLOGGED_ROUTES | {health_route}
         self.tracer: Tracer | None = None  # set after the fork: a thread sends the spans
+        # The last predictions and errors, for the page /traffic: tuples, as a record would keep its version in memory.
+        self.recent: deque[RecentRequest] = deque(maxlen=MAX_RECENT)
         # The version that would serve a path and an Authorization header, for requests that are rejected before their
         # body is read.
         self.served_at: Callable[[str, str | None], ModelVersion | None] = lambda *_: None
@@ -234,6 +240,11 @@ class RequestRecorder:
             cell.inc()
         if record.error_code:
             metrics.errors.labels(record.error_code, name, version).inc()
+        if served is not None or status >= 400:
+            self.recent.append((
+                time.time(), record.method, record.target, status, record.ended_at - record.arrived_at, name, version,
+                record.rows, record.error_code, record.request_id, record.key_name,
+            ))  # fmt: skip
         # Overload must not also flood the log.
         quiet = (route in self._unlogged_routes and status < 400) or record.error_code == "overloaded"
         level = logging.DEBUG if quiet else logging.INFO
