@@ -266,15 +266,17 @@ class Optimizer:
             for g in self.gradients
             for start in range(0, len(g) if g.ndim == 1 else 1, _PIECE_VALUES)
         ]
-        squares, norm = np.zeros(len(pieces)), np.zeros(())  # float64, whatever the type of the gradients
+        squares, ones = np.zeros(len(pieces)), np.ones(len(pieces))  # float64, whatever the type of the gradients
+        # Two results take turns: NumPy takes 0.2 µs for one number, and 0.7 if the operand is the result.
+        even, odd = np.zeros(()), np.zeros(())
         return [
             *(call_into(squares[i : i + 1], np.vdot, piece, piece) for i, piece in enumerate(pieces)),
-            (partial(np.add.reduce, out=norm), (squares,)),
-            (np.sqrt, (norm, norm)),
-            (np.add, (norm, scalar(1e-6, norm), norm)),
-            (np.divide, (scalar(self.clip_norm, norm), norm, norm)),
-            (partial(np.minimum, out=norm), (norm, scalar(1, norm))),
-            *((np.copyto, (clip, norm, "same_kind")) for clip in clips),
+            (squares.dot, (ones, even)),
+            (np.sqrt, (even, odd)),
+            (np.add, (odd, scalar(1e-6, odd), even)),
+            (np.divide, (scalar(self.clip_norm, even), even, odd)),
+            (partial(np.minimum, out=even), (odd, scalar(1, odd))),
+            *((np.copyto, (clip, even, "same_kind")) for clip in clips),
         ], clips
 
     def _check_positive(self, **values: float | None) -> None:
