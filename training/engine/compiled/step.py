@@ -56,12 +56,13 @@ class CompiledStep:
         )
         self._scale = np.empty((), prime.dtype)
         self.rescale(gradient_scale)
-        _, backward = compiled.backward(prime, False)
+        scaled = prime if prime.size > 1 else prime.copy()  # for one number NumPy is faster so (see training/tracer.py)
+        _, backward = compiled.backward(scaled, False)
         self.calls: list[Call] = [
             *compiled.forward,
             *to_rows,
             *compare,
-            (np.multiply, (prime, self._scale, prime)),
+            (np.multiply, (prime, self._scale, scaled)),
             *backward,
         ]
 
