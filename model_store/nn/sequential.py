@@ -94,6 +94,17 @@ class Sequential(Module):
             rows = module(rows) if module.batch_invariant else _in_padded_blocks(module, rows)
         return rows
 
+    def activations(self, inputs: Array) -> Iterator[Array]:
+        """Yield the inputs as the first module takes them, then the outputs of each module, as inference computes them.
+
+        The last has the bits of `network(inputs)`, for inputs that are rows or images.
+        """
+        rows, _ = self._as_batch(inputs)
+        yield rows
+        for module in self.modules:
+            rows = module(rows) if module.batch_invariant else _in_padded_blocks(module, rows)
+            yield rows
+
     @property
     def block_rows(self) -> int:
         """The rows of the largest block that a dense layer multiplies at once."""

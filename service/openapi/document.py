@@ -17,6 +17,7 @@ from service.openapi.alias_paths import add_alias_paths
 from service.openapi.described_models import split_described
 from service.openapi.json_schema import RETRY_AFTER, STRING, TABLE_BODIES, Json, json_content, ref, response_header
 from service.openapi.model_paths import add_model_paths
+from service.openapi.network_paths import add_network_paths
 from service.openapi.parameters import (
     AT_LEAST_PARAMETER,
     ERROR_DESCRIPTIONS,
@@ -71,6 +72,7 @@ def build_document(snapshot: Snapshot, *, require_keys: bool = False) -> Json:
         add_model_paths(spec, served)
     _add_general_paths(spec)
     add_alias_paths(spec)
+    add_network_paths(spec)
     add_protocol_paths(spec, REQUEST_ID_PARAMETER, AT_LEAST_PARAMETER)
     found: Json = spec.to_dict()
     return _add_security(found) if require_keys else found

@@ -56,6 +56,12 @@ _ENDPOINTS = (
         "/models/<name>/aliases/<alias>",
         "Move an alias; also under /rollback and /protection (requires SERVE_ADMIN)",
     ),
+    (
+        "GET",
+        "/models/<name>/network",
+        "Layers and weights of a network; a page for browsers. Also under /versions",
+    ),
+    ("POST", "/models/<name>/activations", "The output of each layer for one row. Also under /versions"),
     ("GET", "/models/<name>/example", "A valid request body; also under /versions/<version> and /v2"),
     ("GET", "/healthz", "200 if the process is running"),
     ("GET", "/readyz", "200 if at least one model can predict, with current problems; else 503"),

@@ -353,6 +353,7 @@ def test_openapi_document_keeps_its_component_names(client):
     assert schemas == {
         *("Answer", "Error", "ErrorBody", "Example", "Fault", "Health", "Lesson", "Model", "ModelLine", "Models"),
         *("Alias", "AliasMove", "Aliases", "MoveAlias", "ProtectAlias", "RollBackAlias"),
+        *("Network", "NetworkLayer", "WeightArray", "Activations", "ActivationsRequest", "LayerValues"),
         *("Predict", "Publication", "Ready", "Receipt", "InputColumn", "Output", "PredictedExample"),
         *("Empty", "ErrorText", "InvocationRequest", "InvocationResponse"),
         *("V1Metadata", "V1ModelMetadata", "V1ModelSpec", "V1ModelStatus", "V1Models", "V1PredictRequest"),
