@@ -343,6 +343,7 @@ def test_operators_move_protect_and_roll_back_aliases_with_a_reason(
     assert "Requests without a version will get version 1 in place of 2." in dialog.inner_text()
     dialog.get_by_role("button", name="Move default").click()
     assert store.aliases("penguins") == {}  # a reason is required
+    assert not dialog.get_by_label("API key with the scope admin").is_visible()
     dialog.get_by_label("Why").fill("fewer mistakes")
     dialog.get_by_role("button", name="Move default").click()
     dialog.get_by_label("API key with the scope admin").fill(KEY_OF["admin"])
