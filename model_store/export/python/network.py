@@ -6,9 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from model_store.nn import (
-    ELU,
-    GELU,
-    SELU,
     Average,
     BatchNorm,
     Clip,
@@ -16,76 +13,48 @@ from model_store.nn import (
     Conv2D,
     Dropout,
     Embedding,
-    ExactGELU,
     Exp,
     FeatureScale,
     Flatten,
-    Identity,
     LayerNorm,
-    LeakyReLU,
     Linear,
     MaxPool2D,
-    Mish,
     Module,
     ParametricActivation,
     PeriodicEmbedding,
-    ReLU,
     Sequential,
-    Sigmoid,
-    SiLU,
-    SmoothClip,
     Softmax,
-    Softplus,
-    Tanh,
 )
+from model_store.nn.layers.activations import ACTIVATIONS
 
+# The functions of activations in `layers` have their names in job files.
 _ACTIVATIONS: Mapping[type[Module], str] = {
-    Tanh: "tanh",
-    ReLU: "relu",
-    LeakyReLU: "leaky_relu",
-    Sigmoid: "sigmoid",
-    GELU: "gelu",
-    ExactGELU: "exact_gelu",
-    SiLU: "silu",
-    ELU: "elu",
-    Softplus: "softplus",
-    SELU: "selu",
-    Mish: "mish",
-    SmoothClip: "smooth_clip",
-    Identity: "identity",
+    **{kind: name for name, kind in ACTIVATIONS.items()},
     Exp: "exp",
     Softmax: "softmax",
 }
 
 
-def _activation(module: Module) -> list[str]:
-    """Return what the function of an activation takes besides X."""
+def _settings(module: Module) -> list[str]:
+    """Return the fields of a layer's configuration."""
     return [repr(getattr(module, name)) for name in module.config_fields]
 
 
-# The function of each layer in `layers`, and what it takes besides X: the names of arrays, and texts of other values.
-_LAYERS: Mapping[type[Module], tuple[str, tuple[str, ...], Callable[[Any], list[str]]]] = {
-    **{kind: (name, (), _activation) for kind, name in _ACTIVATIONS.items()},
-    Linear: ("linear", ("weights", "bias"), lambda _: []),
-    Conv2D: ("convolution", ("weights", "bias"), lambda one: [str(one.stride), str(one.padding)]),
-    MaxPool2D: ("max_pool", (), lambda one: [str(one.size), str(one.stride)]),
-    Flatten: ("flatten", (), lambda _: []),
-    BatchNorm: (
-        "batch_norm",
-        ("scale", "shift", "running_mean", "running_variance"),
-        lambda one: [repr(one.epsilon)],
-    ),
-    LayerNorm: ("layer_norm", ("scale", "shift"), lambda one: [repr(one.epsilon)]),
-    ConstantInputs: ("constant_inputs", ("constant", "values"), lambda _: []),
-    FeatureScale: ("feature_scale", ("scale",), lambda _: []),
-    ParametricActivation: ("parametric", ("alpha",), lambda one: [_ACTIVATIONS[type(one.function)]]),
-    Clip: ("clip", ("low", "high"), lambda _: []),
-    Embedding: ("embedding", ("weights",), lambda one: [repr(list(one.positions)), repr(list(one.counts))]),
-    PeriodicEmbedding: (
-        "periodic_embedding",
-        ("frequencies", "phases", "weights", "bias"),
-        lambda one: [repr(list(one.positions))],
-    ),
+# The function of each layer in `layers`, and what it takes besides X and the layer's arrays: texts of values.
+_LAYERS: Mapping[type[Module], tuple[str, Callable[[Any], list[str]]]] = {
+    **{kind: (name, _settings) for kind, name in _ACTIVATIONS.items()},
+    Linear: ("linear", lambda _: []),
+    Conv2D: ("convolution", lambda one: [str(one.stride), str(one.padding)]),
+    MaxPool2D: ("max_pool", lambda one: [str(one.size), str(one.stride)]),
+    Flatten: ("flatten", lambda _: []),
+    BatchNorm: ("batch_norm", lambda one: [repr(one.epsilon)]),
+    LayerNorm: ("layer_norm", lambda one: [repr(one.epsilon)]),
+    ConstantInputs: ("constant_inputs", lambda _: []),
+    FeatureScale: ("feature_scale", lambda _: []),
+    ParametricActivation: ("parametric", lambda one: [_ACTIVATIONS[type(one.function)]]),
+    Clip: ("clip", lambda _: []),
+    Embedding: ("embedding", lambda one: [repr(list(one.positions)), repr(list(one.counts))]),
+    PeriodicEmbedding: ("periodic_embedding", lambda one: [repr(list(one.positions))]),
 }
 
 
@@ -118,8 +87,8 @@ def network_functions(network: Sequential, name: str = "network", prefix: str = 
                 yield from network_functions(member, members[k], f"{location}.members.{k}.")
             lines.append(f"x = average([{', '.join(f'{one}(x)' for one in members)}])")
         elif not isinstance(module, Dropout):  # in training only
-            function, arrays, others = _LAYERS[type(module)]
-            values = [*(f'ARRAYS["{location}.{array}"]' for array in arrays), *others(module)]
+            function, others = _LAYERS[type(module)]
+            values = [*(f'ARRAYS["{location}.{array}"]' for array in module.arrays()), *others(module)]
             lines.append(f"x = {function}({', '.join(['x', *values])})")
     if network.input_shape is not None and len(network.input_shape) > 1:
         lines.insert(0, f"x = x.reshape(-1, {', '.join(map(str, network.input_shape))})")
