@@ -10,8 +10,13 @@ from pathlib import Path
 from typing import Any
 
 PATIENCE_SECONDS = 60
-PUBLISHED = {"service": "SERVE_PUBLISH", "service-s3": "SERVE_S3_PUBLISH", "balancer": "REPLICAS_PUBLISH"}
-PROFILES = {"service-s3": "s3", "balancer": "replicas"}
+PUBLISHED = {
+    "service": "SERVE_PUBLISH",
+    "service-s3": "SERVE_S3_PUBLISH",
+    "service-grpc": "SERVE_GRPC_PUBLISH",
+    "balancer": "REPLICAS_PUBLISH",
+}
+PROFILES = {"service-s3": "s3", "service-grpc": "grpc", "balancer": "replicas"}
 OTHERS = ("EDGE_PUBLISH", "EDGE_MUTUAL_PUBLISH", "PROMETHEUS_PUBLISH", "GRAFANA_PUBLISH")
 
 
