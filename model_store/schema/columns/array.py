@@ -135,7 +135,11 @@ class ArrayColumn(Column):
                     continue
                 expected = f"expected numbers from {low:g} to {high:g}, found {found:g}"
                 faults.add(locations[int(i)], expected, "scale the values like the training data")
-        return flat if self.offset == 0 and self.scale == 1 else (flat - self.offset) / self.scale
+        if self.offset == 0 and self.scale == 1:
+            return flat
+        scaled = flat - self.offset
+        scaled /= self.scale  # in place: small files become many values, eight bytes each
+        return scaled
 
     def _stack(self, values: list[Any]) -> Array | None:
         """Return the batch as (n, width), None unless it consists of finite numbers in the right shape."""

@@ -19,6 +19,7 @@ _MAX_SCANS = 64  # of a progressive JPEG, which has about 10: each one passes ov
 _MIN_PART_BYTES = 512  # of a file for each of its parts, beyond the first hundred
 _MAX_TAGS = 256  # of Exif data that are searched for the orientation, which comes early
 _PIXELS_PER_FILE, _PIXELS_PER_PART = 2**14, 128  # as many can be decoded in the time that one takes by itself
+_PIXELS_PER_ROW = 4  # of an image: a row is read, converted and resized for itself, however narrow it is
 _PIXEL_BYTES = 3  # a pixel of more, such as one with alpha or of 16 bits, counts as several
 PNG, JPEG = "PNG", "JPEG"
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")  # of the names of files
@@ -63,7 +64,7 @@ class ImageFile(NamedTuple):
     def decoding_pixels(self) -> int:
         """As how many pixels it counts to decode the file: ten scans take as long as all other work on a pixel."""
         pixels = self.samples * (9 + self.scans) // (10 * _PIXEL_BYTES)
-        return _PIXELS_PER_FILE + _PIXELS_PER_PART * self.parts + pixels
+        return _PIXELS_PER_FILE + _PIXELS_PER_PART * self.parts + _PIXELS_PER_ROW * self.height + pixels
 
 
 def read_image_file(data: bytes) -> ImageFile:

@@ -194,6 +194,27 @@ def test_every_part_of_a_file_counts_also_if_it_is_rejected() -> None:
     assert checked.pixels == 128 * (101 + len(rejected) // 512)
 
 
+def test_scaling_images_takes_one_copy_of_their_values() -> None:
+    """111 files of 224 x 224 pixels, 267 bytes of gzip in all, took 335 MB."""
+    column = ArrayColumn("image", (224, 224, 3), 0.0, 255.0, 0.0, 255.0, "none")
+    values = np.full((20, column.width), 7.0)
+    faults = FaultCollector()
+    tracemalloc.start()
+    try:
+        encoded = column.encode(values, RowLocations("rows", range(20)), faults)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.2 * values.nbytes
+    np.testing.assert_array_equal(encoded, (values - 0.0) / 255.0)
+
+
+def test_the_rows_of_a_narrow_image_count() -> None:
+    """430 images of 1 x 16,384 with alpha, 0.8 kB of gzip, took 0.8 s; a photo is not counted much higher."""
+    narrow, square = read_image_file(png(1, 2**14)), read_image_file(png(2**7, 2**7))
+    assert narrow.decoding_pixels - square.decoding_pixels == 4 * (2**14 - 2**7)
+
+
 def test_pixels_of_sixteen_bits_or_with_alpha_count_more() -> None:
     counts = {
         mode: read_image_file(image_file(np.zeros((300, 300), np.uint8), mode=mode)).samples // 300**2
