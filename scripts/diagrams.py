@@ -60,6 +60,7 @@ FOLDERS: dict[str, tuple[str, list[tuple[str, str]]]] = {
             ("registry/", "the loaded models"),
             ("inference/", "forward passes, drift"),
             ("protocols/", "formats of other servers"),
+            ("pages/", "what HTML pages show"),
             ("openapi/", "the OpenAPI document"),
             ("routes/", "Flask views"),
             ("server/", "gunicorn worker, fast path"),
