@@ -190,6 +190,21 @@ def test_no_package_imports_the_tests(package):
     assert [pair for pair in imported(package) if top(pair[1]) in {"tests", "benchmarks"}] == []
 
 
+@pytest.mark.parametrize(
+    ("command", "seldom"),
+    [
+        ("training", {"rich.progress", "optuna", "sklearn", "mpi4py", "PIL"}),
+        ("model_store", {"numpy.random", "onnx", "keras", "h5py", "cryptography", "training", "forward_pass_client"}),
+    ],
+)
+def test_a_command_starts_without_what_it_seldom_needs(command: str, seldom: set[str]) -> None:
+    """For example, its help does not wait for the charts of reports."""
+    seldom |= {"model_store.report", "obstore", "pandas", "polars", "pyarrow", "dask", "model_store.importing"}
+    code = f"import sys, {command}.cli.main; print({seldom} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout == "set()\n"
+
+
 def test_the_service_starts_without_what_it_seldom_needs():
     """Each costs time at every start, or memory in every process."""
     seldom = {"rich", "cryptography", "numpy.random", "obstore", "opentelemetry", "grpc", "google.protobuf", "training"}

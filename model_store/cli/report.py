@@ -7,7 +7,6 @@ import click
 from model_store.cli.common import open_output, print_json, print_note
 from model_store.cli.group import command, resolve_reference
 from model_store.registry.store import open_store
-from model_store.report.page import render
 
 
 @command("report")
@@ -24,6 +23,8 @@ def report(model: str, output: str | None, store: str, as_json: bool) -> None:
 
     It shows the learning curves, the errors, the calibration and the importance of each input.
     """
+    from model_store.report.page import render  # noqa: PLC0415 - other commands start without it
+
     opened = open_store(store)
     name, number = resolve_reference(opened, model)
     version, loaded = opened.load(name, number)

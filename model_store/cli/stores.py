@@ -12,7 +12,6 @@ from model_store.cli.group import command, resolve_reference
 from model_store.registry.alias_log import why_default
 from model_store.registry.copying import copy_version
 from model_store.registry.store import open_store
-from model_store.report.page import render
 from model_store.storage import conformance
 from model_store.utils.current_user import current_user
 
@@ -50,6 +49,8 @@ def copy(models: tuple[str, ...], destination: str, new_name: str | None, store:
     publication; it gets the next free number there. Both sides are verified. A version that is there already is not
     copied again. Aliases are not copied.
     """
+    from model_store.report.page import render  # noqa: PLC0415 - other commands start without it
+
     source, target = open_store(store), open_store(destination)
     references = [resolve_reference(source, model) for model in models]
     if new_name is not None and len({name for name, _ in references}) > 1:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from model_store.cli import common
 from training.cli import output
@@ -45,6 +44,14 @@ def progress(out: Console, prepared: jobs.PreparedJob) -> Iterator[EpochCallback
     elif not out.is_terminal:
         yield lambda epoch: out.print(output.epoch_line(epoch), soft_wrap=True)
     else:
+        from rich.progress import (  # noqa: PLC0415 - needed only on a terminal
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
         text = TextColumn("{task.description}", markup=False)
         with Progress(text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=out) as bar:
             task = bar.add_task("epoch", total=train.epochs * (train.ensemble or 1))

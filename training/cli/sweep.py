@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from model_store.cli import common, terminal
 from model_store.errors import StoreError
@@ -155,6 +154,13 @@ def _trial_lines(out: Console, found: Sweep, study: Study, *, quiet: bool) -> It
     if quiet or not out.is_terminal:
         yield print_line
         return
+    from rich.progress import (  # noqa: PLC0415 - needed only on a terminal
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+    )
+
     with Progress(TextColumn("trials"), BarColumn(), MofNCompleteColumn(), console=out) as bar:
         ended = ("complete", "pruned", "failed")
         task = bar.add_task("trials", total=total, completed=sum(one.state in ended for one in study.tried()))

@@ -26,7 +26,6 @@ from model_store.artifact.model import Golden, Model
 from model_store.errors import StoreError
 from model_store.evaluation.record import OVERALL_LABEL_METRICS
 from model_store.registry.store import Store, Version
-from model_store.report.page import render
 from model_store.schema.signature import MultiLabelOutput, RegressionOutput
 from training.config import toml_loader
 from training.config.schema import validate
@@ -248,6 +247,8 @@ def publish(outcome: Outcome, job: Job, store: Store) -> Outcome:
 
 def add_report(outcome: Outcome, store: Store) -> Outcome:
     """Write the report of a published outcome to the store."""
+    from model_store.report.page import render  # noqa: PLC0415 - other commands start without it
+
     version = outcome.version
     if version is None:
         raise ValueError("add_report: expected a published outcome, found one without a version")
