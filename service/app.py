@@ -140,7 +140,7 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
     app.register_blueprint(model_pages.create_blueprint(registry, store))
     app.register_blueprint(aliases.create_blueprint(registry, store, settings))
     app.register_blueprint(health.create_blueprint(registry, metrics, drift, keys, hosts))
-    app.register_blueprint(pages.create_blueprint(registry, metrics, drift, monitor, settings))
+    app.register_blueprint(pages.create_blueprint(registry, store, metrics, drift, monitor, settings))
     app.register_blueprint(network.create_blueprint(registry, parser, settings))
     app.register_blueprint(docs.create_blueprint(registry, settings))
 

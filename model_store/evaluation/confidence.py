@@ -19,6 +19,12 @@ def wilson_interval(correct: float, rows: float) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
+def mean_interval(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the 95 % confidence interval of the mean of at least two values, by the central limit theorem."""
+    mean, half = float(values.mean()), _Z_95 * float(values.std(ddof=1)) / sqrt(len(values))
+    return mean - half, mean + half
+
+
 def difference_interval(first: tuple[float, int], second: tuple[float, int]) -> tuple[float, float]:
     """Return the 95 % confidence interval of the second share minus the first, each given as (correct, rows).
 

@@ -1,20 +1,155 @@
-"""The page `/`: every model of the service."""
+"""The page `/`: every model with its versions, headline metric, traffic, drift, and what was refused of it."""
 
 from __future__ import annotations
 
-from typing import Any
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from typing import Any, Protocol
 
+from model_store.errors import Fault, ModelStoreError
+from service.pages.headline import Headline, headline
+from service.pages.traffic import current, failed_share
 from service.registry.snapshot import ModelEntry, Snapshot
+from service.telemetry.traffic_history import History, Traffic, add_samples
+
+MAX_MODELS = 100  # that are described; the names of the others follow
+MAX_POINTS = 30  # of a sparkline, the newest versions
+_MAX_CACHED = 5000
+_READ_SECONDS = 1.0  # of a request, for manifests: a bucket may take 20 ms for each
+_WIDTH, _HEIGHT = 120.0, 32.0
 
 
-def describe_models(snapshot: Snapshot) -> list[dict[str, Any]]:
-    return [_describe(entry) for entry in snapshot.entries.values()]
+class ManifestSource(Protocol):
+    """What the page needs of a store."""
+
+    def manifest(self, name: str, number: int) -> tuple[Any, Mapping[str, Any]]: ...
 
 
-def _describe(entry: ModelEntry) -> dict[str, Any]:
+class Headlines:
+    """The headline metrics of versions, which never change: each manifest is read once in a process."""
+
+    def __init__(self, store: ManifestSource, may_wait: Callable[[], None]) -> None:
+        """`may_wait` raises if this thread must not read from the store."""
+        self._store, self._may_wait = store, may_wait
+        self._known: OrderedDict[tuple[str, int], Headline | None] = OrderedDict()
+
+    def of_models(self, entries: Iterable[ModelEntry]) -> dict[tuple[str, int], Headline | None]:
+        """Return those of the newest versions of models, without those that could not be read in time."""
+        found: dict[tuple[str, int], Headline | None] = {}
+        deadline = 0.0
+        for entry in entries:
+            loaded = {served.number: served for served in entry.pinned_versions}
+            for number in entry.versions[-MAX_POINTS:]:
+                version = entry.name, number
+                if version not in self._known and number in loaded:
+                    self._keep(version, headline(loaded[number].model.training))
+                if version not in self._known:
+                    self._may_wait()
+                    deadline = deadline or time.monotonic() + _READ_SECONDS
+                    if time.monotonic() < deadline:
+                        self._keep(version, self._read(*version))
+                if version in self._known:
+                    found[version] = self._known[version]
+        return found
+
+    def _read(self, name: str, number: int) -> Headline | None:
+        try:
+            _, manifest = self._store.manifest(name, number)
+        except (ModelStoreError, OSError):  # the loader reports versions that should be served
+            return None
+        training = manifest.get("training")
+        return headline(training) if isinstance(training, Mapping) else None
+
+    def _keep(self, version: tuple[str, int], value: Headline | None) -> None:
+        self._known[version] = value
+        while len(self._known) > _MAX_CACHED:
+            self._known.popitem(last=False)
+
+
+def describe(
+    snapshot: Snapshot, headlines: Headlines, unloaded: Iterable[str], traffic: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return what the page shows. `traffic`: see `model_traffic`; None if the client may not see it."""
+    entries = list(snapshot.entries.values())
+    shown, names = entries[:MAX_MODELS], set(unloaded)
+    metrics = headlines.of_models(shown)
+    return {
+        "models": [
+            _describe(entry, metrics, [p for p in snapshot.problems if _model_of(p) == entry.name])
+            | {"unloaded": entry.name in names, "traffic": None if traffic is None else traffic.get(entry.name, {})}
+            for entry in shown
+        ],
+        "more": [entry.name for entry in entries[MAX_MODELS:]],
+        "problems": [problem for problem in snapshot.problems if _model_of(problem) not in snapshot.entries],
+        "has_traffic": traffic is not None,
+    }
+
+
+def model_traffic(
+    history: History, drift: Iterable[Mapping[str, Any]], names: Iterable[str], now: float
+) -> dict[str, dict[str, Any]]:
+    """Return of each model the requests a second now, the failed share of the last hour, and the columns that drift."""
+    hour = add_samples(sample for _, sample in history.minutes)
+    drifting = [each for each in drift if each["index"] > each["limit"]]
+    found = {}
+    for name in names:
+        total = Traffic()
+        for (model, _), traffic in hour.items():
+            if model == name:
+                total.add(traffic)
+        found[name] = {
+            "requests_per_second": current(history, now, name)["requests_per_second"],
+            "requests": total.total("requests:"),
+            "failed_share": failed_share(total),
+            "drifting": sorted({each["column"] for each in drifting if each["model"] == name}),
+        }
+    return found
+
+
+def _model_of(problem: Fault) -> str:
+    return problem.location.partition("/")[0]
+
+
+def _describe(
+    entry: ModelEntry, metrics: Mapping[tuple[str, int], Headline | None], problems: list[Fault]
+) -> dict[str, Any]:
     served = entry.default
+    now = metrics.get((entry.name, served.number)) if served else None
+    values = [
+        (number, found.value)
+        for number in entry.versions[-MAX_POINTS:]
+        if now and (found := metrics.get((entry.name, number))) and found.key == now.key
+    ]
     return {
         "name": entry.name,
-        "version": served.number if served else None,
         "description": served.model.description if served else "",
+        "version": served.number if served else None,
+        "why": entry.why_default,
+        "newest": entry.versions[-1],
+        "count": len(entry.versions),
+        "aliases": dict(entry.aliases),
+        "headline": asdict(now) if now else None,
+        "sparkline": sparkline(values, served.number if served else 0, now.title if now else ""),
+        "problems": problems,
+    }
+
+
+def sparkline(values: list[tuple[int, float]], current: int, title: str) -> dict[str, Any] | None:
+    """Return the points of a metric over versions, and that of the `current` one. None for fewer than two."""
+    if len(values) < 2:
+        return None
+    low, high = (pick(value for _, value in values) for pick in (min, max))
+    points = {
+        number: (
+            4 + (_WIDTH - 8) * i / (len(values) - 1),
+            _HEIGHT - 4 - (_HEIGHT - 8) * ((value - low) / (high - low) if high > low else 0.5),
+        )
+        for i, (number, value) in enumerate(values)
+    }
+    return {
+        "points": " ".join(f"{x:.1f},{y:.1f}" for x, y in points.values()),
+        "current": points.get(current),
+        "label": f"{title} of versions {values[0][0]} to {values[-1][0]}",
     }

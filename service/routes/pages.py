@@ -3,26 +3,41 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from flask import Blueprint, request
 from werkzeug.wrappers import Response
 
+from model_store.utils.number_format import format_grouped
 from service.config import Settings
 from service.http.responses import json_response
 from service.inference.drift import DriftMonitor
 from service.pages import overview, traffic
 from service.pages.traffic_monitor import TrafficMonitor
 from service.registry.registry import ModelRegistry
-from service.routes.page_frame import check_access, page_view, render_page, wants_page
+from service.registry.snapshot import Snapshot
+from service.routes.page_frame import check_access, may_read_traffic, page_view, render_page, wants_page
 from service.telemetry.metrics import Metrics
 
 _MAX_MODEL_CHARACTERS = 200  # of a query
 
 
 def create_blueprint(
-    registry: ModelRegistry, metrics: Metrics, drift: DriftMonitor, monitor: TrafficMonitor, settings: Settings
+    registry: ModelRegistry,
+    store: overview.ManifestSource,
+    metrics: Metrics,
+    drift: DriftMonitor,
+    monitor: TrafficMonitor,
+    settings: Settings,
 ) -> Blueprint:
     blueprint = Blueprint("pages", __name__)
+    headlines = overview.Headlines(store, registry.check_may_wait)
+
+    def traffic_by_model(snapshot: Snapshot) -> dict[str, Any]:
+        monitor.tick()
+        drift.flush()
+        drifting = traffic.drift_columns(drift, snapshot, metrics.counters.internal_gauges())
+        return overview.model_traffic(monitor.history(), drifting, snapshot.entries, time.time())
 
     @blueprint.get("/")
     @page_view("predict")
@@ -36,9 +51,14 @@ def create_blueprint(
             "overview.html",
             "overview",
             script="",
-            models=overview.describe_models(snapshot),
-            problems=snapshot.problems,
             settings=settings,
+            grouped=format_grouped,
+            **overview.describe(
+                snapshot,
+                headlines,
+                registry.unloaded_models,
+                traffic_by_model(snapshot) if may_read_traffic() else None,
+            ),
         )
         return _page(page)
 

@@ -1,0 +1,63 @@
+"""The headline metric of a version, with its 95 % confidence interval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from model_store.evaluation.confidence import mean_interval, wilson_interval
+from model_store.evaluation.record import TrainingRecord, main_metric
+from model_store.evaluation.row_results import RowResults
+from model_store.utils.number_format import METRIC_TITLES, format_number, format_percent
+
+
+@dataclass(frozen=True)
+class Headline:
+    """`key` names metric and target: only equal ones can be compared. `interval` is "" if none is known."""
+
+    key: str
+    title: str
+    value: float
+    text: str
+    interval: str
+    measured_on: str
+
+
+def headline(training: Mapping[str, Any]) -> Headline | None:
+    """Return the accuracy, the share of rows with all labels right, or the error of the first target."""
+    record = TrainingRecord.parse(training)
+    for metrics, name in ((record.classification, "accuracy"), (record.multi_label, "exact_match")):
+        if metrics:
+            share, rows = metrics[name], metrics["rows"]
+            low, high = wilson_interval(round(share * rows), rows)
+            interval = f"{100 * low:.1f} to {format_percent(high)}"
+            return Headline(name, METRIC_TITLES.get(name, name), share, format_percent(share), interval, _rows(metrics))
+    if not record.regression or not record.regression["targets"]:
+        return None
+    target, metrics = next(iter(record.regression["targets"].items()))
+    name = main_metric(metrics)
+    if (value := metrics[name]) is None:
+        return None
+    title = f"{METRIC_TITLES.get(name, name)} of {target}"
+    interval = _error_interval(training, target, name)
+    return Headline(f"{name} {target}", title, value, format_number(value, 3), interval, _rows(record.regression))
+
+
+def _rows(metrics: Mapping[str, Any]) -> str:
+    return f"{format_number(metrics['rows'])} {metrics['of']}"
+
+
+def _error_interval(training: Mapping[str, Any], target: str, name: str) -> str:
+    """Return the interval of the mean loss of the rows that the artifact keeps; of an RMSE that of its square."""
+    results = RowResults.parse(training)
+    errors = results and (results.absolute_errors if name == "rmse" else results.losses)
+    if not errors or target not in errors:
+        return ""
+    losses = np.square(errors[target]) if name == "rmse" else errors[target]
+    low, high = mean_interval(losses)
+    if name == "rmse":
+        low, high = max(0.0, low) ** 0.5, high**0.5
+    return f"{format_number(low, 3)} to {format_number(high, 3)}"

@@ -1,0 +1,128 @@
+"""The page of all models: what it shows of each, as text, and in a browser."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from model_store.evaluation.row_results import RowResults
+from model_store.registry.store import open_store
+from service.pages.headline import headline
+from service.pages.overview import Headlines, sparkline
+from tests.service.conftest import MakeClient, break_version, move, penguins, price
+from tests.service.pages.conftest import check_layout, in_browser
+
+BROWSER = {"Accept": "text/html"}
+
+
+def accurate(accuracy: float) -> Any:
+    classes = {"Adelie": {"precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 60}}
+    metrics = {"accuracy": accuracy, "of": "test rows", "rows": 100, "classes": classes}
+    return replace(penguins(), training={"metrics": metrics})
+
+
+def page_of(client: Any) -> str:
+    answer = client.get("/", headers=BROWSER)
+    assert answer.status_code == 200
+    return " ".join(html.unescape(answer.get_data(as_text=True)).split())
+
+
+def test_a_model_has_its_versions_aliases_metric_and_interval(store: Any, make_client: MakeClient) -> None:
+    for accuracy in (0.9, 0.95):
+        store.publish("penguins", accurate(accuracy))
+    move(store, "penguins", "default", 2)
+    page = page_of(make_client(store))
+    assert "serves version 2" in page
+    assert "default → 2" in page
+    assert "3 versions, newest 3" in page
+    assert "90.0 %" in page
+    assert "95 % interval 82.6 to 94.5 %" in page
+    assert 'aria-label="accuracy of versions 2 to 3"' in page
+
+
+def test_a_refused_version_is_shown_with_the_reason(store: Any, make_client: MakeClient) -> None:
+    store.publish("price", price(1))
+    break_version(store, "price", 2)
+    page = page_of(make_client(store))
+    assert "serves version 1" in page
+    assert "<strong>price/2</strong>" in page
+    assert "models verify price/2" in page
+
+
+def test_traffic_is_shown_to_those_who_may_read_it(store: Any, make_client: MakeClient) -> None:
+    client = make_client(store, admin_port=9001)
+    for body in ([[3, 80]], [["x", 80]]):
+        client.post("/models/price/predict", json={"instances": body})
+    assert "failed in the last hour" not in page_of(client)
+    found = client.get("/", headers=BROWSER, environ_overrides={"SERVER_PORT": "9001"}).text
+    assert "<b>50.0 %</b> of 2 failed" in found
+
+
+def test_an_empty_store_tells_how_to_train_the_first_model(tmp_path: Any, make_client: MakeClient) -> None:
+    page = page_of(make_client(open_store(tmp_path / "none")))
+    assert "train examples/penguins.toml --store" in page
+    assert "train init data.csv --target COLUMN" in page
+
+
+def test_hostile_names_are_text(store: Any, make_client: MakeClient) -> None:
+    hostile = "<img src=x onerror=alert(1)>\u202e"
+    store.publish("penguins", replace(penguins(), description=hostile))
+    page = make_client(store).get("/", headers=BROWSER).get_data(as_text=True)
+    assert "<img src=x" not in page
+    assert "\u202e" not in page
+    assert "&lt;img src=x onerror=alert(1)&gt;\\u202e" in page
+
+
+def test_a_manifest_is_read_once_and_an_unreadable_one_is_left_out(store: Any, make_client: MakeClient) -> None:
+    for accuracy in (0.9, 0.95):
+        store.publish("penguins", accurate(accuracy))
+    registry = make_client(store).application.extensions["registry"]
+    read: list[int] = []
+
+    class Source:
+        def manifest(self, name: str, number: int) -> Any:
+            read.append(number)
+            if number == 1:
+                raise OSError("gone")
+            return store.manifest(name, number)
+
+    headlines = Headlines(Source(), lambda: None)
+    for _ in range(2):
+        found = headlines.of_models([registry.snapshot.entries["penguins"]])
+        assert [value and value.text for value in found.values()] == [None, "90.0 %", "95.0 %"]
+    assert read == [1, 2]
+
+
+def test_the_interval_of_an_rmse_covers_it() -> None:
+    errors = np.abs(np.random.default_rng(0).normal(0, 2.0, (400, 1)))
+    rmse = float(np.sqrt(np.mean(errors**2)))
+    metrics = {"rows": 400, "of": "test rows", "targets": {"price": {"rmse": rmse, "mae": 1.0, "r2": 0.5}}}
+    results = RowResults.of_targets("0" * 64, ["price"], errors).as_json()
+    found = headline({"metrics": metrics, "held_out": results})
+    assert found is not None
+    assert found.title == "RMSE of price"
+    low, high = (float(text) for text in found.interval.split(" to "))
+    assert low < rmse < high
+    assert high - low == pytest.approx(2 * 1.96 * 2.0 / np.sqrt(2 * 400), rel=0.3)
+
+
+def test_a_sparkline_needs_two_versions() -> None:
+    assert sparkline([(1, 0.5)], 1, "accuracy") is None
+    found = sparkline([(1, 0.5), (2, 0.75), (3, 1.0)], 2, "accuracy")
+    assert found is not None
+    assert (found["points"], found["current"]) == ("4.0,28.0 60.0,16.0 116.0,4.0", (60.0, 16.0))
+
+
+@pytest.mark.parametrize("_", [pytest.param(0, marks=in_browser, id="browser")])
+def test_the_page_in_a_browser(open_page: Any, server: Any, _: int) -> None:
+    page = open_page(server)
+    check_layout(page)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.locator("a", has_text="penguins").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/models/penguins")
