@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.installed
 TESTABLE  := $(VENV)/.testable
 
 .DEFAULT_GOAL := help
-.PHONY: help install examples run check test clients docs chart lint audit pythons wheels bundle stress bench bench-training bench-serving bench-quality lock clean
+.PHONY: help install examples run check test clients docs chart lint audit pythons wheels bundle stress bench bench-training bench-serving bench-instructions bench-quality lock clean
 
 help: ## list the targets
 	@awk -F ': .*## ' '/^[a-z-]+:.* ## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -148,6 +148,11 @@ $(SERVING_PEERS:=/.installed): .venv-peer-%/.installed: benchmarks/peers/serving
 bench-serving: $(TESTABLE) $(SERVING_PEERS:=/.installed) ## compare serving with FastAPI, Starlette, LitServe, BentoML, MLServer (ARGS="--only ours,naive")
 	@command -v wrk > /dev/null || apt-get install -y -qq wrk > /dev/null || true  # the benchmark reports it if wrk is missing
 	@$(BIN)/python -m benchmarks.serving $(ARGS)
+
+INSTRUCTION_PEERS := naive fastapi starlette onnx
+bench-instructions: $(TESTABLE) $(INSTRUCTION_PEERS:%=.venv-peer-%/.installed) ## count the instructions of a request, ours and peers' (needs valgrind; ARGS="--only ours")
+	@command -v valgrind > /dev/null || apt-get install -y -qq valgrind > /dev/null || true
+	@$(BIN)/python -m benchmarks.instructions $(ARGS)
 
 # The tables of the quality benchmark, and its peers. Only pandas is needed of what the tables' packages depend on.
 QUALITY_PEERS := .venv-peer-tables .venv-peer-sklearn .venv-peer-lightgbm .venv-peer-catboost .venv-peer-realmlp

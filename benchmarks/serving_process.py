@@ -52,14 +52,19 @@ def free_share(cores: Iterable[int], seconds: float = 0.05) -> float:
 class Service:
     """A contestant's processes. `cold_start` is the milliseconds from exec to the first prediction."""
 
-    def __init__(self, contestant: Contestant, setting: Setting, cores: str, body: bytes) -> None:
+    patience_seconds: float = PATIENCE_SECONDS  # until the first prediction
+
+    def __init__(
+        self, contestant: Contestant, setting: Setting, cores: str, body: bytes, *, prefix: Sequence[str] = ()
+    ) -> None:
+        """`prefix` is a command that runs the contestant's, such as valgrind and its options."""
         self.contestant, self.setting = contestant, setting
         environ = {k: v for k, v in os.environ.items() if k not in UNSET and not k.startswith("SERVE_")}
         environ |= ALIKE | {"BENCH_ARTIFACT": str(setting.artifact), "BENCH_ONNX": str(setting.onnx)}
         environ |= {"BENCH_WORKERS": str(setting.workers), "BENCH_PORT": str(setting.port)}
         environ |= contestant.environ(setting)
         self.log = setting.folder / f"{contestant.name}.log"
-        words = ["taskset", "--cpu-list", cores, *contestant.start(setting)]
+        words = ["taskset", "--cpu-list", cores, *prefix, *contestant.start(setting)]
         begin = time.perf_counter()
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -73,7 +78,7 @@ class Service:
         self.cold_start = 1000 * (time.perf_counter() - begin)
 
     def _until_it_answers(self, body: bytes) -> None:
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + self.patience_seconds
         problem = ""
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
@@ -119,12 +124,12 @@ class Service:
     def memory(self) -> float:
         """MiB of PSS over the tree of processes."""
         total = 0.0
-        for pid in self._tree():
+        for pid in self.processes():
             with contextlib.suppress(FileNotFoundError, ProcessLookupError, StopIteration):  # ended meanwhile
                 total += pss_megabytes(pid)
         return total
 
-    def _tree(self) -> list[int]:
+    def processes(self) -> list[int]:
         """The first process, all that descend from it, and all of its session."""
         parents, sessions = {}, {}
         for stat in Path("/proc").glob("[0-9]*/stat"):
@@ -139,7 +144,7 @@ class Service:
 
     def end(self) -> None:
         """SIGTERM for the group, and then SIGKILL for the rest of the process tree."""
-        tree = self._tree()
+        tree = self.processes()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):

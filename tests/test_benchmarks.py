@@ -5,11 +5,12 @@ import json
 import os
 import subprocess
 import sys
+from operator import attrgetter
 
 import numpy as np
 import pytest
 
-from benchmarks import initializers, serving
+from benchmarks import initializers, instruction_stages, serving
 from benchmarks.contestants import CONTESTANTS, PEERS
 from benchmarks.per_sample import PerSample
 from benchmarks.rounds import alternate, unpinned
@@ -114,3 +115,9 @@ def test_a_benchmark_whose_kernel_is_pinned_begins_anew_without_the_pin():
     told = subprocess.run(command, env=environ, capture_output=True, text=True, check=True).stdout
     assert told.startswith("['peers/bin/python'] ")
     assert "OPENBLAS_CORETYPE" not in told
+
+
+@pytest.mark.parametrize("place", [place for places in instruction_stages.PARTS.values() for place in places])
+def test_the_functions_of_counted_stages_exist(place):
+    module, _, path = place.partition(":")
+    assert callable(attrgetter(path)(importlib.import_module(module)))
