@@ -29,6 +29,11 @@ def aligned_zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
     return buffer[start : start + size].view(dtype).reshape(shape)
 
 
+def is_finite(array: Array) -> bool:
+    """Return whether all numbers are finite. Counting them takes a third of the instructions of `all`."""
+    return bool(np.count_nonzero(np.isfinite(array)) == array.size)
+
+
 def enclosing_vector(arrays: Sequence[Array]) -> Array | None:
     """Return the vector made by `aligned_zeros` that these arrays are consecutive pieces of; None if there is none."""
     buffer = arrays[0].base if arrays else None

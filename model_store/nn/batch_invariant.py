@@ -8,6 +8,8 @@ the one for SkylakeX does something similar with float64 in large products. So e
 
 from __future__ import annotations
 
+import os
+import platform
 from functools import lru_cache
 
 import numpy as np
@@ -16,11 +18,23 @@ import numpy.typing as npt
 from model_store.nn.arrays import Array
 
 BLOCK_SIZES = (32, 16, 8, 4)
-_MAX_UNPACKED_SIZE = 1_000_000  # m·n·k up to which OpenBLAS multiplies without packing
+_MAX_UNPACKED_SIZE = 1_000_000  # m·n·k up to which OpenBLAS multiplies without packing, if its kernel can
+_SINGLE_ROW_WEIGHTS = range(4_096, 500_001)  # of products by single rows, if its kernel cannot: they fit into a cache
 _MAX_TESTED_INPUTS, _MAX_TESTED_WEIGHTS = (
     3000,
     1_500_000,
 )  # larger products consist of pieces of these
+
+
+def _has_unpacked_products() -> bool:
+    """Return whether OpenBLAS multiplies few rows without packing the weights first: on x86 with AVX-512 only."""
+    if kernel := os.environ.get("OPENBLAS_CORETYPE"):
+        return kernel.upper() in {"SKYLAKEX", "COOPERLAKE", "SAPPHIRERAPIDS"}
+    found = np.show_config(mode="dicts")["SIMD Extensions"]["found"]
+    return platform.machine() != "x86_64" or not {"X86_V4", "AVX512_SKX"}.isdisjoint(found)
+
+
+HAS_UNPACKED_PRODUCTS = _has_unpacked_products()
 
 
 def block_rows(inputs: int, outputs: int, dtype: npt.DTypeLike) -> int:
@@ -34,7 +48,12 @@ def block_rows(inputs: int, outputs: int, dtype: npt.DTypeLike) -> int:
     | 784, 256        | 12, 72      | 111, 407    | 105, 220   | 138, 144   |
     | 256, 128        | 3.5, 11.3   | 4.6, 11.0   | 18, 33     | 23, 23     |
     | 2048, 4096      | 4200, 51000 | 8800, 19000 | 5000, 9600 | 7900, 6500 |
+
+    Other kernels pack all weights for every block: with Haswell's, four rows of 784, 256 take 700,000 instructions, and
+    one row as a product of matrix and vector 57,000. So they multiply row by row, unless the weights are few or large.
     """
+    if not HAS_UNPACKED_PRODUCTS and inputs * outputs in _SINGLE_ROW_WEIGHTS:
+        return 1
     expected = next((rows for rows in (8, 4) if rows * inputs * outputs <= _MAX_UNPACKED_SIZE), BLOCK_SIZES[0])
     inputs = min(inputs, _MAX_TESTED_INPUTS)
     outputs = min(outputs, _MAX_TESTED_WEIGHTS // inputs)
@@ -66,8 +85,8 @@ def multiply_in_blocks(rows: Array, matrix: Array, size: int) -> Array:
     rows = pad_rows(rows, size)
     outputs: Array
     if count <= size:  # the same product, without NumPy's loop over blocks
-        outputs = rows @ matrix
-        return outputs[:count]
+        outputs = rows.dot(matrix)
+        return outputs if len(rows) == count else outputs[:count]
     outputs = rows.reshape(len(rows) // size, size, width) @ matrix
     return outputs.reshape(len(rows), matrix.shape[1])[:count]
 

@@ -14,6 +14,8 @@ from model_store.nn.batch_invariant import BLOCK_SIZES, pad_rows
 from model_store.nn.cost import row_cost
 from model_store.nn.module import Module, Shape, as_rows
 
+_MAX_PADDED_ROWS = 8  # that all layers compute for one row
+
 
 class Sequential(Module):
     """`Y = fₙ(… f₂(f₁(X)))`.
@@ -46,6 +48,8 @@ class Sequential(Module):
         self.output_size = output_shape[0] if output_shape is not None and len(output_shape) == 1 else None
         self.dtype = next((array.dtype for array in self.arrays().values()), np.dtype(np.float32))
         self.row_cost = row_cost(self.modules, shapes, self.dtype)
+        is_flat = self._input_shape is not None and len(self._input_shape) == 1
+        self._pads_once = is_flat and all(module.batch_invariant for module in self.modules)
 
     @property
     def input_shape(self) -> Shape | None:
@@ -90,9 +94,12 @@ class Sequential(Module):
         return outputs.T if column else outputs
 
     def _infer(self, rows: Array) -> Array:
+        count = len(rows)
+        if self._pads_once and count < (size := self.modules[0].block_rows) <= _MAX_PADDED_ROWS:
+            rows = pad_rows(rows, size)  # else each dense layer would pad them again
         for module in self.modules:
             rows = module(rows) if module.batch_invariant else _in_padded_blocks(module, rows)
-        return rows
+        return rows if len(rows) == count else rows[:count]
 
     def activations(self, inputs: Array) -> Iterator[Array]:
         """Yield the inputs as the first module takes them, then the outputs of each module, as inference computes them.

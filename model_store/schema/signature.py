@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from model_store.errors import Fault, did_you_mean
 from model_store.nn import Array
+from model_store.nn.arrays import is_finite
 from model_store.schema.columns import ArrayColumn, CategoryColumn, Column, FaultCollector, NumberColumn, RowLocations
 from model_store.schema.columns.base import ReplacedValues, replacement_warnings
 from model_store.schema.columns.scaled_numbers import compress
@@ -88,7 +89,10 @@ class Signature:
         given: Sequence[Any] = np.atleast_1d(instances).tolist() if isinstance(instances, np.ndarray) else instances
         table = self._as_table(given)
         if table is not None:
-            return self.encode_table(table, location, dtype)
+            with np.errstate(over="ignore", invalid="ignore"):
+                encoded = self._scale(table, dtype)
+            if is_finite(encoded):
+                return encoded  # else an input is not, or too large: the columns report it
         faults = FaultCollector()
         if warnings is not None:
             faults.replaced = ReplacedValues()
@@ -105,7 +109,7 @@ class Signature:
     @cached_property
     def table_shape(self) -> tuple[int, ...] | None:
         """The shape of a row if all columns are numbers or the only column is an array, else None."""
-        if self._scaling is not None:
+        if self._is_number_table:
             return (len(self.inputs),)
         only = self.inputs[0] if len(self.inputs) == 1 else None
         return only.shape if only is not None and only.is_whole_row else None
@@ -115,21 +119,30 @@ class Signature:
 
         InputError if a value is outside an array's range, or overflows `dtype`.
         """
-        faults, locations = FaultCollector(), RowLocations(location, range(len(table)))
         with np.errstate(over="ignore"):  # `_check_overflow` reports infinite features
-            if self._scaling is not None:
-                offset, scale, compressed, widths = self._scaling
-                if len(compressed):
-                    table = table.copy()
-                    table[:, compressed] = compress(table[:, compressed], widths)
-                encoded = ((table - offset) / scale).astype(dtype)
-                if self.width > len(self.inputs):  # no value is missing: the indicators are 0
-                    scaled, encoded = encoded, np.zeros((len(table), self.width), dtype)
-                    encoded[:, self._first_features] = scaled
+            if self._is_number_table:
+                encoded = self._scale(table, dtype)
             else:
+                faults, locations = FaultCollector(), RowLocations(location, range(len(table)))
                 encoded = self.inputs[0].encode(table, locations, faults).astype(dtype)
-        faults.raise_if_any()
-        return self._check_overflow(encoded, locations, faults)
+                faults.raise_if_any()
+        if not is_finite(encoded):
+            self._check_overflow(encoded, RowLocations(location, range(len(table))), FaultCollector())
+        return encoded
+
+    def _scale(self, table: Array, dtype: npt.DTypeLike) -> Array:
+        """Return the features of a table of numbers; infinite ones if they overflow."""
+        offset, scale, compressed, widths = self._number_scaling
+        if len(compressed):
+            table = table.copy()
+            table[:, compressed] = compress(table[:, compressed], widths)
+        if not self._is_unscaled:
+            table = (table - offset) / scale
+        encoded = table.astype(dtype)
+        if self.width > len(self.inputs):  # no value is missing: the indicators are 0
+            scaled, encoded = encoded, np.zeros((len(table), self.width), dtype)
+            encoded[:, self._first_features] = scaled
+        return encoded
 
     def encode_columns(
         self,
@@ -202,7 +215,7 @@ class Signature:
         scale, offset = self._output_scaling
         values = outputs.astype(np.float64)
         if outputs.dtype == np.float32 and self._outputs_fit:
-            values = values * scale + offset
+            values = (values if self._is_output_unscaled else values * scale) + offset
         else:
             with np.errstate(over="ignore"):  # takes as long as the rest of this function
                 values = values * scale + offset
@@ -216,8 +229,8 @@ class Signature:
         return {"inputs": [_to_json(column) for column in self.inputs], "output": _to_json(self.output)}
 
     def _as_table(self, instances: Sequence[Any]) -> Array | None:
-        """Return all rows as one array if all columns are numbers and each row has finite ones of all, else None."""
-        kinds = None if self._scaling is None else set(map(type, instances))
+        """Return all rows as one array if all columns are numbers and each row has numbers of all, else None."""
+        kinds = set(map(type, instances)) if self._is_number_table else None
         if kinds == {dict} and set(map(len, instances)) == {len(self.inputs)} and len(self.inputs) > 1:
             try:
                 instances = list(map(itemgetter(*self.names), instances))
@@ -227,20 +240,29 @@ class Signature:
             return None
         if not set(map(type, chain.from_iterable(instances))) <= {int, float}:
             return None
-        try:
-            table = np.array(instances, np.float64)
-        except (ValueError, OverflowError):  # ragged, or an integer beyond float64
+        count, width = len(instances), len(self.inputs)
+        if set(map(len, instances)) != {width}:
             return None
-        return table if table.shape[1:] == self.table_shape and np.isfinite(table).all() else None
+        try:
+            return np.fromiter(chain.from_iterable(instances), np.float64, count * width).reshape(count, width)
+        except OverflowError:  # an integer beyond float64
+            return None
 
     @cached_property
-    def _scaling(self) -> tuple[Array, Array, Array, Array] | None:
-        """Offsets and scales of the columns if all are numbers; those with a linear width, and these widths."""
-        if not all(column.in_number_table for column in self.inputs):
-            return None
+    def _is_number_table(self) -> bool:
+        return all(column.in_number_table for column in self.inputs)
+
+    @cached_property
+    def _number_scaling(self) -> tuple[Array, Array, Array, Array]:
+        """Offsets and scales of the columns, all numbers; those with a linear width, and these widths."""
         offsets, scales = ([getattr(column, key) for column in self.inputs] for key in ("offset", "scale"))
         widths = {i: column.linear_width for i, column in enumerate(self.inputs) if column.linear_width is not None}
         return np.array(offsets), np.array(scales), np.array(list(widths), np.intp), np.array(list(widths.values()))
+
+    @cached_property
+    def _is_unscaled(self) -> bool:
+        offset, scale = self._number_scaling[:2]
+        return bool((offset == 0).all() and (scale == 1).all())
 
     @cached_property
     def _first_features(self) -> list[int]:
@@ -263,6 +285,10 @@ class Signature:
         if isinstance(output, RegressionOutput):
             return np.array(output.scale), np.array(output.offset)
         return np.ones(0), np.ones(0)
+
+    @cached_property
+    def _is_output_unscaled(self) -> bool:
+        return bool((self._output_scaling[0] == 1).all())
 
     @cached_property
     def _outputs_fit(self) -> bool:
@@ -362,8 +388,8 @@ class Signature:
 
     @staticmethod
     def _check_finite(outputs: Array) -> None:
-        finite = np.isfinite(outputs)
-        if not finite.all():
+        if not is_finite(outputs):
+            finite = np.isfinite(outputs)
             faults = FaultCollector()
             for i in np.flatnonzero(~finite.all(axis=1)):
                 faults.add(

@@ -74,7 +74,11 @@ class PredictParser:
                 rows = body.get("instances")
                 if isinstance(rows, list):
                     served.row_limit.check_rows("instances", rows, top_k, receipt=receipt)
-                encoded = served.schema.encode(body)
+                if len(body) == 1 and isinstance(rows, list) and rows:  # else the schema finds what is wrong
+                    warnings: list[Fault] = []
+                    encoded = EncodedRows(served.model.encode(rows, warnings=warnings), warnings)
+                else:
+                    encoded = served.schema.encode(body)
         except InputError as e:
             faults += e.faults
             total += e.total

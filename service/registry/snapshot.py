@@ -67,7 +67,9 @@ class Snapshot:
     def is_pinned(self, served: LoadedVersion) -> bool:
         """Return True if this is the default version of its model or has an alias."""
         entry = self.entries.get(served.name)
-        return entry is not None and any(each is served for each in entry.pinned_versions)
+        if entry is None:
+            return False
+        return served is entry.default or any(each is served for each in entry.loaded_by_alias.values())
 
     def to_plan(self) -> bytes:
         """Serialize the snapshot, with each version as number and digest."""

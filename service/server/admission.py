@@ -112,6 +112,10 @@ class AdmissionController:
                 yield connection
 
     @property
+    def input_over_limit(self) -> bool:
+        return self.input_bytes > self.max_input_bytes
+
+    @property
     def output_over_limit(self) -> bool:
         return self.output_bytes > MAX_STALLED_OUTPUT_BYTES
 

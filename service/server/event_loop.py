@@ -77,7 +77,8 @@ class EventLoop:
 
     def poll(self, timeout: float) -> None:
         """Handle what has happened to the connections; wait up to `timeout` seconds if there is nothing to do."""
-        busy = self.queued_requests or self.readable_connections or self.chunked_connections
+        busy = self.queue or self.large_queue or self.readable_connections or self.chunked_connections
+        busy = busy or self.priority_queue or self.scrape_queue
         events = self.selector.select(0 if busy else self.acceptor.poll_timeout(timeout))
         now = time.monotonic()
         self.acceptor.on_poll(any(key.data is None and key.fd != self._wake_pipe[0] for key, _ in events), now)
@@ -286,6 +287,8 @@ class EventLoop:
 
     def _shed_large_uploads(self, newest: Connection) -> bool:
         """Shed large requests while input is over its limit; True if `newest`, which is in no queue yet, is shed."""
+        if not self.admission.input_over_limit:
+            return False
         shed_newest = False
         for connection in self.admission.uploads_to_shed():
             waiting = connection.pending_request

@@ -45,14 +45,20 @@ class CountsUnavailableError(Exception):
 class HistogramCells:
     """A histogram: the count of each bucket, and the sum of the values."""
 
-    __slots__ = ("_bounds", "_buckets", "_sum")
+    __slots__ = ("bounds", "buckets", "total")
 
     def __init__(self, bounds: Sequence[float], buckets: list[CounterCell], total: CounterCell) -> None:
-        self._bounds, self._buckets, self._sum = bounds, buckets, total
+        self.bounds, self.buckets, self.total = bounds, buckets, total
 
     def observe(self, value: float) -> None:
-        bucket, total = self._buckets[bisect_left(self._bounds, value)], self._sum
-        with total.file.lock:
+        observe_all((self,), (value,))
+
+
+def observe_all(histograms: Sequence[HistogramCells], values: Sequence[float]) -> None:
+    """Observe a value in each of some histograms of one `MmapCounters`, which share a lock."""
+    with histograms[0].total.file.lock:
+        for histogram, value in zip(histograms, values, strict=True):
+            bucket, total = histogram.buckets[bisect_left(histogram.bounds, value)], histogram.total
             bucket.cells[bucket.index] += 1.0
             total.cells[total.index] += value
 

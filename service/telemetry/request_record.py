@@ -23,7 +23,7 @@ from typing import Any, Protocol
 from model_store.utils.printable import printable
 from service.telemetry.cell_file import CounterCell
 from service.telemetry.metrics import Metrics
-from service.telemetry.mmap_counters import HistogramCells
+from service.telemetry.mmap_counters import HistogramCells, observe_all
 from service.telemetry.trace_context import parse_tracestate
 
 access_log = logging.getLogger("service.access")
@@ -50,6 +50,7 @@ _API_KEY = re.compile(
     r"(?:f|%(?:25)*66)(?:p|%(?:25)*70)(?:_|%(?:25)*5[Ff])"
     r"(?:[A-Za-z0-9_-]|%(?:25)*(?:3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa]|2[Dd]|5[Ff])){20,}"
 )
+_SERVER_TIMING = "queue;dur=%.3f, parse;dur=%.3f, compute;dur=%.3f, serialise;dur=%.3f"
 _NONZERO_BITS = 1 << 64 | 1  # sets the last bit of trace id and span id: neither may be zero
 
 
@@ -172,7 +173,7 @@ class RequestRecorder:
     ) -> RequestRecord:
         """Begin a request. `arrived_at`: when all of it had arrived, if known."""
         record = RequestRecord(method, target, client, arrived_at)
-        random_ids = f"{self._random.getrandbits(192) | _NONZERO_BITS:048x}"
+        random_ids = (self._random.getrandbits(192) | _NONZERO_BITS).to_bytes(24).hex()
         is_valid = request_id and _VALID_REQUEST_ID.fullmatch(request_id) and request_id == _redact_keys(request_id)
         record.request_id = request_id if is_valid else random_ids[:32]
         record.span_id = random_ids[32:]
@@ -205,11 +206,7 @@ class RequestRecorder:
         if record.compute_ended_at:
             queue, parse, compute, serialise = record.stages()
             headers.append(
-                (
-                    "Server-Timing",
-                    f"queue;dur={1e3 * queue:.3f}, parse;dur={1e3 * parse:.3f}, "
-                    f"compute;dur={1e3 * compute:.3f}, serialise;dur={1e3 * serialise:.3f}",
-                )
+                ("Server-Timing", _SERVER_TIMING % (1e3 * queue, 1e3 * parse, 1e3 * compute, 1e3 * serialise))
             )
         return headers
 
@@ -230,8 +227,7 @@ class RequestRecorder:
         if record.compute_ended_at and status < 400:  # not if the outputs could not be sent
             rows, stages = self._prediction_cells.get((name, version)) or self._make_prediction_cells(name, version)
             rows.inc(record.rows)
-            for stage, spent in zip(stages, record.stages(), strict=True):
-                stage.observe(spent)
+            observe_all(stages, record.stages())
         if record.key_name:
             key = record.key_name, status
             cell = self._key_cells.get(key) or self._key_cells.setdefault(

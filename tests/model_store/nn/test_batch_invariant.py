@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from model_store.nn import batch_invariant
 from model_store.nn.batch_invariant import BLOCK_SIZES, block_rows, multiply_in_blocks, pad_rows
 
 KERNELS = {"Nehalem": "sse4_2", "Sandybridge": "avx", "Haswell": "avx2", "Zen": "avx2", "SkylakeX": "avx512f"}
@@ -53,7 +54,8 @@ def test_a_row_has_the_same_bits_at_every_position_of_a_block(kernel: str) -> No
 
 def test_without_tested_sizes_a_row_at_another_position_gets_other_bits() -> None:
     """The control: Haswell's kernel treats twelve of sixteen rows differently from the other four."""
-    assert unsteady_shapes("Haswell", "batch_invariant.is_row_position_invariant = lambda *_: True") > 0
+    blocks_of_any_size = "batch_invariant.is_row_position_invariant = lambda *_: True"
+    assert unsteady_shapes("Haswell", f"{blocks_of_any_size}; batch_invariant.HAS_UNPACKED_PRODUCTS = True") > 0
 
 
 def test_small_products_use_small_blocks_and_large_products_large_ones() -> None:
@@ -61,6 +63,15 @@ def test_small_products_use_small_blocks_and_large_products_large_ones() -> None
         assert block_rows(784, 256, dtype) <= 4
         assert block_rows(256, 128, dtype) in {1, 8}
         assert block_rows(10_000, 10_000, dtype) in {1, *BLOCK_SIZES}
+
+
+def test_kernels_that_pack_weights_multiply_row_by_row_unless_the_weights_are_few_or_large(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(batch_invariant, "HAS_UNPACKED_PRODUCTS", False)
+    assert block_rows(784, 256, np.float32) == block_rows(256, 128, np.float32) == 1
+    assert block_rows(2, 3, np.float64) in {1, 8}
+    assert block_rows(10_000, 10_000, np.float32) in {1, *BLOCK_SIZES}
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 40])
