@@ -31,11 +31,11 @@ def trace(network: Sequential, inputs: Array, member: int = 0) -> list[Step]:
 def describe_activations(network: Sequential, signature: Signature, steps: list[Step], asked: Asked) -> dict[str, Any]:
     """Return the values of the inputs and of each layer, and the explained neuron if one was asked for."""
     budget = Budget(MAX_VALUES)
-    shown = [_describe_values(values, budget) for values in [steps[0].inputs, *(step.outputs for step in steps)]]
-    found: dict[str, Any] = {"inputs": shown[0], "layers": shown[1 : MAX_LAYERS + 1]}
+    outputs = [step.outputs for step in steps[:MAX_LAYERS]]
+    inputs, *layers = [_describe_values(values, budget) for values in [steps[0].inputs, *outputs]]
+    found: dict[str, Any] = {"inputs": inputs, "layers": layers}
     if asked.layer is not None and asked.neuron is not None:
-        layers = list(layers_of(network, asked.member))
-        names = layer_names(layers, signature)
+        names = layer_names(list(layers_of(network, asked.member)), signature)
         found["neuron"] = explain(steps, names, asked.layer, asked.neuron)
     return found
 

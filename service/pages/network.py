@@ -196,13 +196,7 @@ def _draw(module: Module, name: str, array: Array, budget: Budget) -> dict[str, 
     reduced, block = _largest_of_blocks(matrix)
     found = {"form": "map", "values": _rounded(reduced), "block": block}
     if array.ndim > 1:
-        flat = np.abs(matrix).ravel()
-        top = np.argpartition(flat, -_LARGEST)[-_LARGEST:] if flat.size > _LARGEST else np.arange(flat.size)
-        order = top[np.argsort(-flat[top], kind="stable")]
-        rows, columns = np.unravel_index(order, matrix.shape)
-        found["largest"] = [
-            [int(i), int(j), float(matrix[i, j])] for i, j in zip(rows.tolist(), columns.tolist(), strict=True)
-        ]
+        found["largest"] = _largest(matrix, reduced, block)
     return found
 
 
@@ -220,6 +214,21 @@ def _largest_of_blocks(matrix: Array) -> tuple[Array, list[int]]:
         ]
     high, low = extremes
     return np.where(high >= -low, high, low), block
+
+
+def _largest(matrix: Array, reduced: Array, block: list[int]) -> list[list[Any]]:
+    """Return [row, column, value] of the values of largest size, which are in the blocks with the largest ones."""
+    sizes = np.abs(reduced).ravel()
+    count = min(_LARGEST, sizes.size)
+    blocks = np.argpartition(-sizes, count - 1)[:count]
+    found: list[list[Any]] = []
+    for i, j in zip(*(index.tolist() for index in np.unravel_index(blocks, reduced.shape)), strict=True):
+        top, left = i * block[0], j * block[1]
+        inside = np.abs(matrix[top : top + block[0], left : left + block[1]])
+        for flat in np.argsort(-inside, axis=None, kind="stable")[:_LARGEST].tolist():
+            row, column = top + flat // inside.shape[1], left + flat % inside.shape[1]
+            found.append([row, column, float(matrix[row, column])])
+    return sorted(found, key=lambda one: -abs(one[2]))[:_LARGEST]
 
 
 def _rounded(values: Array) -> Any:

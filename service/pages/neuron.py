@@ -24,6 +24,7 @@ from model_store.nn.module import Module
 from service.pages.network import formula_of
 
 _MAX_TERMS = 12
+_MAX_EXPLAINED = 4  # a layer and the element-wise layers after it
 Names = list[str] | None
 Explanation = dict[str, Any]
 
@@ -40,7 +41,7 @@ class Step:
 def explain(steps: Sequence[Step], names: Sequence[Names], layer: int, neuron: int) -> list[Explanation]:
     """Return the explanation of a neuron, and of the element-wise layers after it, which make its activation."""
     found = [_explain_one(steps[layer], names[layer], layer, neuron)]
-    for i in range(layer + 1, len(steps)):
+    for i in range(layer + 1, min(layer + _MAX_EXPLAINED, len(steps))):
         if not isinstance(steps[i].module, Activation | Softmax | Dropout):
             break
         found.append(_explain_one(steps[i], names[i], i, neuron))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+from weakref import WeakKeyDictionary
+
 from flask import Blueprint, g, request
 from werkzeug.wrappers import Response
 
@@ -13,6 +16,7 @@ from service.http.responses import json_response
 from service.pages.activations import describe_activations, read_asked, trace
 from service.pages.network import count_members, describe_network
 from service.protocols.native import PredictParser, predict_response
+from service.registry.loaded_version import LoadedVersion
 from service.registry.registry import ModelRegistry
 from service.routes.page_frame import page_view, render_page, require_pages, wants_page
 from service.validation.predict_request import not_an_object_error
@@ -20,6 +24,8 @@ from service.validation.predict_request import not_an_object_error
 
 def create_blueprint(registry: ModelRegistry, parser: PredictParser, settings: Settings) -> Blueprint:
     blueprint = Blueprint("network", __name__)
+    # The last description of each version: one of 16 million weights takes a second.
+    described: WeakKeyDictionary[LoadedVersion, dict[str, Any]] = WeakKeyDictionary()
 
     @blueprint.get("/xor")
     @page_view("predict")
@@ -40,8 +46,10 @@ def create_blueprint(registry: ModelRegistry, parser: PredictParser, settings: S
         member = _read_member(members)
         headers = {"Vary": "Accept"}
         if not wants_page():
-            described = describe_network(model.network, model.signature, member)
-            found = {"model": served.name, "version": served.number, **described}
+            layers = described.get(served)
+            if layers is None or layers["member"] != member:
+                described[served] = layers = describe_network(model.network, model.signature, member)
+            found = {"model": served.name, "version": served.number, **layers}
             return json_response(found, headers=headers | {MODEL_VERSION_HEADER: str(served.number)})
         page = render_page(
             "network.html",

@@ -13,7 +13,7 @@ import pytest
 from model_store.artifact.model import Model
 from model_store.nn import Array, Average, Linear, Sequential, Tanh
 from service.pages.activations import MAX_VALUES, Asked, describe_activations, trace
-from service.pages.network import Budget, count_members, describe_network, layers_of
+from service.pages.network import MAX_LAYERS, Budget, count_members, describe_network, layers_of
 from tests.model_store.export.example_models import MADE, TRAINED, example_model
 from tests.service.conftest import PENGUIN, assert_error, fault_locations, network, penguins, price
 
@@ -105,9 +105,8 @@ def test_wide_layers_are_reduced_to_the_largest_weight_of_each_block() -> None:
     weights = wide.modules[2].weights
     block = weights[8:16, 5:10]
     assert found["values"][1][1] == pytest.approx(block.flat[np.abs(block).argmax()], rel=1e-3)
-    output, place, value = found["largest"][0]
-    assert abs(value) == np.abs(weights).max()
-    assert value == weights[output, place]
+    assert [abs(value) for *_, value in found["largest"]] == np.sort(np.abs(weights), axis=None)[:-11:-1].tolist()
+    assert all(value == weights[output, place] for output, place, value in found["largest"])
 
 
 def test_values_beyond_the_budget_are_counted_and_left_out() -> None:
@@ -137,6 +136,17 @@ def test_the_members_of_an_ensemble_are_shown_one_at_a_time(store: Any, make_cli
         ["network 1", "network 2"],
         ["network 2", "network 1"],
     )
+
+
+def test_of_many_layers_the_first_are_shown() -> None:
+    rng = np.random.default_rng(0)
+    deep = Sequential([Linear(2, 4, rng=rng), *(Tanh() for _ in range(500)), Linear(4, 1, rng=rng)])
+    model = replace(price(), network=deep)
+    described = describe_network(deep, model.signature)
+    assert (len(described["layers"]), described["hidden_layers"]) == (MAX_LAYERS, 502 - MAX_LAYERS)
+    steps = trace(deep, model.encode([[1, 2]]))
+    found = describe_activations(deep, model.signature, steps, Asked(0, 0, 0))
+    assert (len(found["layers"]), len(found["neuron"])) == (MAX_LAYERS, 4)
 
 
 @pytest.mark.parametrize(
