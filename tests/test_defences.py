@@ -564,7 +564,7 @@ DEFENCES = {
         f"{ACCESS}::test_readiness_without_a_key_has_only_the_status",
     ),
     "only the admin port serves metrics and the repository": Defence(
-        "service/security/access_control.py", 'if scope != "predict" and self', 'if scope == "nothing" and self',
+        "service/security/access_control.py", 'return self.required_scope(endpoint) == "predict" or', "return True or",
         f"{ACCESS}::test_only_the_admin_port_serves_metrics_and_the_repository",
     ),
     "the repository requires an admin port": Defence(
