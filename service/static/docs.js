@@ -1,6 +1,7 @@
 // The "Try it" forms of the reference page. Fields and the drawing edit the JSON request; the form sends that request.
 
 import { showAnswer } from "./model/answers.js";
+import { makeDrawing } from "./model/drawing.js";
 import { ask, compact, make, showFaults } from "./page.js";
 
 // Send a number as a number and any other text as a string, so that the service reports the error.
@@ -44,65 +45,21 @@ async function send(form, text) {
   }
 }
 
-// Draw an array on a canvas of the same resolution: one pixel for each number.
-function drawing(canvas, read, write) {
-  const [rows, columns, low, high] = ["rows", "columns", "low", "high"].map((name) => Number(canvas.dataset[name]));
-  canvas.width = columns;
-  canvas.height = rows;
-  const context = canvas.getContext("2d");
-  let image = [];
-
-  const paint = () => {
-    image.forEach((row, i) => row.forEach((value, j) => {
-      const light = Math.round(255 * (value - low) / (high - low));
-      context.fillStyle = `rgb(${light} ${light} ${light})`;
-      context.fillRect(j, i, 1, 1);
-    }));
-  };
-  const load = () => {
-    const given = read();
-    const flat = Array.isArray(given) ? given.flat(9).map(Number) : [];
-    if (flat.length !== rows * columns || !flat.every(Number.isFinite)) return;
-    image = Array.from({ length: rows }, (_, i) => flat.slice(i * columns, (i + 1) * columns));
-    paint();
-  };
-  const touch = (event) => {
-    const box = canvas.getBoundingClientRect();
-    const x = (event.clientX - box.left) / box.width * columns - 0.5;
-    const y = (event.clientY - box.top) / box.height * rows - 0.5;
-    const reach = Math.max(0.75, columns / 14);
-    image = image.map((row, i) => row.map((value, j) => {
-      const ink = Math.max(0, 1 - Math.hypot(i - y, j - x) / (reach * 1.5));
-      return Math.min(high, Math.round(Math.max(value, low + (high - low) * Math.min(1, 1.5 * ink))));
-    }));
-    paint();
-    write(image);
-  };
-  canvas.addEventListener("pointerdown", (event) => { canvas.setPointerCapture(event.pointerId); touch(event); });
-  canvas.addEventListener("pointermove", (event) => { if (event.buttons) touch(event); });
-  const clear = () => {
-    image = Array.from({ length: rows }, () => Array(columns).fill(low));
-    paint();
-    write(image);
-  };
-  return { load, clear };
-}
-
 function prepare(form) {
   const text = form.querySelector("textarea");
   const fields = [...form.querySelectorAll("[data-column]")];
-  const canvas = form.querySelector("canvas");
+  const place = form.querySelector(".draw");
   const write = (instance) => { text.value = compact({ instances: [instance] }); };
   const read = () => { try { return JSON.parse(text.value).instances[0]; } catch { return undefined; } };
   const gather = () => write(Object.fromEntries(fields.map((field) => [field.dataset.column, valueOf(field)])));
 
   text.value = text.defaultValue = compact(JSON.parse(text.value));
   fields.forEach((field) => field.addEventListener("input", gather));
-  if (canvas) {
-    const { load, clear } = drawing(canvas, read, write);
-    load();
+  if (place) {
+    const drawing = makeDrawing(JSON.parse(place.dataset.column), read() ?? null, write);
+    const load = () => drawing.set(read());
+    place.append(drawing.element);
     text.addEventListener("input", load);
-    form.querySelector(".clear").addEventListener("click", clear);
     form.addEventListener("reset", () => setTimeout(load));
   }
   form.addEventListener("submit", (event) => {

@@ -156,7 +156,7 @@ def test_the_page_works_behind_the_prefix(server, tmp_path, path, header):
         page.on("response", lambda response: complaints.append(response.url) if response.status >= 400 else None)
         page.goto(url + path)
         assert page.url == f"{url}/docs"
-        assert page.evaluate("document.styleSheets.length === 1 && getComputedStyle(document.body).margin === '0px'")
+        assert page.evaluate("document.styleSheets.length === 2 && getComputedStyle(document.body).margin === '0px'")
         form = page.locator("form[data-model=penguins]")
         form.get_by_role("button", name="Predict").click()
         form.locator(".bars").wait_for()

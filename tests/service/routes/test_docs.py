@@ -24,7 +24,7 @@ def page(open_page, server) -> Any:  # noqa: F811
 def test_page_loads_without_console_errors_and_fits_a_phone(page):
     assert page.title() == "Forward Pass: API reference"
     assert page.locator("section.model h2").all_inner_texts()[1].startswith("penguins")
-    assert page.evaluate("document.styleSheets.length === 1 && getComputedStyle(document.body).margin === '0px'")
+    assert page.evaluate("document.styleSheets.length === 2 && getComputedStyle(document.body).margin === '0px'")
     check_layout(page)
 
 
@@ -70,7 +70,11 @@ def test_drawing_on_an_image_updates_the_request(page):
         page.evaluate("JSON.parse(document.querySelector('form[data-model=image] textarea').value).instances[0][0][0]")
         == 0
     )
-    form.locator("canvas").click(position={"x": 30, "y": 30})
+    box = form.locator("canvas.pad").bounding_box()
+    page.mouse.move(box["x"] + 30, box["y"] + 30)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 150, box["y"] + 150, steps=5)
+    page.mouse.up()
     assert (
         page.evaluate("JSON.parse(document.querySelector('form[data-model=image] textarea').value).instances[0][0][0]")
         > 0
