@@ -966,6 +966,22 @@ DEFENCES = {
         "service/routes/docs.py", "if not pages or pages[0][0]() is not snapshot:", "if True:",
         "tests/service/routes/test_wide_models.py::test_the_page_of_a_snapshot_is_rendered_once_for_all_hosts",
     ),
+    "values of the page of a network are bounded": Defence(
+        "service/pages/network.py", "if values > self._left:", "if False:",
+        "tests/service/pages/test_network.py::test_values_beyond_the_budget_are_counted_and_left_out",
+    ),
+    "layers of the page of a network are bounded": Defence(
+        "service/pages/activations.py", "for step in steps[:MAX_LAYERS]]", "for step in steps]",
+        "tests/service/pages/test_network.py::test_of_many_layers_the_first_are_shown",
+    ),
+    "activations are those of one row": Defence(
+        "service/pages/activations.py", "if isinstance(rows, list) and len(rows) > 1:", "if False:",
+        "tests/service/pages/test_network.py::test_an_invalid_request_is_refused_with_its_location",
+    ),
+    "a network is described once": Defence(
+        "service/routes/network.py", 'if layers is None or layers["member"] != member:', "if True:",
+        "tests/service/pages/test_network.py::test_a_version_is_described_once",
+    ),
     "the largest body fits into the limit of waiting input": Defence(
         "service/config.py", "self.max_body_bytes + _MAX_FRAMING_BYTES)", "0)",
         "tests/service/test_config.py::test_the_largest_body_with_its_head_fits_into_the_limit_of_waiting_input",

@@ -190,6 +190,12 @@ def test_the_network_is_off_with_the_pages(store: Any, make_client: Any) -> None
         assert "SERVE_PAGES=on" in assert_error(answer, 404, "not_found")["message"]
 
 
+def test_a_version_is_described_once(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = client.get("/models/penguins/network").json
+    monkeypatch.setattr("service.routes.network.describe_network", None)
+    assert client.get("/models/penguins/network").json == first
+
+
 def test_a_hostile_model_is_text_on_the_page(store: Any, make_client: Any) -> None:
     store.publish("hostile", replace(penguins(), description="<script>alert(1)</script>"))
     page = make_client(store).get("/models/hostile/network", headers=BROWSER).text
