@@ -85,7 +85,6 @@ def _field(column: Column) -> dict[str, Any]:
     }
     if column.kind == "array":
         found["shape"] = list(column.shape)
-        found["files"] = column.takes_files
     if field.widget == "select":
         found["options"] = list(field.options)
     elif field.chips:

@@ -182,7 +182,7 @@ def _rollback_to(history: list[AliasRevision], versions: list[int]) -> int | Non
 
 
 def _revision(revision: AliasRevision) -> dict[str, Any]:
-    return {**vars(revision), "when": revision.when.isoformat()}
+    return {**vars(revision), "when": revision.when.astimezone(UTC).isoformat()}
 
 
 @contextmanager

@@ -66,6 +66,14 @@ def test_the_name_of_the_key_is_who_moved_an_alias(versions: Store, make_client:
     assert versions.history("penguins")[-1].who == "ada"
 
 
+def test_times_of_moves_are_in_utc(operator: FlaskClient, versions: Store) -> None:
+    move(versions, "penguins", "default", 2)
+    path = versions.root / "penguins" / "aliases" / "default" / "2.json"
+    path.chmod(0o600)
+    path.write_text(path.read_text().replace("2024-01-01T00:00:00+00:00", "2024-01-01T02:00:00+02:00"))
+    assert aliases(operator)["default"]["history"][0]["when"] == "2024-01-01T00:00:00+00:00"
+
+
 def test_a_rollback_leads_to_the_version_that_was_shown(operator: FlaskClient, versions: Store) -> None:
     operator.post(DEFAULT, json={"version": 1, "why": "a mistake"})
     assert aliases(operator)["default"]["rollback_to"] == 3
