@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 from model_store.artifact.model import Model
@@ -20,12 +19,19 @@ _CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-
 
 def render(model: Model, reference: str, digest: str | None = None) -> str:
     """Return the report of `model`, published as `reference` ("penguins/3"). It depends on nothing else."""
-    record = TrainingRecord.parse(model.training)
     program = try_out.script(model, reference, digest or model.digest)
+    form = None if program is None else try_out.try_out(program)
+    policy = _CONTENT_SECURITY_POLICY + ("" if program is None else f"; script-src {try_out.policy(program)}")
+    return _document(reference, policy, render_sections(model, reference, digest, form))
+
+
+def render_sections(model: Model, reference: str, digest: str | None = None, form: Markup | None = None) -> Markup:
+    """Return what a report shows, and a page of the service too, with the `form` that tries the model."""
+    record = TrainingRecord.parse(model.training)
     parts = [
         summary.header(model, reference, record),
         summary.notes(record),
-        None if program is None else try_out.try_out(program),
+        form,
         sections.learning_curves(record),
         sections.classification_errors(model, record),
         sections.label_errors(record),
@@ -39,11 +45,10 @@ def render(model: Model, reference: str, digest: str | None = None) -> str:
         sections.inputs(model),
         sections.provenance(model, digest or model.digest),
     ]
-    policy = _CONTENT_SECURITY_POLICY + ("" if program is None else f"; script-src {try_out.policy(program)}")
-    return _document(reference, policy, [part for part in parts if part is not None])
+    return join(part for part in parts if part is not None)
 
 
-def _document(title: str, policy: str, parts: Iterable[Markup]) -> str:
+def _document(title: str, policy: str, parts: Markup) -> str:
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
@@ -53,5 +58,5 @@ def _document(title: str, policy: str, parts: Iterable[Markup]) -> str:
         tag("title", f"{title}: report"),
         tag("style", _STYLE),
     )
-    page = tag("html", head, tag("body", tag("main", join(parts))), lang="en")
+    page = tag("html", head, tag("body", tag("main", parts)), lang="en")
     return f"<!doctype html>\n{page}\n"

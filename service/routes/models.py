@@ -52,4 +52,8 @@ def create_blueprint(registry: ModelRegistry, settings: Settings, access: Access
 
 def _links(name: str) -> list[tuple[str, str]]:
     """Return the paths and titles of other pages of a model."""
-    return [(f"models/{name}/network", "The network at work"), (f"docs#model-{name}", "API reference")]
+    return [
+        (f"models/{name}/network", "The network at work"),
+        ("reports", "Reports"),
+        (f"docs#model-{name}", "API reference"),
+    ]

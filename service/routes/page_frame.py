@@ -24,7 +24,12 @@ from service.http.request_head import prefers_page
 
 _View = TypeVar("_View", bound=Callable[..., Any])
 # Name, path and title of the pages that every header has.
-_LINKS = (("overview", "", "Models"), ("traffic", "traffic", "Traffic"), ("docs", "docs", "API reference"))
+_LINKS = (
+    ("overview", "", "Models"),
+    ("traffic", "traffic", "Traffic"),
+    ("reports", "reports", "Reports"),
+    ("docs", "docs", "API reference"),
+)
 
 
 def page_view(scope: str) -> Callable[[_View], _View]:

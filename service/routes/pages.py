@@ -1,22 +1,24 @@
-"""The HTML pages of the whole service: all models at `/`, the traffic at `/traffic`."""
+"""The HTML pages of the whole service: all models at `/`, the traffic at `/traffic`, the reports at `/reports`."""
 
 from __future__ import annotations
 
 import time
+from importlib.resources import files
 from typing import Any
 
 from flask import Blueprint, request
 from werkzeug.wrappers import Response
 
+from model_store.report.page import render_sections
 from model_store.utils.number_format import format_grouped
 from service.config import Settings
 from service.http.responses import json_response
 from service.inference.drift import DriftMonitor
-from service.pages import overview, traffic
+from service.pages import overview, reports, traffic
 from service.pages.traffic_monitor import TrafficMonitor
 from service.registry.registry import ModelRegistry
 from service.registry.snapshot import Snapshot
-from service.routes.page_frame import check_access, may_read_traffic, page_view, render_page, wants_page
+from service.routes.page_frame import check_access, may_read_traffic, page_view, render_page, require_pages, wants_page
 from service.telemetry.metrics import Metrics
 
 _MAX_MODEL_CHARACTERS = 200  # of a query
@@ -80,6 +82,30 @@ def create_blueprint(
             model=request.args.get("model", "")[:_MAX_MODEL_CHARACTERS],
         )
         return json_response(found, headers={"Vary": "Accept"})
+
+    @blueprint.get("/reports")
+    @page_view("predict")
+    def report_index() -> Response:
+        require_pages()
+        found = reports.describe(registry.snapshot, headlines)
+        return _page(render_page("reports.html", "reports", script="", **found))
+
+    @blueprint.get("/models/<name>/versions/<version>/report")
+    @page_view("predict")
+    def report(name: str, version: str) -> Response:
+        """Return the report of a version in the frame of the pages, as `train` writes it beside the artifact."""
+        require_pages()
+        registry.check_may_wait()  # charts of many classes take a second
+        served = registry.find(name, version)
+        reference = f"{served.name}/{served.number}"
+        sections = render_sections(served.model, reference, served.digest)
+        return _page(render_page("report.html", "reports", script="", reference=reference, sections=sections))
+
+    @blueprint.get("/static/report.css")
+    def report_styles() -> Response:
+        require_pages()
+        text = files("model_store.report").joinpath("style.css").read_bytes()
+        return Response(text, content_type="text/css; charset=utf-8")
 
     return blueprint
 

@@ -33,6 +33,7 @@ _PUBLIC_ENDPOINTS = frozenset(
         "docs.slash",
         "model_pages.runtime",
         "model_pages.chart_styles",
+        "pages.report_styles",
         "static",  # scripts and styles of the pages, which ask for the key; nothing of the models
     }
 )

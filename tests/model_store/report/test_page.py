@@ -77,7 +77,7 @@ def test_a_report_fits_its_screen_without_browser_errors(
     assert page.evaluate("[...document.querySelectorAll('.tiles b')].every(b => b.offsetHeight < 40)")
     assert page.evaluate(CLIPPED) == []
     assert page.evaluate(OVERLAPPING) == []
-    dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(18, 21, 29)"
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(17, 20, 29)"
     assert dark == (scheme == "dark")
     page.emulate_media(media="print")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
