@@ -41,7 +41,7 @@ DEFENCES = {
         "tests/model_store/importing/test_sklearn_import.py::test_a_pickle_runs_nothing_without_trust",
     ),
     "a skops file has only trusted types": Defence(
-        "model_store/importing/sklearn/pipeline.py", "if not untrusted:",
+        "model_store/importing/sklearn/skops_file.py", "if not untrusted:",
         "if True:",
         "tests/model_store/importing/test_sklearn_import.py::test_types_that_skops_does_not_trust_are_named",
     ),
@@ -52,8 +52,8 @@ DEFENCES = {
         "test_no_estimator_starts_the_processes_that_its_file_asks_for",
     ),
     "the members that a skops file reads have a bounded size, each time that one is read": Defence(
-        "model_store/importing/sklearn/pipeline.py", "    if found > limit:",
-        "    if False:",
+        "model_store/importing/sklearn/skops_file.py", "        if found > self.limit:",
+        "        if False:",
         "tests/model_store/importing/test_sklearn_import.py::"
         "test_a_member_of_a_skops_file_counts_each_time_that_it_is_read",
     ),
@@ -106,10 +106,48 @@ DEFENCES = {
         "tests/model_store/importing/test_keras_import.py::test_weights_in_other_files_are_not_read",
     ),
     "an archive unpacks to a bounded size": Defence(
-        "model_store/importing/files.py", "sum(member.file_size for member in members)) > MAX_FILE_BYTES",
-        "0) > MAX_FILE_BYTES",
+        "model_store/importing/files.py", "sum(member.file_size for member in members)) > (limit",
+        "0) > (limit",
         "tests/model_store/importing/test_keras_import.py::"
         "test_an_archive_that_unpacks_to_too_much_is_refused",
+    ),
+    "other methods than deflate are refused": Defence(
+        "model_store/importing/files.py", "if member.compress_type not in _METHODS",
+        "if False",
+        "tests/model_store/importing/test_costs.py::"
+        "test_an_archive_with_another_method_than_deflate_is_refused",
+    ),
+    "an array of HDF5 has its bytes in the file": Defence(
+        "model_store/importing/keras_file.py", "data.chunks is not None or data.id.get_storage_size() < data.nbytes:",
+        "False:",
+        "tests/model_store/importing/test_costs.py::test_an_array_of_hdf5_without_its_bytes_is_refused",
+    ),
+    "layers of a configuration have a budget": Defence(
+        "model_store/importing/budget.py", "        self.spend(STEP_VALUES * value_cost(value))\n",
+        "",
+        "tests/model_store/importing/test_costs.py::test_layers_of_a_configuration_have_a_budget",
+    ),
+    "a skops file loads nothing whose size is a number": Defence(
+        "model_store/importing/sklearn/skops_file.py", "if loader is not None and loader not in _LOADERS:",
+        "if False:",
+        "tests/model_store/importing/test_costs.py::"
+        "test_a_generator_whose_size_is_a_number_is_refused_before_it_is_made",
+    ),
+    "nodes of a skops file with one id have one size": Defence(
+        "model_store/importing/sklearn/skops_file.py", "(loader, size, read)) != (loader, size, read):",
+        "(loader, size, read)) is None:",
+        "tests/model_store/importing/test_costs.py::test_a_list_that_holds_itself_many_times_by_its_id_is_refused",
+    ),
+    "the features of a pipeline have a budget": Defence(
+        "model_store/importing/sklearn/pipeline.py", "            self.budget.spend_features(len(features.items) if",
+        "            int(len(features.items) if",
+        "tests/model_store/importing/test_costs.py::"
+        "test_the_columns_of_a_transformer_have_a_budget",
+    ),
+    "the shape of a signature has a budget": Defence(
+        "model_store/importing/pytorch_weights.py", "        budget.spend_row(stored)\n",
+        "",
+        "tests/model_store/importing/test_costs.py::test_the_shape_of_a_signature_has_a_budget",
     ),
     "a model that answers differently is not published": Defence(
         "model_store/importing/publication.py", "    if not largest <= TOLERANCE:",
@@ -360,7 +398,7 @@ DEFENCES = {
         "tests/training/data/test_odd_files.py::test_a_line_that_is_no_row_takes_bounded_memory",
     ),
     "the parts of keys in a job file are counted": Defence(
-        "training/config/toml_loader.py", "if work > _MAX_KEY_WORK:", "if False:",
+        "model_store/utils/toml.py", "if work > _MAX_KEY_WORK:", "if False:",
         "tests/training/config/test_schema.py::test_a_job_file_that_takes_long_to_parse_is_rejected",
     ),
     "rows need no more memory than there is": Defence(

@@ -7,6 +7,7 @@ weights, so what it may cost follows from its size.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ from model_store.importing.layers import Layers
 FREE_VALUES = 2**25  # of any file: 256 MB in float64
 VALUES_PER_BYTE = 4  # a weight of 2 or 4 bytes is read, converted, transposed and copied into a layer
 FEATURE_VALUES = 64  # a feature is an object of some hundred bytes, made in microseconds
+ROW_VALUES = 8  # of each value of an array: in lists of Python it takes some 80 bytes
+STEP_VALUES = 4  # of each value that a layer gets: it compares places, and broadcasts factors and constants
 
 
 class BudgetError(ValueError):
@@ -44,6 +47,17 @@ class Budget:
     def spend_features(self, count: int) -> None:
         """Take features from the budget. BudgetError as of `spend`."""
         self.spend(FEATURE_VALUES * count)
+
+    def spend_row(self, shape: Sequence[int]) -> None:
+        """Take an input that is one array from the budget: its rows are made up as numbers of Python."""
+        self.spend(ROW_VALUES * shape_values(shape))
+
+    def step(self, value: Features | Layers, compute: Callable[[], Features | Layers]) -> Features | Layers:
+        """Return what a step computes from a value, and take both from the budget: the value before the step."""
+        self.spend(STEP_VALUES * value_cost(value))
+        found = compute()
+        self.spend(value_cost(found) + layer_cost([value], found))
+        return found
 
 
 def shape_values(shape: Any) -> int:

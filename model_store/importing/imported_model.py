@@ -11,6 +11,7 @@ import numpy as np
 from model_store.errors import ModelImportError
 from model_store.importing.layers import Layers, in_stored_order
 from model_store.nn import Array, Module, Sequential, Sigmoid, Softmax
+from model_store.nn.cost import MAX_ARRAY_BYTES, MAX_ROW_OPERATIONS
 from model_store.publishing import make_signature
 from model_store.schema.columns import ArrayColumn, Column
 from model_store.schema.multi_label import MultiLabelOutput
@@ -92,8 +93,11 @@ class ImportedModel:
 
     @classmethod
     def of(cls, source: Source, value: Layers, **settings: Any) -> ImportedModel:
-        """Return the model whose output is a value of layers."""
-        value = in_stored_order(value)
+        """Return the model whose output is a value of layers. ModelImportError if it is no row."""
+        try:
+            value = in_stored_order(value)
+        except ValueError as error:
+            raise ModelImportError(f"{source.file}: {error}") from error
         return cls(source, value.inputs, value.plain, value.modules, dtype=value.dtype, **settings)
 
 
@@ -160,6 +164,10 @@ def _network(modules: Sequence[Module], source: Source) -> Sequential:
         raise ModelImportError(f"{source.file}: {error}") from error
     if not any(module.parameters() for module in modules):
         raise ModelImportError(f"{source.file}: expected at least one layer with weights, found none")
+    if (found := network.row_cost.one_row_operations) > MAX_ROW_OPERATIONS:
+        raise ModelImportError(f"{source.file}: expected at most {MAX_ROW_OPERATIONS} operations a row, found {found}")
+    if (found := network.row_cost.bytes) > MAX_ARRAY_BYTES:
+        raise ModelImportError(f"{source.file}: expected at most {MAX_ARRAY_BYTES} bytes of a row, found {found}")
     return network
 
 

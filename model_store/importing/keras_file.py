@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from model_store.errors import ModelImportError
+from model_store.importing.budget import Budget, BudgetError, shape_values
 from model_store.importing.features import ARRAY_NAME, Features, NumberFeature
 from model_store.importing.files import describe_source, missing_package, open_zip, read_file, read_member
 from model_store.importing.imported_model import ImportedModel
@@ -51,7 +53,7 @@ from model_store.nn import (
 from model_store.nn.config_fields import MAX_SAMPLE_VALUES
 from model_store.schema.columns import ArrayColumn
 
-_MAX_CONFIG_BYTES = 16 << 20
+_MAX_CONFIG_BYTES = 4 << 20
 _MAX_LAYERS = 1000
 _MAX_NUMBERS = 100  # of an input; more are one array
 _DTYPE = np.dtype(np.float32)
@@ -77,11 +79,12 @@ class _LayerError(ValueError):
 class _Weights:
     """The arrays of one layer, in the order in which Keras saves them."""
 
-    def __init__(self, group: Any) -> None:
+    def __init__(self, group: Any, budget: Budget) -> None:
         self.group = group
+        self.budget = budget
 
     def take(self, position: int, shape: tuple[int, ...]) -> Array:
-        """Return an array of this shape. _LayerError for another, or one that is not in the file itself."""
+        """Return an array of this shape. _LayerError for another, or one that is not in the file as it is."""
         import h5py  # noqa: PLC0415 - an extra
 
         name = str(position)
@@ -91,6 +94,10 @@ class _Weights:
             raise _LayerError(f"array {name}: expected numbers of shape {shape} in the file, found none")
         if data.shape != shape or data.dtype.kind != "f":
             raise _LayerError(f"array {name}: expected numbers of shape {shape}, found {data.shape} of {data.dtype}")
+        if data.chunks is not None or data.id.get_storage_size() < data.nbytes:  # bytes that are made when it is read
+            problem = f"expected {data.nbytes} bytes in the file, found compressed ones or none"
+            raise _LayerError(f"array {name}: {problem}; save the model with Keras")
+        self.budget.spend(shape_values(shape))
         return np.asarray(data[()], np.float32)
 
 
@@ -288,7 +295,7 @@ def read_keras(path: Path) -> ImportedModel:
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelImportError(f"{path}: model.weights.h5: expected an HDF5 file; {error}") from error
     with file:
-        value = _read_layers(path, layers, file)
+        value = _read_layers(path, layers, file, Budget.of(len(data)))
     version = str(metadata.get("keras_version", "")) if isinstance(metadata, dict) else ""
     return ImportedModel.of(describe_source("keras", path, data, f"keras {version}"), enter(value, _DTYPE))
 
@@ -317,11 +324,13 @@ def _layer_configs(path: Path, config: Any) -> list[tuple[str, Mapping[str, Any]
     return found
 
 
-def _read_layers(path: Path, layers: list[tuple[str, Mapping[str, Any]]], file: Any) -> Features | Layers:
+def _read_layers(
+    path: Path, layers: list[tuple[str, Mapping[str, Any]]], file: Any, budget: Budget
+) -> Features | Layers:
     if layers[0][0] != "InputLayer":
         raise ModelImportError(f"{path}: expected an InputLayer first, found {layers[0][0]}; add keras.Input(shape)")
     counts: Counter[str] = Counter()
-    value = _input(path, layers[0][1])
+    value = _input(path, layers[0][1], budget)
     for kind, config in layers[1:]:
         location = f"{path}: layer {config.get('name')!r} ({kind})"
         if kind not in LAYERS:
@@ -330,8 +339,9 @@ def _read_layers(path: Path, layers: list[tuple[str, Mapping[str, Any]]], file: 
         group = f"layers/{name}_{counts[name]}/vars" if counts[name] else f"layers/{name}/vars"
         counts[name] += 1
         try:
-            value = LAYERS[kind](value, config, _Weights(_group(file, group)))
-        except (KeyError, TypeError, AttributeError) as error:
+            read = partial(LAYERS[kind], value, config, _Weights(_group(file, group), budget))
+            value = budget.step(value, read)
+        except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
             raise ModelImportError(
                 f"{location}: expected the configuration of Keras 3, found another; {error}"
             ) from error
@@ -358,7 +368,7 @@ def _snake_case(name: str) -> str:
     return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
-def _input(path: Path, config: Mapping[str, Any]) -> Features | Layers:
+def _input(path: Path, config: Mapping[str, Any], budget: Budget) -> Features | Layers:
     shape = config.get("batch_shape")
     sizes = shape[1:] if isinstance(shape, list) else None
     if not sizes or any(type(size) is not int or size < 1 for size in sizes) or math.prod(sizes) > MAX_SAMPLE_VALUES:
@@ -366,6 +376,10 @@ def _input(path: Path, config: Mapping[str, Any]) -> Features | Layers:
     if len(sizes) == 1 and sizes[0] <= _MAX_NUMBERS:
         names = tuple(f"{ARRAY_NAME}{i}" for i in range(sizes[0]))
         return Features(tuple(NumberFeature(name) for name in names), names, is_named=False)
+    try:
+        budget.spend_row(sizes)
+    except BudgetError as error:
+        raise ModelImportError(f"{path}: InputLayer: {error}") from error
     stored = tuple(sizes) if len(sizes) == 3 else (math.prod(sizes),)
     index = np.arange(math.prod(sizes)).reshape(sizes)
     index = index.transpose(2, 0, 1) if len(sizes) == 3 else index

@@ -156,10 +156,11 @@ def affine(value: Features | Layers, factor: Array | float, constant: Array | fl
         count = len(value.items)
         return value.affine(*(np.broadcast_to(one, (count,)).astype(np.float64) for one in (factor, constant)))
     try:
-        factors, constants = (np.broadcast_to(one, value.shape).astype(np.float64) for one in (factor, constant))
+        given = np.asarray(factor, np.float64), np.asarray(constant, np.float64)
+        factors, constants = (np.broadcast_to(one, value.shape) for one in given)
     except ValueError as error:
         raise UnsupportedLayerError(f"expected constants for samples of {value.shape}; {error}") from error
-    if (factors == 1).all() and not constants.any():
+    if (given[0] == 1).all() and not given[1].any():
         return value
     try:
         a, b = by_feature(value, factors), by_feature(value, constants)
@@ -184,6 +185,8 @@ def by_feature(value: Layers, values: Array) -> Array:
     """Return values of a sample's shape as one for each stored feature, of an image each channel."""
     if not value.has_each_place:
         raise UnsupportedLayerError("expected constants for a whole layer, found a selection of its values")
+    if not any(values.strides):  # one number for all
+        return np.full(value.stored[-1], values.flat[0])
     places = np.empty(math.prod(value.stored))
     places[value.index.ravel()] = values.ravel()
     pixels = places.reshape(-1, value.stored[-1])
@@ -295,6 +298,8 @@ def convolution(value: Layers, weights: Array, bias: Array, spec: ConvolutionSpe
     if weights.ndim != 4:
         raise UnsupportedLayerError(f"expected a convolution of images, found weights of {weights.shape}")
     channels, height, width = value.shape
+    if not weights.size:
+        raise UnsupportedLayerError(f"expected weights, found none of shape {weights.shape}")
     filters, per_group = weights.shape[:2]
     if spec.groups < 1 or filters % spec.groups or per_group * spec.groups != channels:
         raise UnsupportedLayerError(f"expected weights of {channels} channels, found {weights.shape}")

@@ -6,18 +6,22 @@ layers of the job in order.
 
 from __future__ import annotations
 
+import math
 import re
-import tomllib
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from model_store.errors import ModelImportError
+from model_store.importing.budget import Budget, BudgetError, shape_values
 from model_store.importing.features import ARRAY_NAME, Features, NumberFeature
-from model_store.importing.files import describe_source, missing_package, read_file
+from model_store.importing.files import describe_source, missing_package, open_zip, read_file
 from model_store.importing.imported_model import ImportedModel
 from model_store.importing.layers import (
     ConvolutionSpec,
@@ -35,10 +39,13 @@ from model_store.importing.layers import (
 from model_store.nn import Array, Exp
 from model_store.nn.layers.activations import ACTIVATIONS
 from model_store.schema.columns import ArrayColumn
+from model_store.utils.regular_file import open_regular
+from model_store.utils.toml import MAX_BYTES, TomlError, parse_toml
 
 _DTYPE = np.dtype(np.float32)
 _EPSILON = 1e-5  # PyTorch's default, and ours
 _MAX_NUMBERS = 100  # of a row; more are one array
+_MAX_LAYERS = 1000
 _NAMES = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
 _CONV_DEFAULTS = {"kernel": 3, "stride": 1, "padding": 0}
 _CONVERT = 'safetensors.torch.save_file(model.state_dict(), "model.safetensors")'
@@ -112,19 +119,27 @@ def read_pytorch(path: Path, job: Path | None, shape: Sequence[int] | None) -> I
         fix = "name the job file whose [network] layers they are for"
         raise ModelImportError(f"{path}: expected --job, because the file has weights without layers; {fix}")
     data = read_file(path)
-    if path.suffix == ".safetensors":
+    budget = Budget.of(len(data))
+    if path.suffix.lower() == ".safetensors":
         tensors, ordered, producer = _read_safetensors(path, data), False, "PyTorch (safetensors)"
     else:
-        tensors, ordered, producer = *_read_state_dict(path), "PyTorch"
-    modules = _Modules(_group(path, tensors, ordered=ordered), ordered=ordered)
+        tensors, ordered, producer = *_read_state_dict(path, data), "PyTorch"
+    modules = _Modules(_group(path, tensors, budget, ordered=ordered), ordered=ordered)
     layers, output = _job_layers(job)
     reader = _LayerReader(modules)
-    value: Features | Layers = _input(path, modules, layers, shape)
+    try:
+        value: Features | Layers = _input(path, modules, layers, shape, budget)
+    except BudgetError as error:
+        raise ModelImportError(f"{path}: input: {error}") from error
+    if len(modules.rest) > len(layers) + 1:  # before each layer looks for its own in all of them
+        found = f"expected tensors of {len(layers) + 1} layers at most, found {len(modules.rest)}"
+        raise ModelImportError(f"{job}: network.layers ({path.name}): {found}")
     for i, layer in enumerate([*layers, None]):
         location = f"{job}: network.layers.{i}" if layer is not None else f"{job}: the output layer"
         try:
-            value = reader.output_layer(value, output) if layer is None else reader.layer(value, layer)
-        except (TypeError, ValueError) as error:
+            read = reader.output_layer if layer is None else reader.layer
+            value = budget.step(value, partial(read, value, output if layer is None else layer))
+        except (TypeError, ValueError, ArithmeticError, LookupError) as error:
             raise ModelImportError(f"{location} ({path.name}): {error}") from error
     if modules.rest:
         problem = f"expected a layer for each tensor, found none for {_describe(modules.rest[0])}"
@@ -147,14 +162,17 @@ def _read_safetensors(path: Path, data: bytes) -> dict[str, Array]:
         raise ModelImportError(f"{path}: expected tensors of numbers that NumPy has; {error}; {fix}") from error
 
 
-def _read_state_dict(path: Path) -> tuple[dict[str, Array], bool]:
+def _read_state_dict(path: Path, data: bytes) -> tuple[dict[str, Array], bool]:
     try:
         import torch  # noqa: PLC0415
     except ImportError as error:
         fix = f"install torch, or save {_CONVERT}"
         raise ModelImportError(f"{path}: needs torch to read it without running code; {fix}") from error
+    if zipfile.is_zipfile(BytesIO(data)):
+        with open_zip(path, data):
+            pass  # what its members unpack to has a limit
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        found = torch.load(BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises errors of pickle, zipfile and its own
         problem = "expected a state_dict, which torch.load(weights_only=True) reads"
         raise ModelImportError(f"{path}: {problem}; save model.state_dict(); {str(error)[:300]}") from error
@@ -165,7 +183,7 @@ def _read_state_dict(path: Path) -> tuple[dict[str, Array], bool]:
     return {str(name): tensor.detach().numpy() for name, tensor in found.items()}, True
 
 
-def _group(path: Path, tensors: Mapping[str, Array], *, ordered: bool) -> list[_Module]:
+def _group(path: Path, tensors: Mapping[str, Array], budget: Budget, *, ordered: bool) -> list[_Module]:
     grouped: dict[str, dict[str, Array]] = {}
     for name, tensor in tensors.items():
         module, _, last = name.rpartition(".")
@@ -175,6 +193,12 @@ def _group(path: Path, tensors: Mapping[str, Array], *, ordered: bool) -> list[_
             continue
         if tensor.dtype.kind != "f":
             raise ModelImportError(f"{path}: tensor {name}: expected floating point, found {tensor.dtype}")
+        try:
+            budget.spend(shape_values(tensor.shape))
+        except BudgetError as error:
+            raise ModelImportError(f"{path}: tensor {name}: {error}") from error
+        if not tensor.size:
+            raise ModelImportError(f"{path}: tensor {name}: expected numbers, found none of shape {tensor.shape}")
         grouped.setdefault(module, {})[last] = tensor
     names = list(grouped) if ordered else sorted(grouped, key=_natural)
     return [_Module(name, grouped[name]) for name in names]
@@ -188,35 +212,47 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
 
 def _job_layers(job: Path) -> tuple[list[Any], str | None]:
     """Return `[network] layers` of a job file, and its `output`."""
+    with open_regular(job) as file:
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise ModelImportError(f"{job}: expected {MAX_BYTES} bytes at most, found more")
     try:
-        with job.open("rb") as file:
-            found = tomllib.load(file)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        found = parse_toml(data.decode("utf-8-sig"))
+    except (TomlError, UnicodeDecodeError) as error:
         raise ModelImportError(f"{job}: expected TOML, found an error: {error}") from error
     network = found.get("network")
     layers = network.get("layers") if isinstance(network, dict) else None
     if not isinstance(layers, list):
         raise ModelImportError(f"{job}: network.layers: expected a list such as [16, 'tanh'], found {layers!r}")
+    if len(layers) > _MAX_LAYERS:
+        raise ModelImportError(f"{job}: network.layers: expected {_MAX_LAYERS} layers at most, found {len(layers)}")
     output = network.get("output") if isinstance(network, dict) else None
     return layers, output
 
 
-def _input(path: Path, modules: _Modules, layers: Sequence[Any], shape: Sequence[int] | None) -> Features | Layers:
-    """Return the input: an image of the given shape, or as many numbers as the first dense layer has."""
+def _input(
+    path: Path, modules: _Modules, layers: Sequence[Any], shape: Sequence[int] | None, budget: Budget
+) -> Features | Layers:
+    """Return the input: an image of the given shape, or as many numbers as the first dense layer has.
+
+    BudgetError if a file of this size may not have so many.
+    """
     if any(isinstance(layer, dict) and ("conv" in layer or "pool" in layer) for layer in layers):
         if shape is None or len(shape) not in (2, 3):
             fix = 'write {"shape": [height, width, channels]} into the file for --signature'
             raise ModelImportError(f"{path}: expected the shape of an image, found none; {fix}")
         stored = (int(shape[0]), int(shape[1]), int(shape[2]) if len(shape) == 3 else 1)
-        index = np.arange(stored[0] * stored[1] * stored[2]).reshape(stored).transpose(2, 0, 1)
+        budget.spend_row(stored)
+        index = np.arange(math.prod(stored)).reshape(stored).transpose(2, 0, 1)
         return array_input(ArrayColumn(ARRAY_NAME, tuple(map(int, shape))), stored, index, _DTYPE)
     first = next((module for module in modules.rest if module.kind == "linear"), None)
     if first is None:
         raise ModelImportError(f"{path}: expected the weights of a dense layer, found none")
     count = first.tensors["weight"].shape[1]
-    names = tuple(f"{ARRAY_NAME}{i}" for i in range(count))
     if count > _MAX_NUMBERS:
+        budget.spend_row((count,))
         return array_input(ArrayColumn(ARRAY_NAME, (count,)), (count,), np.arange(count), _DTYPE)
+    names = tuple(f"{ARRAY_NAME}{i}" for i in range(count))
     return Features(tuple(NumberFeature(name) for name in names), names, is_named=False)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from training.config.toml_loader import MAX_DEPTH, TomlError, parse_toml
+from model_store.utils.toml import MAX_DEPTH, TomlError, parse_toml
 
 
 class OverrideType(click.ParamType[tuple[str, Any]]):

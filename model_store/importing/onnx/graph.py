@@ -197,6 +197,10 @@ class OnnxGraph:
 
     def _array(self, name: str, shape: tuple[int, ...]) -> Layers:
         """Return an input that is one array. Images come as (height, width, channels), whatever the file's order."""
+        try:
+            self.budget.spend_row(shape)
+        except BudgetError as error:
+            raise ModelImportError(f"{self.file}: input {name!r}: {error}") from error
         stored: tuple[int, ...] = (math.prod(shape),)
         index = np.arange(stored[0]).reshape(shape)
         column_shape = shape or (1,)

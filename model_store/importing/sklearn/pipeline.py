@@ -5,50 +5,44 @@ A pickle (`.joblib`, `.pkl`) runs code when it is read, so the caller must trust
 
 from __future__ import annotations
 
-import json
 import math
 import warnings
 from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile
 
 import numpy as np
 
 from model_store.errors import ModelImportError
-from model_store.importing.budget import FEATURE_VALUES
+from model_store.importing.budget import STEP_VALUES, Budget, BudgetError, shape_values, value_cost
 from model_store.importing.features import (
+    CategoryFeature,
     Feature,
     Features,
     NumberFeature,
     UnsupportedColumnError,
 )
-from model_store.importing.files import describe_source, missing_package, open_zip, read_file, read_member
+from model_store.importing.files import describe_source, missing_package, read_file
 from model_store.importing.imported_model import Answers, ImportedModel
 from model_store.importing.layers import Layers, UnsupportedLayerError, linear
+from model_store.importing.sklearn.skops_file import load_skops
 from model_store.importing.sklearn.transformers import (
     ENCODERS,
     TRANSFORMERS,
     Encoder,
+    as_array,
     as_categories,
     category_names,
     is_missing,
+    per_feature,
 )
 from model_store.nn import Array, Exp, Module, ReLU, Sigmoid, Softmax, Tanh
-from model_store.nn.config_fields import MAX_SAMPLE_VALUES
 from model_store.utils.values import list_names
 
 _MAX_DEPTH = 20
-MAX_SCHEMA_BYTES = 4 << 20
-MIN_UNPACKED_BYTES, MAX_RATIO = 64 << 20, 20  # that a skops file may unpack to: of any size, and of its own
+_MAX_LAYERS = 1000
 _NO_CATEGORY = -(10**9)  # a number that stands for an unknown one where categories are numbers
-# Parts of every fitted MLP that skops does not list: plain data without methods that loading calls.
-_TRUSTED_TYPES = {
-    "numpy.dtype",
-    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
-    "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
-}
 _ACTIVATIONS: dict[str, Callable[[], Module] | None] = {
     "identity": None,
     "logistic": Sigmoid,
@@ -62,19 +56,24 @@ _ACTIVATIONS: dict[str, Callable[[], Module] | None] = {
 def read_sklearn(path: Path, *, trust: bool) -> ImportedModel:
     """Return the model of a fitted pipeline. ModelImportError names the step that our columns or layers cannot do."""
     data = read_file(path)
+    budget = Budget.of(len(data))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         estimator = (
-            _load_skops(path, data) if path.suffix.lower() == ".skops" else _load_pickle(path, data, trust=trust)
+            load_skops(path, data, budget) if path.suffix.lower() == ".skops" else _load_pickle(path, data, trust=trust)
         )
     try:
         import sklearn  # noqa: PLC0415
     except ImportError as error:
         raise missing_package(path, "scikit-learn", "sklearn") from error
-    reader = _PipelineReader(str(path))
+    reader = _PipelineReader(str(path), budget)
     _run_in_one_process(estimator)
-    features = _input_features(estimator)
-    value = reader.layers(estimator, features)
+    try:
+        features = _input_features(estimator, budget)
+        value = reader.layers(estimator, features)
+    except (BudgetError, TypeError, ValueError, LookupError, ArithmeticError) as error:  # of attributes of any type
+        problem = f"expected an estimator as scikit-learn fits it; {type(error).__name__}: {error}"
+        raise ModelImportError(f"{path} ({type(estimator).__name__}): {problem}") from error
     notes = sorted({f"scikit-learn warns: {one.message}" for one in caught if "ersion" in one.category.__name__})
     answers, answered_by = _answers(estimator, features, value, reader)
     if answers is None:
@@ -107,26 +106,6 @@ def _load_pickle(path: Path, data: bytes, *, trust: bool) -> Any:
         raise ModelImportError(f"{path}: expected a pickle that this Python can read; {error}") from error
 
 
-def _load_skops(path: Path, data: bytes) -> Any:
-    try:
-        from skops import io  # noqa: PLC0415
-    except ImportError as error:
-        raise missing_package(path, "skops and scikit-learn", "sklearn") from error
-    try:
-        with open_zip(path, data) as archive:
-            _check_members(path, archive)
-        needed = io.get_untrusted_types(data=data)
-        untrusted = sorted(set(needed) - _TRUSTED_TYPES)
-        if not untrusted:
-            return io.loads(data, trusted=needed)
-    except ModelImportError:
-        raise
-    except Exception as error:  # a damaged file raises whatever its nodes do
-        raise ModelImportError(f"{path}: expected a skops file that this version can read; {error}") from error
-    fix = "import what scikit-learn has by itself"
-    raise ModelImportError(f"{path}: expected types that skops trusts, found {list_names(untrusted, 5)}; {fix}")
-
-
 def _run_in_one_process(estimator: Any) -> None:
     """Let no estimator start the processes that its file asks for, nor print, also those inside others."""
     rest, seen = [estimator], set()
@@ -144,41 +123,25 @@ def _run_in_one_process(estimator: Any) -> None:
             rest += getattr(one, "__dict__", {}).values()
 
 
-def _check_members(path: Path, archive: ZipFile) -> None:
-    """Raise ModelImportError if the schema is large, or its nodes read more bytes than a file of this size may have."""
-    schema = json.loads(read_member(path, archive, "schema.json", MAX_SCHEMA_BYTES))
-    sizes = {member.filename: member.file_size for member in archive.infolist()}
-    limit = max(MIN_UNPACKED_BYTES, MAX_RATIO * sum(member.compress_size for member in archive.infolist()))
-    found, rest = 0, [schema]
-    while rest:
-        node = rest.pop()
-        if isinstance(node, dict):
-            name = node.get("file")
-            found += sizes.get(name, 0) if isinstance(name, str) else 0
-        if isinstance(node, dict | list):
-            rest += node.values() if isinstance(node, dict) else node
-    if found > limit:  # nodes may read one member again and again
-        raise ModelImportError(f"{path}: expected nodes that read at most {limit} bytes, found {found}")
-
-
 def _version(estimator: Any, default: str) -> str:
     state = estimator.__getstate__() if hasattr(estimator, "__getstate__") else None
     return str(state.get("_sklearn_version", default))[:50] if isinstance(state, dict) else default
 
 
-def _input_features(estimator: Any) -> Features:
+def _input_features(estimator: Any, budget: Budget) -> Features:
     """Return the columns of a row: the names that the estimator was fitted with, else x0, x1, ..."""
     names = getattr(estimator, "feature_names_in_", None)
     if names is not None:
+        budget.spend_features(len(names))
         columns = tuple(map(str, names))
         return Features(tuple(NumberFeature(name) for name in columns), columns)
     count = getattr(estimator, "n_features_in_", None)
     if not isinstance(count, int | np.integer):
         fix = "fit it before you save it"
         raise ModelImportError(f"{type(estimator).__name__}: expected a fitted estimator, found another; {fix}")
-    if not 0 < count <= MAX_SAMPLE_VALUES // FEATURE_VALUES:
-        problem = f"expected 1 to {MAX_SAMPLE_VALUES // FEATURE_VALUES} columns, found {count}"
-        raise ModelImportError(f"{type(estimator).__name__}: {problem}")
+    if count < 1:
+        raise ModelImportError(f"{type(estimator).__name__}: expected at least one column, found {count}")
+    budget.spend_features(int(count))
     columns = tuple(f"x{i}" for i in range(int(count)))
     return Features(tuple(NumberFeature(name) for name in columns), columns, is_named=False)
 
@@ -186,8 +149,9 @@ def _input_features(estimator: Any) -> Features:
 class _PipelineReader:
     """Turns estimators into features and layers; each method names the step in its errors."""
 
-    def __init__(self, location: str) -> None:
+    def __init__(self, location: str, budget: Budget) -> None:
         self.file = location
+        self.budget = budget
         self.labels: list[str | int] | None = None
         self.is_multi_label = False
         self.is_binary = False  # True if the network has one output: the probability of the second label
@@ -204,7 +168,7 @@ class _PipelineReader:
                 return self.layers(last, features, f"{location}{name}.", depth + 1)
             if kind in {"MLPClassifier", "MLPRegressor"}:
                 return self._network(estimator, features)
-        except (UnsupportedColumnError, UnsupportedLayerError) as error:
+        except (UnsupportedColumnError, UnsupportedLayerError, BudgetError) as error:
             raise self._error(location, kind, str(error)) from error
         except AttributeError as error:
             raise self._error(location, kind, f"expected a fitted estimator, found none; {error}") from error
@@ -212,7 +176,8 @@ class _PipelineReader:
         raise self._error(location, kind, f"expected an MLPClassifier or MLPRegressor; {fix}")
 
     def transform(self, estimator: Any, features: Features, location: str, depth: int = 0) -> Features:
-        """Return what a transformer makes of the features."""
+        """Return what a transformer makes of the features, which the budget has before they are made."""
+        self.budget.spend(value_cost(features))
         if estimator is None or (isinstance(estimator, str) and estimator == "passthrough"):
             return features
         kind = self._kind(estimator, location)
@@ -228,8 +193,9 @@ class _PipelineReader:
             if kind in ENCODERS:
                 return self._encoded(estimator, features, ENCODERS[kind])
             if hasattr(estimator, "get_support"):
-                return features.select(np.asarray(estimator.get_support(indices=True)).tolist())
-        except UnsupportedColumnError as error:
+                chosen = np.flatnonzero(per_feature(estimator.get_support(), features))
+                return features.select(chosen.tolist())
+        except (UnsupportedColumnError, BudgetError) as error:
             raise self._error(location, kind, str(error)) from error
         except AttributeError as error:
             raise self._error(location, kind, f"expected a fitted transformer, found none; {error}") from error
@@ -250,10 +216,13 @@ class _PipelineReader:
     def _column_transformer(self, estimator: Any, features: Features, location: str, depth: int) -> Features:
         parts: list[Features] = []
         names = [str(name) for name in getattr(estimator, "feature_names_in_", ())]
+        positions = {name: position for position, name in reversed([*enumerate(names)])}
         for name, transformer, columns in estimator.transformers_:
             if isinstance(transformer, str) and transformer == "drop":
                 continue
-            chosen = features.select(_positions(columns, names, len(features.items)))
+            self.budget.spend_features(len(features.items) if isinstance(columns, slice) else len(columns))
+            chosen = features.select(_positions(columns, positions, len(features.items)))
+            self.budget.spend(value_cost(chosen))
             if chosen.items:
                 parts.append(self.transform(transformer, chosen, f"{location}.{name}", depth + 1))
         return parts[0].join(*parts[1:]) if parts else features.select([])
@@ -261,7 +230,9 @@ class _PipelineReader:
     def _encoded(self, estimator: Any, features: Features, encode: Encoder) -> Features:
         parts: list[Feature] = []
         for position, item in enumerate(features.items):
-            originals, names = category_names(item, estimator.categories_[position])
+            categories = as_array(estimator.categories_[position])
+            self.budget.spend_features(3 * shape_values(categories.shape))  # names, indicators and their weights
+            originals, names = category_names(item, categories)
             self.originals.setdefault(item.column, {}).update(originals)
             parts += encode(estimator, position, as_categories(item, names))
         return Features(tuple(parts), features.names, features.is_named)
@@ -271,8 +242,13 @@ class _PipelineReader:
         dtype = estimator.coefs_[0].dtype
         dtype = dtype if dtype in (np.float32, np.float64) else np.dtype(np.float64)
         last = len(estimator.coefs_) - 1
+        if last >= _MAX_LAYERS:
+            raise UnsupportedLayerError(f"expected {_MAX_LAYERS} layers at most, found {last + 1}")
+        self.budget.spend(STEP_VALUES * as_array(estimator.coefs_[0]).shape[-1] * _terms(features))
         for i, (weights, bias) in enumerate(zip(estimator.coefs_, estimator.intercepts_, strict=True)):
-            value = linear(value, np.asarray(weights).T, np.asarray(bias), dtype)
+            weights = as_array(weights)
+            self.budget.spend(2 * shape_values(weights.shape))  # of float64 before they are of the layer's type
+            value = linear(value, weights.T, as_array(bias), dtype)
             name = estimator.out_activation_ if i == last else estimator.activation
             if name not in _ACTIVATIONS:
                 raise UnsupportedLayerError(f"expected one of {list_names(list(_ACTIVATIONS))}; found {name!r}")
@@ -280,10 +256,18 @@ class _PipelineReader:
             value = value if activation is None else value.then(activation())
         layers: Layers = value
         if type(estimator).__name__ == "MLPClassifier":
-            self.labels = [_plain_label(label) for label in np.asarray(estimator.classes_).tolist()]
+            self.budget.spend_features(as_array(estimator.classes_).size)
+            self.labels = [_plain_label(label) for label in as_array(estimator.classes_).tolist()]
             self.is_multi_label = estimator.out_activation_ == "logistic" and estimator.n_outputs_ > 1
             self.is_binary = estimator.n_outputs_ == 1
         return layers
+
+
+def _terms(features: Features) -> int:
+    """Return the encoded features and weights of the features at most: what each output of the first layer has."""
+    found = [item for item in features.items if isinstance(item, CategoryFeature)]
+    categories = {id(item.categories): len(item.categories) + 1 for item in found}
+    return len(features.items) + sum(len(item.weights) for item in found) + sum(categories.values())
 
 
 def _plain_label(label: Any) -> str | int:
@@ -292,7 +276,7 @@ def _plain_label(label: Any) -> str | int:
     return label if type(label) in (str, int) else str(label)
 
 
-def _positions(columns: Any, names: list[str], count: int) -> list[int]:
+def _positions(columns: Any, names: Mapping[str, int], count: int) -> list[int]:
     """Return the positions of a transformer's columns: names, numbers, a slice or a mask."""
     if isinstance(columns, str):
         raise UnsupportedColumnError(f"expected a list of columns, found {columns!r}; write [{columns!r}]")
@@ -303,7 +287,7 @@ def _positions(columns: Any, names: list[str], count: int) -> list[int]:
     chosen = list(columns)
     if chosen and all(isinstance(one, bool | np.bool_) for one in chosen):
         return [position for position, one in enumerate(chosen) if one]
-    return [names.index(one) if isinstance(one, str) else int(one) % count for one in chosen]
+    return [names[one] if isinstance(one, str) else int(one) % count for one in chosen]
 
 
 def _answers(estimator: Any, features: Features, value: Layers, reader: _PipelineReader) -> tuple[Answers | None, str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,14 @@ from model_store.importing.features import (
 )
 from model_store.nn import Array
 from model_store.schema.columns.category import MISSING_CATEGORY
+from model_store.utils.values import list_names
+
+
+def as_array(values: Any) -> Array:
+    """Return a parameter that is an array. UnsupportedColumnError for a list, which may become one of any size."""
+    if not isinstance(values, np.ndarray):
+        raise UnsupportedColumnError(f"expected an array, found {type(values).__name__}")
+    return values
 
 
 def is_missing(value: Any) -> bool:
@@ -29,7 +38,9 @@ def category_names(item: Feature, categories: Any) -> tuple[dict[str, Any], tupl
     """Return the categories by their names in the signature, and the names in the encoder's order."""
     texts = [_category_name(value) for value in np.asarray(categories).tolist()]
     if len(set(texts)) < len(texts):
-        raise UnsupportedColumnError(f"column {item.column!r}: expected different categories, found {texts}")
+        raise UnsupportedColumnError(
+            f"column {item.column!r}: expected different categories, found {list_names(texts)}"
+        )
     originals = dict(zip(texts, np.asarray(categories).tolist(), strict=True))
     return originals, tuple(texts)
 
@@ -65,20 +76,25 @@ def _accepting(item: CategoryFeature) -> CategoryFeature:
 
 def _one_hot(estimator: Any, position: int, item: CategoryFeature) -> list[CategoryFeature]:
     names = item.categories
-    rare = getattr(estimator, "infrequent_categories_", None)
-    rare_names = set() if rare is None or rare[position] is None else {_category_name(v) for v in rare[position]}
+    rare = estimator._infrequent_indices[position] if getattr(estimator, "_infrequent_enabled", False) else None
+    if rare is not None and as_array(rare).size > len(names):
+        raise UnsupportedColumnError(f"column {item.column!r}: expected infrequent categories once, found more often")
+    infrequent = set() if rare is None else set(as_array(rare).tolist())
     dropped = None if estimator.drop_idx_ is None else estimator.drop_idx_[position]
-    if rare_names and dropped is not None:
+    if infrequent and dropped is not None:
         raise UnsupportedColumnError(f"column {item.column!r}: expected drop or infrequent categories, found both")
     if estimator.handle_unknown != "error":
         item = _accepting(item)
-    hot = [{i: 1.0} for i, name in enumerate(names) if name not in rare_names and i != dropped]
-    if rare_names:
-        together = {i: 1.0 for i, name in enumerate(names) if name in rare_names}
+    hot = [{i: 1.0} for i in range(len(names)) if i not in infrequent and i != dropped]
+    if infrequent:
+        together = {i: 1.0 for i in range(len(names)) if i in infrequent}
         if item.accepts_unknown and estimator.handle_unknown != "ignore":
             together[len(names)] = 1.0
         hot.append(together)
-    return [_with_weights(item, weights) for weights in hot]
+    if (found := estimator._n_features_outs[position]) != len(hot):  # scikit-learn makes an array of so many
+        raise UnsupportedColumnError(f"column {item.column!r}: expected {len(hot)} indicators, found {found}")
+    item = _without_unknown_fill(item)
+    return [replace(item, weights=weights) for weights in hot]
 
 
 def _ordinal(estimator: Any, position: int, item: CategoryFeature) -> list[CategoryFeature]:
@@ -94,39 +110,47 @@ def _ordinal(estimator: Any, position: int, item: CategoryFeature) -> list[Categ
     if any(math.isnan(weight) for weight in weights.values()):
         fix = "give missing and unknown categories a number"
         raise UnsupportedColumnError(f"column {item.column!r}: expected numbers, found nan; {fix}")
-    return [_with_weights(item, weights)]
+    return [replace(_without_unknown_fill(item), weights=weights)]
 
 
-def _with_weights(item: CategoryFeature, weights: Mapping[int, float]) -> CategoryFeature:
-    # scikit-learn rejects a missing value whose replacement is an unknown category.
-    fill = item.fill if item.accepts_unknown or item.fill in item.categories else None
-    return CategoryFeature(item.column, item.categories, weights, item.constant, item.accepts_unknown, fill)
+def _without_unknown_fill(item: CategoryFeature) -> CategoryFeature:
+    """Return the feature; scikit-learn rejects a missing value whose replacement is an unknown category."""
+    return item if item.accepts_unknown or item.fill in item.categories else replace(item, fill=None)
 
 
-def _array(values: Any, default: float, count: int) -> Array:
-    return np.full(count, default) if values is None else np.asarray(values, np.float64)
+def per_feature(values: Any, features: Features) -> Array:
+    """Return a parameter that has one value for each feature. UnsupportedColumnError for another number of them."""
+    found = as_array(values)
+    if found.shape != (len(features.items),):
+        raise UnsupportedColumnError(f"expected a parameter of {len(features.items)} columns, found {found.shape}")
+    return found
+
+
+def _numbers(values: Any, default: float, features: Features) -> Array:
+    if values is None:
+        return np.full(len(features.items), default)
+    return per_feature(values, features).astype(np.float64)
 
 
 def _standard_scaler(estimator: Any, features: Features) -> Features:
-    count = len(features.items)
-    scale, mean = _array(estimator.scale_, 1, count), _array(estimator.mean_ if estimator.with_mean else None, 0, count)
+    scale = _numbers(estimator.scale_, 1, features)
+    mean = _numbers(estimator.mean_ if estimator.with_mean else None, 0, features)
     return features.affine(1 / scale, -mean / scale)
 
 
 def _min_max_scaler(estimator: Any, features: Features) -> Features:
     if estimator.clip:
         raise UnsupportedColumnError("expected clip=False, found True")
-    return features.affine(np.asarray(estimator.scale_), np.asarray(estimator.min_))
+    return features.affine(per_feature(estimator.scale_, features), per_feature(estimator.min_, features))
 
 
 def _max_abs_scaler(estimator: Any, features: Features) -> Features:
-    return features.affine(1 / np.asarray(estimator.scale_), np.zeros(len(features.items)))
+    return features.affine(1 / per_feature(estimator.scale_, features), np.zeros(len(features.items)))
 
 
 def _robust_scaler(estimator: Any, features: Features) -> Features:
-    count = len(features.items)
-    scale = _array(estimator.scale_ if estimator.with_scaling else None, 1, count)
-    centre = _array(estimator.center_ if estimator.with_centering else None, 0, count)
+    scale = _numbers(estimator.scale_ if estimator.with_scaling else None, 1, features)
+    centre = _numbers(estimator.center_ if estimator.with_centering else None, 0, features)
     return features.affine(1 / scale, -centre / scale)
 
 
@@ -135,10 +159,13 @@ def _simple_imputer(estimator: Any, features: Features) -> Features:
         found = repr(estimator.missing_values)
         fix = "replace them before the model"
         raise UnsupportedColumnError(f"expected missing values to be nan, found {found}; {fix}")
-    fills = np.asarray(estimator.statistics_).tolist()
+    fills = per_feature(estimator.statistics_, features).tolist()
     items = [_imputed(item, fill) for item, fill in zip(features.items, fills, strict=True)]
     if estimator.indicator_ is not None:
-        for position in np.asarray(estimator.indicator_.features_).tolist():
+        missing = as_array(estimator.indicator_.features_)
+        if missing.size > len(items):
+            raise UnsupportedColumnError(f"expected {len(items)} indicators at most, found {missing.size}")
+        for position in missing.tolist():
             item = features.items[position]
             if not isinstance(items[position], NumberFeature):
                 raise UnsupportedColumnError(

@@ -5,17 +5,17 @@ import pytest
 from model_store.importing import budget, files, keras_file, publication
 from model_store.importing.onnx import file as onnx_file
 from model_store.importing.onnx import graph
-from model_store.importing.sklearn import pipeline
+from model_store.importing.sklearn import pipeline, skops_file
 from model_store.nn.config_fields import MAX_SAMPLE_VALUES
 from tests.test_arrows import ROOT
 
 MIB = 1 << 20
 LIMITS = [
-    f"{files.MAX_FILE_BYTES // (1 << 30)} GiB, {files._MAX_MEMBERS:,} members",
+    f"members of an archive | {files._MAX_MEMBERS:,}",
     f"weights of a convolution | {MAX_SAMPLE_VALUES:,} | all",
     f"in pipelines | {pipeline._MAX_DEPTH} |",
-    f"`schema.json`, unpacked | {pipeline.MAX_SCHEMA_BYTES // MIB} MiB |",
-    f"{pipeline.MAX_RATIO} times the packed bytes of the members, at least {pipeline.MIN_UNPACKED_BYTES // MIB} MiB",
+    f"`schema.json`, unpacked | {skops_file.MAX_SCHEMA_BYTES // MIB} MiB |",
+    f"{files.MAX_RATIO} times the bytes of the file, at least {files.MIN_UNPACKED_BYTES // MIB} MiB",
     f"| layers | {keras_file._MAX_LAYERS:,} |",
     f"`metadata.json` | {keras_file._MAX_CONFIG_BYTES // MIB} MiB each",
     f"| nodes, and tensors | {onnx_file.MAX_NODES:,} each |",

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from click.testing import Result
 
+from model_store.utils.toml import parse_toml
 from training.config.schema import SECTION_SCHEMAS
 from training.config.settings import EarlyStoppingSection
-from training.config.toml_loader import parse_toml
 from training.config.train_schema import EarlyStoppingSchema, ScheduleSchema
 from training.errors import JobError
 from training.pipeline.job import from_dict, load

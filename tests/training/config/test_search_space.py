@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from model_store.utils.toml import parse_toml
 from training.config.search_space import Choice, Range, SearchSpace, parse_space
-from training.config.toml_loader import parse_toml
 from training.errors import JobError
 from training.pipeline.job import from_dict
 
