@@ -83,7 +83,7 @@ class _Schema:
         if not isinstance(node, dict | list):
             return 1, 0
         loader = node.get("__loader__") if isinstance(node, dict) else None
-        in_objects |= loader == "NdArrayNode" and node.get("type") == "json"
+        in_objects |= isinstance(node, dict) and loader == "NdArrayNode" and node.get("type") == "json"
         children = [child for key, child in node.items() if key != "file"] if isinstance(node, dict) else node
         measured = [self._measure(child, in_objects=in_objects) for child in children]
         size, read = 1 + sum(one for one, _ in measured), sum(one for _, one in measured)
