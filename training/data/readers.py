@@ -91,6 +91,11 @@ def check_npz_members(path: Path) -> int:
                     problem = f"expected an array '{key}', found {list_names(names) or 'none'}"
                     faults.append(Fault("", problem, _savez_hint(key)))
                     continue
+                method = archive.getinfo(f"{key}.npy").compress_type
+                if method not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:  # bzip2 makes a gigabyte of a kilobyte
+                    problem = f"expected an array stored or deflated, found ZIP method {method}"
+                    faults.append(Fault(key, problem, "write it with numpy.savez(path, x=x, y=y)"))
+                    continue
                 with archive.open(f"{key}.npy") as member:
                     shape, _, dtype = read_npy_header(member)
                     needed += math.prod(shape) * dtype.itemsize
