@@ -20,6 +20,7 @@ TRAFFIC = object_schema(
     "time minutes model models now versions stages errors batches series drift recent reloads",
     time=_NUMBER | {"description": "Unix time of the answer."},
     minutes={"type": "integer"},
+    since=_NUMBER | {"description": "Begin of the first minute with traffic: rates of versions are from then on."},
     model=STRING,
     models=array_schema(STRING),
     now=object_schema(

@@ -35,11 +35,13 @@ def describe(
     begin = now // 60 * 60 - 60 * (minutes - 1)
     chosen = [(minute, _choose(sample, model)) for minute, sample in history.minutes if minute >= begin]
     total = add_samples(sample for _, sample in chosen)
-    seconds = max(1.0, now - min((minute for minute, _ in chosen), default=begin))
+    since = min((minute for minute, _ in chosen), default=begin)
+    seconds = max(1.0, now - since)
     everything = add_samples(sample for minute, sample in history.minutes if minute >= begin)
     return {
         "time": now,
         "minutes": minutes,
+        "since": since,
         "model": model,
         "models": sorted(_names(everything, snapshot)),
         "now": current(history, now, model),

@@ -51,13 +51,14 @@ const SHOW = {
     const ends = { first: minuteOf(series[0].time), last: "now", format: duration };
     return [lineChart("Percentiles of the response time in each minute", points, PERCENTILES, ends)];
   },
-  versions({ versions }) {
+  versions({ versions, since }) {
     if (!versions.length) return [empty("No predictions in this time.")];
     const columns = [["Version"], ["Requests", NUMBER], ["a second", NUMBER], ["Rows", NUMBER], ["Failed", NUMBER], ...TIME_COLUMNS];
+    const note = make("p", `Rates are since ${minuteOf(since)}.`, "note");
     return [table(columns, versions.map((each) => [
       `${each.model}/${each.version}`, three(each.requests), rate(each.requests_per_second), three(each.rows),
       [percent(each.failed_share), each.failed ? "bad" : ""], ...times(each).map(duration),
-    ]))];
+    ])), note];
   },
   stages({ stages }) {
     if (stages.every((each) => each.p50_seconds === null)) return [empty("No predictions in this time.")];

@@ -42,6 +42,7 @@ class FakeRegistry:
 
 def application(registry: FakeRegistry) -> SimpleNamespace:
     extensions = {"registry": registry, "recorder": RequestRecorder(Metrics()), "keys": ApiKeys()}
+    extensions["traffic_monitor"] = SimpleNamespace(start=lambda: None)
     return SimpleNamespace(extensions=extensions)
 
 
