@@ -15,6 +15,7 @@ from service.pages.headline import headline
 from service.pages.overview import Headlines, sparkline
 from tests.service.conftest import MakeClient, break_version, move, penguins, price
 from tests.service.pages.conftest import check_layout, in_browser
+from tests.service.security.keys import line
 
 BROWSER = {"Accept": "text/html"}
 
@@ -126,3 +127,26 @@ def test_the_page_in_a_browser(open_page: Any, server: Any, _: int) -> None:
     page.locator("a", has_text="penguins").focus()
     page.keyboard.press("Enter")
     page.wait_for_url("**/models/penguins")
+
+
+@pytest.mark.parametrize("_", [pytest.param(0, marks=in_browser, id="browser")])
+def test_a_key_is_kept_from_page_to_page_and_another_scope_is_asked_for(
+    open_page: Any, own_server: Any, tmp_path: Any, _: int
+) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(line("app", "predict", "fp_predict") + line("grafana", "metrics", "fp_metrics"))
+    page = open_page(own_server(SERVE_KEYS_FILE=str(keys)))
+    page.get_by_label("API key").fill("fp_predict")
+    page.get_by_role("button", name="Open").click()
+    page.get_by_role("link", name="Reports").click()
+    page.get_by_role("link", name="version 1").first.click()
+    page.locator("h1", has_text="image").wait_for()
+    page.get_by_role("link", name="Traffic").click()
+    page.get_by_label("API key").fill("fp_metrics")
+    page.get_by_role("button", name="Open").click()
+    page.locator(".status", has_text="updated").wait_for()
+    page.go_back()
+    page.locator("h1", has_text="image").wait_for()
+    assert page.url.endswith("/models/image/versions/1/report")
+    assert page.context.cookies() == []
+    page.complaints = [text for text in page.complaints if "401" not in text and "403" not in text]
