@@ -19,6 +19,7 @@ from model_store.importing.layers import Layers
 FREE_VALUES = 2**25  # of any file: 256 MB in float64
 VALUES_PER_BYTE = 4  # a weight of 2 or 4 bytes is read, converted, transposed and copied into a layer
 FEATURE_VALUES = 64  # a feature is an object of some hundred bytes, made in microseconds
+COLUMN_VALUES = 512  # an input column is an object of the signature, of its JSON and of the report, with some 2 kB
 ROW_VALUES = 8  # of each value of an array: in lists of Python it takes some 80 bytes
 STEP_VALUES = 4  # of each value that a layer gets: it compares places, and broadcasts factors and constants
 
@@ -47,6 +48,10 @@ class Budget:
     def spend_features(self, count: int) -> None:
         """Take features from the budget. BudgetError as of `spend`."""
         self.spend(FEATURE_VALUES * count)
+
+    def spend_columns(self, count: int) -> None:
+        """Take input columns from the budget. BudgetError as of `spend`."""
+        self.spend(COLUMN_VALUES * count)
 
     def spend_row(self, shape: Sequence[int]) -> None:
         """Take an input that is one array from the budget: its rows are made up as numbers of Python."""

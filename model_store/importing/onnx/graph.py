@@ -156,7 +156,7 @@ class OnnxGraph:
         by_input: dict[str, list[Feature]] = {}
         is_named = len(given) > 1 or all(shape == (1,) for _, shape in self.inputs.values())
         try:
-            self.budget.spend_features(sum(width for _, (width,) in self.inputs.values()))
+            self.budget.spend_columns(sum(width for _, (width,) in self.inputs.values()))
         except BudgetError as error:
             raise ModelImportError(f"{self.file}: inputs: {error}") from error
         for name, (kind, (width,)) in self.inputs.items():

@@ -71,7 +71,9 @@ def read_sklearn(path: Path, *, trust: bool) -> ImportedModel:
     try:
         features = _input_features(estimator, budget)
         value = reader.layers(estimator, features)
-    except (BudgetError, TypeError, ValueError, LookupError, ArithmeticError) as error:  # of attributes of any type
+    except BudgetError as error:
+        raise ModelImportError(f"{path} ({type(estimator).__name__}): {error}") from error
+    except (TypeError, ValueError, LookupError, ArithmeticError) as error:  # of attributes of any type
         problem = f"expected an estimator as scikit-learn fits it; {type(error).__name__}: {error}"
         raise ModelImportError(f"{path} ({type(estimator).__name__}): {problem}") from error
     notes = sorted({f"scikit-learn warns: {one.message}" for one in caught if "ersion" in one.category.__name__})
@@ -132,7 +134,7 @@ def _input_features(estimator: Any, budget: Budget) -> Features:
     """Return the columns of a row: the names that the estimator was fitted with, else x0, x1, ..."""
     names = getattr(estimator, "feature_names_in_", None)
     if names is not None:
-        budget.spend_features(len(names))
+        budget.spend_columns(len(names))
         columns = tuple(map(str, names))
         return Features(tuple(NumberFeature(name) for name in columns), columns)
     count = getattr(estimator, "n_features_in_", None)
@@ -141,7 +143,7 @@ def _input_features(estimator: Any, budget: Budget) -> Features:
         raise ModelImportError(f"{type(estimator).__name__}: expected a fitted estimator, found another; {fix}")
     if count < 1:
         raise ModelImportError(f"{type(estimator).__name__}: expected at least one column, found {count}")
-    budget.spend_features(int(count))
+    budget.spend_columns(int(count))
     columns = tuple(f"x{i}" for i in range(int(count)))
     return Features(tuple(NumberFeature(name) for name in columns), columns, is_named=False)
 

@@ -21,7 +21,7 @@ LIMITS = [
     f"| nodes, and tensors | {onnx_file.MAX_NODES:,} each |",
     f"counted before the file is parsed | {onnx_file.MAX_STRUCTURE_BYTES // MIB} MiB |",
     f"{budget.FREE_VALUES:,} and {budget.VALUES_PER_BYTE} for each byte of the file",
-    f"category counts {budget.FEATURE_VALUES}.",
+    f"category counts {budget.FEATURE_VALUES}, an input column {budget.COLUMN_VALUES}.",
     f"more than {graph.MAX_ROW_VALUES:,} values, and one for each byte",
     f"as {publication._MAX_COMPARED_VALUES:,} values allow, at most {publication._COMPARED_ROWS}.",
 ]

@@ -138,6 +138,7 @@ def test_a_key_is_kept_from_page_to_page_and_another_scope_is_asked_for(
     page = open_page(own_server(SERVE_KEYS_FILE=str(keys)))
     page.get_by_label("API key").fill("fp_predict")
     page.get_by_role("button", name="Open").click()
+    page.locator("h1", has_text="Models").wait_for()  # before that a link is followed without the key
     page.get_by_role("link", name="Reports").click()
     page.get_by_role("link", name="version 1").first.click()
     page.locator("h1", has_text="image").wait_for()
