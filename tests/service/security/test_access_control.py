@@ -60,6 +60,7 @@ def test_every_other_endpoint_requires_a_key(guarded: FlaskClient, client: Flask
         "/static/<path:filename>",
         "/static/runtime.js",
         "/static/charts.css",
+        "/static/report.css",
     }
     assert ("POST", "/predict") in asked
     assert 401 not in refusals(client).values()
