@@ -40,7 +40,7 @@ examples: $(INSTALLED) ## train and publish the examples that are missing in the
 
 run: examples ## train the examples once, then serve them
 	@echo
-	@echo "Reference   http://127.0.0.1:$(PORT)/docs"
+	@echo "Pages       http://127.0.0.1:$(PORT)/"
 	@echo "Try         curl http://127.0.0.1:$(PORT)/models/xor/predict --data '{\"instances\": [[0, 1], [1, 1]]}'"
 	@echo "Stop        Ctrl-C"
 	@echo

@@ -175,7 +175,8 @@ def _print_startup(app: Flask, settings: Settings, server: Any) -> None:
         return
     common.print_note(found)
     common.print_note(f"  predict  {base}/predict")
-    common.print_note(f"  docs     {base}/docs")
+    if settings.pages:
+        common.print_note(f"  pages    {base}/")
     if settings.grpc_port:
         common.print_note(f"  gRPC     {base.removeprefix('http://').rpartition(':')[0]}:{settings.grpc_port}")
     for admin in more:
