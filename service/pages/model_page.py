@@ -14,7 +14,8 @@ from model_store.evaluation.record import TrainingRecord, validate_statistics
 from model_store.report import charts
 from model_store.report.markup import Markup
 from model_store.schema.columns import Column
-from model_store.utils.number_format import format_number, format_percent
+from model_store.utils.number_format import METRIC_TITLES, format_number
+from service.pages.headline import headline
 from service.protocols import model_metadata
 from service.registry.loaded_version import LoadedVersion
 from service.registry.snapshot import ModelEntry
@@ -33,7 +34,7 @@ def describe(entry: ModelEntry, served: LoadedVersion) -> dict[str, Any]:
     columns = served.model.signature.inputs
     return {
         "model": details,
-        "metrics": headline(served.model.training),
+        "metrics": _metrics(served.model.training),
         "form": {
             "name": served.name,
             "version": served.number,
@@ -53,22 +54,25 @@ def is_exportable(model: Model) -> bool:
     return sum(array.nbytes for array in model.network.arrays().values()) <= MAX_WEIGHT_BYTES
 
 
-def headline(training: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the metrics that a reader looks for first, as names and texts."""
-    record = TrainingRecord.parse(training)
+def _metrics(training: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the metrics that a reader looks for first, as names and texts: first those that `/` shows."""
+    record, shown = TrainingRecord.parse(training), headline(training)
     found: list[tuple[str, str]] = []
-    if record.classification is not None:
-        found.append(("accuracy", format_percent(record.classification["accuracy"])))
+    if shown:
+        interval = f" (95 % interval {shown.interval})" if shown.interval else ""
+        found.append((f"{shown.title}{interval}", shown.text))
     if record.calibration is not None:
         found.append(("log loss", format_number(record.calibration["log_loss"], 3)))
     if record.regression is not None:
-        for name, target in list(record.regression["targets"].items())[:3]:
-            found += [
-                (f"{key.upper()} {name}", format_number(target[key], 3)) for key in ("mae", "r2") if key in target
-            ]
-    measured = record.classification or record.regression or record.multi_label
-    if measured is not None:
-        found.append((str(measured["of"]), format_number(measured["rows"])))
+        targets = list(record.regression["targets"].items())[:3]
+        found += [
+            (f"{METRIC_TITLES['r2']} of {name}", format_number(target["r2"], 3))
+            for name, target in targets
+            if "r2" in target
+        ]
+    if shown:
+        rows, _, of = shown.measured_on.partition(" ")
+        found.append((of, rows))
     return found
 
 

@@ -26,8 +26,8 @@ def accurate(accuracy: float) -> Any:
     return replace(penguins(), training={"metrics": metrics})
 
 
-def page_of(client: Any) -> str:
-    answer = client.get("/", headers=BROWSER)
+def page_of(client: Any, path: str = "/") -> str:
+    answer = client.get(path, headers=BROWSER)
     assert answer.status_code == 200
     return " ".join(html.unescape(answer.get_data(as_text=True)).split())
 
@@ -36,13 +36,15 @@ def test_a_model_has_its_versions_aliases_metric_and_interval(store: Any, make_c
     for accuracy in (0.9, 0.95):
         store.publish("penguins", accurate(accuracy))
     move(store, "penguins", "default", 2)
-    page = page_of(make_client(store))
+    client = make_client(store)
+    page = page_of(client)
     assert "serves version 2" in page
     assert "default → 2" in page
     assert "3 versions, newest 3" in page
     assert "90.0 %" in page
     assert "95 % interval 82.6 to 94.5 %" in page
     assert 'aria-label="accuracy of versions 2 to 3"' in page
+    assert "<b>90.0 %</b> accuracy (95 % interval 82.6 to 94.5 %)" in page_of(client, "/models/penguins")
 
 
 def test_a_refused_version_is_shown_with_the_reason(store: Any, make_client: MakeClient) -> None:
