@@ -87,7 +87,7 @@ def served() -> Iterator[tuple[int, int]]:
         with log.open("wb") as out:
             process = subprocess.Popen(words, env={**os.environ, "SERVE_ACCESS_LOG": "false"}, stderr=out, stdout=out)
         try:
-            while "/docs" not in (said := log.read_text(encoding="utf-8")):
+            while "  pages  " not in (said := log.read_text(encoding="utf-8")):
                 if process.poll() is not None:
                     raise SystemExit(f"the service ended: {said}")
                 time.sleep(0.05)

@@ -57,7 +57,7 @@ class Service:
         environ = {**os.environ, "SERVE_CACHE_DIR": str(folder / "cache"), "SERVE_POLL_SECONDS": "1"}
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen([sys.executable, *words], env=environ, stderr=log)
-        self.port = self.until(r"docs +http://127\.0\.0\.1:(\d+)/docs")[0]
+        self.port = self.until(r"pages +http://127\.0\.0\.1:(\d+)/")[0]
 
     def until(self, pattern: str, count: int = 1) -> list[str]:
         """What a pattern finds in the log, once it finds so much."""

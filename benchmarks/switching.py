@@ -80,7 +80,7 @@ class Service:
                 stderr=log,
             )
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while (found := re.search(r"docs +http://127\.0\.0\.1:(\d+)/docs", self.log)) is None:
+        while (found := re.search(r"pages +http://127\.0\.0\.1:(\d+)/", self.log)) is None:
             if time.monotonic() > deadline or self.process.poll() is not None:
                 raise RuntimeError(f"the service did not start: {self.log}")
             time.sleep(0.02)

@@ -42,7 +42,7 @@ run(bin / "forward-pass", "train", "init", "xor.csv", "--target", "c")
 run(bin / "forward-pass", "train", "xor.toml", "-q", "--set", "train.epochs=3")
 serve = [bin / "forward-pass", "serve", "--port", "0", "--workers", "1"]
 with subprocess.Popen(serve, stderr=subprocess.PIPE, text=True) as server:
-    url = next(found[1] for line in server.stderr if (found := re.search(r"(http://\\S+)/docs", line)))
+    url = next(found[1] for line in server.stderr if (found := re.search(r"pages +(http://\\S+)/", line)))
     code = f"from forward_pass_client import Client; print(Client({url!r}).predict('xor', [[0, 1]]))"
     print(run(bin / "python", "-c", code))
     server.terminate()

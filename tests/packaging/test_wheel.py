@@ -70,7 +70,7 @@ def test_a_table_is_trained_served_and_called(environment: Environment) -> None:
     with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as server:
         try:
             assert server.stderr is not None
-            url = next(found[1] for line in server.stderr if (found := re.search(r"(http://\S+)/docs", line)))
+            url = next(found[1] for line in server.stderr if (found := re.search(r"pages +(http://\S+)/", line)))
             code = f"from forward_pass_client import Client; print(Client({url!r}).predict('birds', [{row!r}]))"
             called = here.run("python", "-c", code)
             with urllib.request.urlopen(f"{url}/docs", timeout=10) as page:
