@@ -224,7 +224,7 @@ def _add_general_paths(spec: APISpec) -> None:
                     {"in": "query", "name": "model", "schema": STRING, "description": "A name, or name/version."},
                     {"in": "query", "name": "minutes", "schema": window, "description": "Minutes until now."},
                 ],
-                "responses": {"200": {"description": "Success.", **json_content(ref("Traffic"))}},
+                "responses": {"200": {"description": "Success.", **json_content(ref("Traffic"))}, "422": "E422"},
             }
         },
     )

@@ -20,9 +20,13 @@ _COMPONENTS: dict[str, Json] = {
             "enum": ["lines", "kernels", "map", "none"],
             "description": "map: each value is the one of largest size in a `block`. none: too many values.",
         },
-        values={"type": "array", "description": "The weights with four digits, nested as in `shape`."},
+        values={"type": "array", "items": {}, "description": "The weights with four digits, nested as in `shape`."},
         block=array_schema(_COUNT),
-        largest={"type": "array", "items": {"type": "array"}, "description": "[output, input, weight] of the largest."},
+        largest={
+            "type": "array",
+            "items": array_schema({"type": "number"}),
+            "description": "[output, input, weight] of the largest.",
+        },
     ),
     "NetworkLayer": object_schema(
         "type formula member input_shape output_shape parameters names arrays",

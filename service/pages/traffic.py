@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
+from model_store.errors import Fault, InputError
+from model_store.utils.printable import printable
 from service.inference.drift import DriftMonitor
 from service.pages.traffic_monitor import TrafficMonitor
 from service.registry.snapshot import Snapshot
@@ -192,6 +194,9 @@ def _series(by_minute: Mapping[float, Sample], begin: float, minutes: int, now: 
 
 
 def requested_window(text: str | None) -> int:
-    """Return the minutes that a query asks for, the longest window if it asks for none of `WINDOWS`."""
-    known: Iterable[int] = WINDOWS
-    return next((minutes for minutes in known if str(minutes) == text), WINDOWS[-1])
+    """Return the minutes that a query asks for, else the longest window. InputError if it is none of `WINDOWS`."""
+    known = {str(minutes): minutes for minutes in WINDOWS}
+    if text is not None and text not in known:
+        problem = f"expected one of {', '.join(known)}, found {printable(text[:20])!r}"
+        raise InputError([Fault("minutes", problem, f"send ?minutes={WINDOWS[-1]}, or leave it out")])
+    return WINDOWS[-1] if text is None else known[text]

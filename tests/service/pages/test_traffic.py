@@ -48,7 +48,9 @@ def test_a_model_and_a_time_can_be_chosen(own_client: Any) -> None:
     assert {each["model"] for each in found["recent"]} == {"price"}
     assert {each["subject"] for each in found["reloads"]} == {"price"}
     assert own_client.get("/traffic?model=price/7").json["versions"] == []
-    assert own_client.get("/traffic?minutes=999").json["minutes"] == 60
+    assert own_client.get("/traffic").json["minutes"] == 60
+    (fault,) = own_client.get("/traffic?minutes=999").json["error"]["faults"]
+    assert (fault["location"], fault["problem"]) == ("minutes", "expected one of 5, 15, 60, found '999'")
 
 
 def test_changes_of_what_is_served_are_logged(store: Any, make_client: MakeClient) -> None:
