@@ -19,7 +19,7 @@ from model_store.importing.layers import Layers
 FREE_VALUES = 2**25  # of any file: 256 MB in float64
 VALUES_PER_BYTE = 4  # a weight of 2 or 4 bytes is read, converted, transposed and copied into a layer
 FEATURE_VALUES = 64  # a feature is an object of some hundred bytes, made in microseconds
-COLUMN_VALUES = 512  # an input column is an object of the signature, of its JSON and of the report, with some 2 kB
+COLUMN_VALUES = 1024  # an input column is an object of the signature, of its JSON and of the report, with some 2 kB
 ROW_VALUES = 8  # of each value of an array: in lists of Python it takes some 80 bytes
 STEP_VALUES = 4  # of each value that a layer gets: it compares places, and broadcasts factors and constants
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from model_store.errors import Fault, ModelStoreError
 from service.pages.headline import Headline, headline
-from service.pages.traffic import current, failed_share
+from service.pages.traffic import by_model, failed_share, recent_sample
 from service.registry.snapshot import ModelEntry, Snapshot
 from service.telemetry.traffic_history import History, Traffic, add_samples
 
@@ -91,19 +91,21 @@ def model_traffic(
     history: History, drift: Iterable[Mapping[str, Any]], names: Iterable[str], now: float
 ) -> dict[str, dict[str, Any]]:
     """Return of each model the requests a second now, the failed share of the last hour, and the columns that drift."""
-    hour = add_samples(sample for _, sample in history.minutes)
-    drifting = [each for each in drift if each["index"] > each["limit"]]
+    hour = by_model(add_samples(sample for _, sample in history.minutes))
+    seconds, sample = recent_sample(history, now)
+    recent = by_model(sample)
+    drifting: dict[str, set[str]] = {}
+    for each in drift:
+        if each["index"] > each["limit"]:
+            drifting.setdefault(each["model"], set()).add(each["column"])
     found = {}
     for name in names:
-        total = Traffic()
-        for (model, _), traffic in hour.items():
-            if model == name:
-                total.add(traffic)
+        total = hour.get(name, Traffic())
         found[name] = {
-            "requests_per_second": current(history, now, name)["requests_per_second"],
+            "requests_per_second": recent[name].total("requests:") / seconds if name in recent and seconds else 0.0,
             "requests": total.total("requests:"),
             "failed_share": failed_share(total),
-            "drifting": sorted({each["column"] for each in drifting if each["model"] == name}),
+            "drifting": sorted(drifting.get(name, ())),
         }
     return found
 

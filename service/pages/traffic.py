@@ -62,11 +62,16 @@ def describe(
     }
 
 
+def recent_sample(history: History, now: float) -> tuple[float, Sample]:
+    """Return the traffic of about the last 30 s, and how many seconds of them were sampled."""
+    recent = [each for each in history.recent if now - _NOW_SECONDS <= each[0] <= now + 1]
+    return sum(span for _, span, _ in recent), add_samples(sample for _, _, sample in recent)
+
+
 def current(history: History, now: float, model: str = "") -> dict[str, float]:
     """Return requests and errors a second of about the last 30 s, 0 if nothing was sampled then."""
-    recent = [each for each in history.recent if now - _NOW_SECONDS <= each[0] <= now + 1]
-    seconds = sum(span for _, span, _ in recent)
-    traffic = _sum(_choose(add_samples(sample for _, _, sample in recent), model))
+    seconds, sample = recent_sample(history, now)
+    traffic = _sum(_choose(sample, model))
     total = quantile(traffic.histograms.get("total", []), BUCKETS["total"], 0.95)
     return {
         "requests_per_second": traffic.total("requests:") / seconds if seconds else 0.0,
@@ -74,6 +79,14 @@ def current(history: History, now: float, model: str = "") -> dict[str, float]:
         "errors_per_second": _failed(traffic) / seconds if seconds else 0.0,
         "p95_seconds": total or 0.0,
     }
+
+
+def by_model(sample: Sample) -> dict[str, Traffic]:
+    """Return the traffic of each model, of all of its versions together."""
+    found: dict[str, Traffic] = {}
+    for (model, _), traffic in sample.items():
+        found.setdefault(model, Traffic()).add(traffic)
+    return found
 
 
 def drift_columns(drift: DriftMonitor, snapshot: Snapshot, gauges: Mapping[str, float]) -> list[dict[str, Any]]:

@@ -37,7 +37,8 @@ def create_blueprint(registry: ModelRegistry, settings: Settings, access: Access
             "movesAliases": settings.admin and access.serves("aliases.move", request.environ["SERVER_PORT"]),
             "adminPort": settings.admin_port if settings.admin else None,
         }
-        text = render_page("model_page.html", "overview", script="model", links_of_model=_links(name), **page)
+        links = _links(name, served.number)
+        text = render_page("model_page.html", "overview", script="model", links_of_model=links, **page)
         return Response(text, headers={"Vary": "Accept"}, content_type="text/html; charset=utf-8")
 
     @blueprint.get("/models/<name>/example")
@@ -50,10 +51,10 @@ def create_blueprint(registry: ModelRegistry, settings: Settings, access: Access
     return blueprint
 
 
-def _links(name: str) -> list[tuple[str, str]]:
+def _links(name: str, number: int) -> list[tuple[str, str]]:
     """Return the paths and titles of other pages of a model."""
     return [
         (f"models/{name}/network", "The network at work"),
-        ("reports", "Reports"),
+        (f"models/{name}/versions/{number}/report", "Report"),
         (f"docs#model-{name}", "API reference"),
     ]

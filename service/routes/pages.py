@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from importlib.resources import files
+from itertools import islice
 from typing import Any
 
 from flask import Blueprint, request
@@ -39,7 +40,8 @@ def create_blueprint(
         monitor.tick()
         drift.flush()
         drifting = traffic.drift_columns(drift, snapshot, metrics.counters.internal_gauges())
-        return overview.model_traffic(monitor.history(), drifting, snapshot.entries, time.time())
+        shown = islice(snapshot.entries, overview.MAX_MODELS)
+        return overview.model_traffic(monitor.history(), drifting, shown, time.time())
 
     @blueprint.get("/")
     @page_view("predict")

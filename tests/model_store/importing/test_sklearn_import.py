@@ -213,7 +213,7 @@ def test_no_names_are_made_for_columns_that_a_number_claims(tmp_path: Path) -> N
     estimator = classifier().fit(np.eye(4), [0, 1, 0, 1])
     estimator.n_features_in_ = 60_000_000
     with pytest.raises(
-        ModelImportError, match=r"expected at most \d+ more values of a file of this size, found 30720000000"
+        ModelImportError, match=r"expected at most \d+ more values of a file of this size, found 61440000000"
     ):
         imported(estimator, tmp_path)
 
