@@ -14,6 +14,7 @@ from model_store.evaluation.record import TrainingRecord, validate_statistics
 from model_store.report import charts
 from model_store.report.markup import Markup
 from model_store.schema.columns import Column
+from model_store.schema.signature import Signature
 from model_store.utils.number_format import METRIC_TITLES, format_number
 from service.pages.headline import headline
 from service.protocols import model_metadata
@@ -123,14 +124,19 @@ def _training_values(column: Column) -> dict[str, Any]:
 
 
 def describe_comparison(
-    versions: tuple[tuple[str, Mapping[str, Any]], tuple[str, Mapping[str, Any]]],
+    first: tuple[str, Mapping[str, Any]],
+    second: tuple[str, Mapping[str, Any]],
+    signatures: tuple[Signature, Signature] | None = None,
 ) -> dict[str, Any]:
-    """Return what the comparison shows of two versions, each a name and a manifest. ArtifactError if one is invalid."""
-    found = compare(*versions)
+    """Return what the comparison shows of two versions, each a name and a manifest. ArtifactError if one is invalid.
+
+    `signatures`: those of both, if they are in memory.
+    """
+    found = compare(first, second, signatures)
     return {
         "summary": found.verdict.summary,
         "same_rows": found.same_rows,
-        "sides": [_side(*version) for version in versions],
+        "sides": [_side(*first), _side(*second)],
         "metrics": _rows(found.metrics),
         "others": [(title, _rows(differences)) for title, differences in _differences(found) if differences],
     }

@@ -6,7 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from model_store.errors import Fault, ModelStoreError
 from service.pages.headline import Headline, headline
@@ -17,8 +17,10 @@ from service.telemetry.traffic_history import History, Traffic, add_samples
 MAX_MODELS = 100  # that are described; the names of the others follow
 MAX_POINTS = 30  # of a sparkline, the newest versions
 _MAX_CACHED = 5000
+_RETRY_SECONDS = 60.0  # after a version could not be read
 _READ_SECONDS = 1.0  # of a request, for manifests: a bucket may take 20 ms for each
 _WIDTH, _HEIGHT = 120.0, 32.0
+_Value = TypeVar("_Value")
 
 
 class ManifestSource(Protocol):
@@ -28,44 +30,53 @@ class ManifestSource(Protocol):
 
 
 class Headlines:
-    """The headline metrics of versions, which never change: each manifest is read once in a process."""
+    """The headline metrics of versions, which never change: each manifest is read once in a process.
 
-    def __init__(self, store: ManifestSource, may_wait: Callable[[], None]) -> None:
+    One that could not be read, for example while the store is away, is asked for again a minute later.
+    """
+
+    def __init__(
+        self, store: ManifestSource, may_wait: Callable[[], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         """`may_wait` raises if this thread must not read from the store."""
-        self._store, self._may_wait = store, may_wait
+        self._store, self._may_wait, self._clock = store, may_wait, clock
         self._known: OrderedDict[tuple[str, int], Headline | None] = OrderedDict()
+        self._retry_at: OrderedDict[tuple[str, int], float] = OrderedDict()  # of versions that could not be read
 
     def of_models(self, entries: Iterable[ModelEntry]) -> dict[tuple[str, int], Headline | None]:
-        """Return those of the newest versions of models, without those that could not be read in time."""
+        """Return those of the newest versions of models, without those that could not be read, or not in time."""
         found: dict[tuple[str, int], Headline | None] = {}
-        deadline = 0.0
+        now, deadline = self._clock(), 0.0
         for entry in entries:
             loaded = {served.number: served for served in entry.pinned_versions}
             for number in entry.versions[-MAX_POINTS:]:
                 version = entry.name, number
                 if version not in self._known and number in loaded:
-                    self._keep(version, headline(loaded[number].model.training))
-                if version not in self._known:
+                    _keep(self._known, version, headline(loaded[number].model.training))
+                if version not in self._known and self._retry_at.get(version, now) <= now:
                     self._may_wait()
-                    deadline = deadline or time.monotonic() + _READ_SECONDS
-                    if time.monotonic() < deadline:
-                        self._keep(version, self._read(*version))
+                    deadline = deadline or self._clock() + _READ_SECONDS
+                    if self._clock() < deadline:
+                        self._read(version)
                 if version in self._known:
                     found[version] = self._known[version]
         return found
 
-    def _read(self, name: str, number: int) -> Headline | None:
+    def _read(self, version: tuple[str, int]) -> None:
         try:
-            _, manifest = self._store.manifest(name, number)
+            _, manifest = self._store.manifest(*version)
         except (ModelStoreError, OSError):  # the loader reports versions that should be served
-            return None
+            _keep(self._retry_at, version, self._clock() + _RETRY_SECONDS)
+            return
+        self._retry_at.pop(version, None)
         training = manifest.get("training")
-        return headline(training) if isinstance(training, Mapping) else None
+        _keep(self._known, version, headline(training) if isinstance(training, Mapping) else None)
 
-    def _keep(self, version: tuple[str, int], value: Headline | None) -> None:
-        self._known[version] = value
-        while len(self._known) > _MAX_CACHED:
-            self._known.popitem(last=False)
+
+def _keep(values: OrderedDict[tuple[str, int], _Value], version: tuple[str, int], value: _Value) -> None:
+    values[version] = value
+    while len(values) > _MAX_CACHED:
+        values.popitem(last=False)
 
 
 def describe(

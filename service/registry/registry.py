@@ -169,6 +169,19 @@ class ModelRegistry:
         known = {str(served.number): served for served in entry.pinned_versions}
         return known.get(ref) or entry.loaded_by_alias.get(ref)
 
+    def loaded_version(self, name: str, number: int) -> LoadedVersion | None:
+        """Return a version if it is in memory."""
+        entry = self.snapshot.entries.get(name)
+        pinned = {served.number: served for served in entry.pinned_versions} if entry else {}
+        return pinned.get(number) or self._version_cache.get((name, number))
+
+    def find_entry(self, name: str) -> ModelEntry:
+        """Return a model's versions and aliases, also of one that is unloaded or has no version that works.
+
+        UnknownModelError if there is none; UnavailableError if the store, or this model's folder, cannot be read.
+        """
+        return self._find_model(self.snapshot, name)
+
     def version_number(self, name: str, ref: int | str | None = None) -> int:
         """Return the number of the version that `find` would return, without loading it."""
         try:

@@ -29,6 +29,7 @@ from service.config import Settings
 from service.http.exceptions import ApiError, error_at
 from service.http.request_body import read_json
 from service.http.responses import json_response
+from service.registry.errors import UnknownModelError
 from service.registry.registry import ModelRegistry
 
 MAX_SHOWN_MOVES = 50  # of each alias
@@ -63,11 +64,17 @@ def create_blueprint(registry: ModelRegistry, store: Store, settings: Settings) 
 
     @blueprint.get("/models/<name>/aliases")
     def history(name: str) -> Response:
+        registry.find_entry(name)  # the store would list all its models for an unknown one
         read_at, found = recent.get(name, (-_RECENT_SECONDS, {}))
         if time.monotonic() - read_at > _RECENT_SECONDS:
             registry.check_may_wait()
             with _store_errors():
-                found = _describe(store, name)
+                try:
+                    found = _describe(store, name)
+                except NotFoundError as e:  # removed after the last sync; the text of `e` has the store's path
+                    raise UnknownModelError(
+                        "model", name, [known for known in registry.snapshot.entries if known != name]
+                    ) from e
             if len(recent) >= _MAX_RECENT:
                 recent.clear()
             recent[name] = time.monotonic(), found
@@ -195,6 +202,8 @@ def _store_errors(alias: str | None = None) -> Iterator[None]:
             except StoreError as e:
                 raise InputError([Fault("alias", str(e), "choose another name")]) from e
         yield
+    except UnknownModelError:
+        raise
     except NotFoundError as e:
         raise ApiError(404, "not_found", str(e), [Fault("URL", str(e), "GET /models lists the models")]) from e
     except ConflictError as e:

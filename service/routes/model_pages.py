@@ -9,7 +9,7 @@ import weakref
 from functools import cache
 from importlib.resources import files
 
-from flask import Blueprint, request
+from flask import Blueprint, render_template, request
 from werkzeug.wrappers import Response
 
 from model_store.errors import ArtifactError, NotFoundError
@@ -18,15 +18,18 @@ from model_store.export.javascript.target import TARGET, runtime_module
 from model_store.registry.store import Store
 from service.http.exceptions import error_at
 from service.pages import model_page
+from service.pages.recent_texts import RecentTexts
 from service.registry.loaded_version import LoadedVersion
 from service.registry.registry import ModelRegistry
 from service.routes.page_frame import page_view, render_page, require_pages
 
 _JAVASCRIPT = "text/javascript; charset=utf-8"
+_MAX_COMPARISONS, _MAX_COMPARISON_BYTES = 20, 2 << 20  # that are kept; one takes 10 to 60 kB
 
 
 def create_blueprint(registry: ModelRegistry, store: Store) -> Blueprint:
     blueprint = Blueprint("model_pages", __name__)
+    compared = RecentTexts(_MAX_COMPARISONS, _MAX_COMPARISON_BYTES)
     exported: weakref.WeakKeyDictionary[LoadedVersion, bytes] = weakref.WeakKeyDictionary()
 
     @blueprint.get("/models/<name>/compare")
@@ -39,14 +42,29 @@ def create_blueprint(registry: ModelRegistry, store: Store) -> Blueprint:
         registry.check_may_wait()
         try:
             numbers = [store.resolve(name, reference or None) for reference in references]
-            sides = [(f"{name}/{number}", store.manifest(name, number)[1]) for number in numbers]
-            comparison = model_page.describe_comparison((sides[0], sides[1]))
+            body = comparison_body(name, numbers)
         except NotFoundError as e:
             fix = f"choose two of {', '.join(map(str, known))}"
             raise error_at(404, "unknown_version", "version", "expected a version of this model", fix) from e
         except ArtifactError as e:
             raise error_at(422, "invalid_request", "version", str(e), "choose another version") from e
-        return render_page("comparison.html", "overview", script="", name=name, numbers=numbers, **comparison)
+        return render_page("comparison.html", "overview", script="", name=name, numbers=numbers, body=body)
+
+    def comparison_body(name: str, numbers: list[int]) -> str:
+        """Return the comparison of two versions as HTML. If it is kept and both are in memory, no manifest is read."""
+        loaded = [served for number in numbers if (served := registry.loaded_version(name, number))]
+        digests = [served.digest for served in loaded]
+        if len(loaded) == 2 and (known := compared.get((name, *numbers, *digests))) is not None:
+            return known
+        read = {number: store.manifest(name, number) for number in set(numbers)}
+        stored = [read[number][0].digest for number in numbers]
+        key = name, *numbers, *stored
+        if (body := compared.get(key)) is None:
+            first, second = ((f"{name}/{number}", read[number][1]) for number in numbers)
+            signatures = (loaded[0].model.signature, loaded[1].model.signature) if digests == stored else None
+            comparison = model_page.describe_comparison(first, second, signatures)
+            compared.put(key, body := render_template("comparison_body.html", **comparison))
+        return body
 
     @blueprint.get("/models/<name>/versions/<version>/model.js")
     def module(name: str, version: str) -> Response:

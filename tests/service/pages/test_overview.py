@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from model_store.errors import StoreError
 from model_store.evaluation.row_results import RowResults
 from model_store.registry.store import open_store
 from service.pages import traffic
@@ -93,24 +94,43 @@ def test_hostile_names_are_text(store: Any, make_client: MakeClient) -> None:
     assert "&lt;img src=x onerror=alert(1)&gt;\\u202e" in page
 
 
-def test_a_manifest_is_read_once_and_an_unreadable_one_is_left_out(store: Any, make_client: MakeClient) -> None:
+def test_a_manifest_is_read_once_and_an_unreadable_one_again_after_a_minute(
+    store: Any, make_client: MakeClient
+) -> None:
     for accuracy in (0.9, 0.95):
         store.publish("penguins", accurate(accuracy))
     registry = make_client(store).application.extensions["registry"]
     read: list[int] = []
+    now = 1000.0
 
     class Source:
+        is_away = True
+
         def manifest(self, name: str, number: int) -> Any:
             read.append(number)
-            if number == 1:
-                raise OSError("gone")
+            if number == 1 or self.is_away:
+                raise StoreError("away") if number == 2 else OSError("gone")
             return store.manifest(name, number)
 
-    headlines = Headlines(Source(), lambda: None)
-    for _ in range(2):
+    source = Source()
+    headlines = Headlines(source, lambda: None, lambda: now)
+
+    def shown() -> dict[int, str | None]:
         found = headlines.of_models([registry.snapshot.entries["penguins"]])
-        assert [value and value.text for value in found.values()] == [None, "90.0 %", "95.0 %"]
+        return {number: value and value.text for (_, number), value in found.items()}
+
+    for _ in range(2):
+        assert shown() == {3: "95.0 %"}
     assert read == [1, 2]
+    source.is_away = False
+    now += 59
+    assert shown() == {3: "95.0 %"}
+    now += 1
+    for _ in range(2):
+        assert shown() == {2: "90.0 %", 3: "95.0 %"}
+    now += 600
+    shown()
+    assert read == [1, 2, 1, 2, 1]
 
 
 def test_the_interval_of_an_rmse_covers_it() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,26 @@ def test_unknown_models_and_versions_are_404(operator: FlaskClient, name: str) -
     assert operator.post(f"/models/{name}/aliases/default", json={"version": 1, "why": "x"}).status_code == 404
     assert_error(operator.post(DEFAULT, json={"version": 9, "why": "x"}), 404, "not_found")
     assert_error(operator.post("/models/penguins/aliases/canary/rollback", json={"why": "x"}), 404, "not_found")
+
+
+def test_the_store_is_not_listed_for_an_unknown_model(
+    operator: FlaskClient, versions: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    monkeypatch.setattr(Store, "names", lambda _: read.append("names"))
+    monkeypatch.setattr(Store, "versions", lambda *_: read.append("versions"))
+    answer = operator.get("/models/pengins/aliases")
+    error = assert_error(answer, 404, "unknown_model")
+    assert error["message"] == "there is no model 'pengins'; did you mean 'penguins'?"
+    assert str(versions.root) not in answer.text
+    assert read == []
+
+
+def test_a_model_that_left_the_store_is_unknown(operator: FlaskClient, versions: Store) -> None:
+    shutil.rmtree(versions.root / "penguins")
+    answer = operator.get("/models/penguins/aliases")
+    assert_error(answer, 404, "unknown_model")
+    assert str(versions.root) not in answer.text
 
 
 def test_moves_are_off_by_default(client: FlaskClient, store: Store) -> None:

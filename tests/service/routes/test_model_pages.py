@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
 
+from model_store.evaluation import compare
 from model_store.export.base import ExportSource
 from model_store.export.javascript.target import TARGET
 from model_store.registry.store import Store
 from service.pages import model_page
-from tests.service.conftest import MakeClient, assert_error, penguins
+from service.pages.recent_texts import RecentTexts
+from tests.service.conftest import MakeClient, assert_error, move, penguins
 from tests.service.server.server_process import ROOT
 
 PAGE = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
@@ -96,6 +99,77 @@ def test_versions_are_compared(store: Store, make_client: MakeClient) -> None:
         error = assert_error(client.get(f"/models/penguins/compare?{query}", headers=PAGE), 404, "unknown_version")
         assert "choose two of 1, 2" in error["message"]
     assert_error(client.get("/models/unknown/compare"), 404, "unknown_model")
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What was read: manifests, and signatures that were parsed from one."""
+    found: list[str] = []
+
+    def count(owner: Any, name: str) -> None:
+        original = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *args: (found.append(name), original(*args))[1])
+
+    count(compare, "read_signature")
+    count(Store, "manifest")
+    return found
+
+
+def test_a_version_equals_itself_without_its_signature(client: FlaskClient, reads: list[str]) -> None:
+    for _ in range(3):
+        page = client.get("/models/penguins/compare?first=1&second=1", headers=PAGE).text
+        assert "penguins/1 and penguins/1 are the same model." in page
+    assert reads == ["manifest"]
+
+
+def test_the_comparison_of_versions_in_memory_reads_no_signature_and_is_kept(
+    store: Store, make_client: MakeClient, reads: list[str]
+) -> None:
+    store.publish("penguins", penguins(1))
+    move(store, "penguins", "old", 1)
+    client = make_client(store)
+    first, second = (client.get("/models/penguins/compare?first=old&second=2", headers=PAGE).text for _ in range(2))
+    assert first == second
+    assert 'class="verdict"' in first
+    assert "&lt;div" not in first
+    assert reads == ["manifest", "manifest"]
+    client.get("/models/penguins/compare?first=2&second=1", headers=PAGE)
+    assert reads == ["manifest"] * 4
+
+
+def test_the_comparison_of_versions_in_the_store_is_kept(
+    store: Store, make_client: MakeClient, reads: list[str]
+) -> None:
+    for seed in (1, 2):
+        store.publish("penguins", penguins(seed))
+    client = make_client(store)
+    for _ in range(2):
+        client.get("/models/penguins/compare?first=1&second=2", headers=PAGE)
+    assert reads.count("read_signature") == 2
+
+
+def test_a_replaced_version_is_compared_anew(store: Store, make_client: MakeClient, reads: list[str]) -> None:
+    store.publish("penguins", penguins(1))
+    client = make_client(store)
+    query = "/models/penguins/compare?first=1&second=2"
+    client.get(query, headers=PAGE)
+    (store.root / "penguins" / "2.npz").unlink()
+    shutil.copy(store.root / "penguins" / "1.npz", store.root / "penguins" / "2.npz")
+    client.application.extensions["registry"].refresh()
+    assert "are the same model" in client.get(query, headers=PAGE).text
+
+
+def test_recent_texts_are_bounded_by_number_and_bytes() -> None:
+    texts = RecentTexts(2, 10)
+    texts.put("a", "äää")
+    texts.put("b", "bbb")
+    assert texts.get("a") == "äää"
+    texts.put("c", "cc")
+    assert [texts.get(key) for key in "abc"] == ["äää", None, "cc"]
+    texts.put("c", "c" * 10)
+    assert [texts.get(key) for key in "ac"] == [None, "c" * 10]
+    texts.put("c", "c" * 11)
+    assert texts.get("c") is None
 
 
 def test_without_pages_there_is_only_json(store: Store, make_client: MakeClient) -> None:
