@@ -54,7 +54,7 @@ class Average(Module):
         return max(member.block_rows for member in self.members)
 
     def forward(self, inputs: Array) -> Array:
-        return self._mean(member.forward(inputs) for member in self.members)
+        return self.mean(member.forward(inputs) for member in self.members)
 
     def backward(self, output_grad: Array) -> Array:
         """`∂E/∂X = Σ fᵢ'(X) ∂E/∂Y / k`."""
@@ -65,9 +65,9 @@ class Average(Module):
         return total
 
     def __call__(self, inputs: Array) -> Array:
-        return self._mean(member(inputs) for member in self.members)
+        return self.mean(member(inputs) for member in self.members)
 
-    def _mean(self, outputs: Iterable[Array]) -> Array:
+    def mean(self, outputs: Iterable[Array]) -> Array:
         """Return the mean of one output of each member, of which few are in memory at a time."""
         outputs = iter(outputs)
         total = next(outputs).copy()

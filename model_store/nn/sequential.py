@@ -72,7 +72,7 @@ class Sequential(Module):
         return found
 
     def forward(self, inputs: Array) -> Array:
-        outputs, self._column = self._as_batch(inputs)
+        outputs, self._column = self.as_batch(inputs)
         self._batch_shape = np.shape(inputs)
         for module in self.modules:
             outputs = module.forward(outputs)
@@ -85,7 +85,7 @@ class Sequential(Module):
         return grad.reshape(self._batch_shape)
 
     def __call__(self, inputs: Array) -> Array:
-        rows, column = self._as_batch(inputs)
+        rows, column = self.as_batch(inputs)
         batch = self.row_cost.batch_rows
         if len(rows) <= batch:
             outputs = self._infer(rows)
@@ -98,26 +98,15 @@ class Sequential(Module):
         if self._pads_once and count < (size := self.modules[0].block_rows) <= _MAX_PADDED_ROWS:
             rows = pad_rows(rows, size)  # else each dense layer would pad them again
         for module in self.modules:
-            rows = module(rows) if module.batch_invariant else _in_padded_blocks(module, rows)
+            rows = infer(module, rows)
         return rows if len(rows) == count else rows[:count]
-
-    def activations(self, inputs: Array) -> Iterator[Array]:
-        """Yield the inputs as the first module takes them, then the outputs of each module, as inference computes them.
-
-        The last has the bits of `network(inputs)`, for inputs that are rows or images.
-        """
-        rows, _ = self._as_batch(inputs)
-        yield rows
-        for module in self.modules:
-            rows = module(rows) if module.batch_invariant else _in_padded_blocks(module, rows)
-            yield rows
 
     @property
     def block_rows(self) -> int:
         """The rows of the largest block that a dense layer multiplies at once."""
         return max((module.block_rows for module in self.modules), default=1)
 
-    def _as_batch(self, inputs: Array) -> tuple[Array, bool]:
+    def as_batch(self, inputs: Array) -> tuple[Array, bool]:
         """Return `inputs` as (batch, *input_shape) of `dtype`, and whether it was the article's one column vector."""
         if self.input_shape is None and np.ndim(inputs) > 2:
             return np.ascontiguousarray(inputs, self.dtype), False
@@ -217,6 +206,14 @@ def _named_modules(network: Sequential, location: str = "modules") -> Iterator[t
         yield f"{location}.{i}", module
         if isinstance(module, Sequential):
             yield from _named_modules(module, f"{location}.{i}.modules")
+
+
+def infer(module: Module, rows: Array) -> Array:
+    """Return the outputs of one module as inference computes them: those of a row do not depend on other rows.
+
+    Called for one module after the other, from `as_batch` on, it gives the bits of `network(inputs)`.
+    """
+    return module(rows) if module.batch_invariant else _in_padded_blocks(module, rows)
 
 
 def _in_padded_blocks(module: Module, rows: Array) -> Array:

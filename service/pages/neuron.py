@@ -31,24 +31,24 @@ Explanation = dict[str, Any]
 
 @dataclass(frozen=True)
 class Step:
-    """A layer with the inputs and the outputs of one row, each with the batch axis."""
+    """A layer with the inputs and the outputs of one row, each with the batch axis.
+
+    Of an `Average`, `members` has what each network gave for the neuron that was asked for.
+    """
 
     module: Module
     inputs: Array
     outputs: Array
+    members: Sequence[float] = ()
 
 
-def explain(steps: Sequence[Step], names: Sequence[Names], layer: int, neuron: int) -> list[Explanation]:
-    """Return the explanation of a neuron, and of the element-wise layers after it, which make its activation."""
-    found = [_explain_one(steps[layer], names[layer], layer, neuron)]
-    for i in range(layer + 1, min(layer + _MAX_EXPLAINED, len(steps))):
-        if not isinstance(steps[i].module, Activation | Softmax | Dropout):
-            break
-        found.append(_explain_one(steps[i], names[i], i, neuron))
-    return found
+def belongs_to(found: Sequence[Explanation], module: Module) -> bool:
+    """Return whether the next layer makes the activation of the neuron whose explanations were found so far."""
+    return not found or (len(found) < _MAX_EXPLAINED and isinstance(module, Activation | Softmax | Dropout))
 
 
-def _explain_one(step: Step, names: Names, layer: int, neuron: int) -> Explanation:
+def explain(step: Step, names: Names, layer: int, neuron: int) -> Explanation:
+    """Return the explanation of a neuron of one layer. `names` are those of the layer's inputs."""
     module, x, y = step.module, step.inputs[0], step.outputs[0]
     handler = next((found for kind, found in _HANDLERS.items() if isinstance(module, kind)), _explain_other)
     return {
@@ -57,7 +57,7 @@ def _explain_one(step: Step, names: Names, layer: int, neuron: int) -> Explanati
         "type": type(module).__name__,
         "formula": formula_of(module),
         "value": float(y.flat[neuron]),
-        **handler(module, x, neuron, names),
+        **(_explain_average(step.members) if isinstance(module, Average) else handler(module, x, neuron, names)),
     }
 
 
@@ -234,8 +234,8 @@ def _explain_embedding(module: Embedding | PeriodicEmbedding, x: Array, neuron: 
     return found | {"formula": "y = Σ v cos(2π w x + b) + c"}
 
 
-def _explain_average(module: Average, x: Array, neuron: int, _: Names) -> Explanation:
-    outputs = np.array([member(x[None]).flat[neuron] for member in module.members])
+def _explain_average(members: Sequence[float]) -> Explanation:
+    outputs = np.array(members)
     return _sum(np.full(len(outputs), 1 / len(outputs)), outputs, lambda i: f"network {i + 1}", None)
 
 
@@ -262,6 +262,5 @@ _HANDLERS: dict[type[Module], Callable[[Any, Array, int, Names], Explanation]] =
     ConstantInputs: _explain_constant,
     Embedding: _explain_embedding,
     PeriodicEmbedding: _explain_embedding,
-    Average: _explain_average,
     Dropout: _explain_dropout,
 }

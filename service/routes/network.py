@@ -13,7 +13,7 @@ from service.config import Settings
 from service.http.model_version import MODEL_VERSION_HEADER
 from service.http.request_body import check_json_content_type, parse_json, read_body
 from service.http.responses import json_response
-from service.pages.activations import describe_activations, read_asked, trace
+from service.pages.activations import describe_activations, read_asked
 from service.pages.network import count_members, describe_network
 from service.protocols.native import PredictParser, predict_response
 from service.registry.loaded_version import LoadedVersion
@@ -77,10 +77,8 @@ def create_blueprint(registry: ModelRegistry, parser: PredictParser, settings: S
         model = (found or served).model
         asked = read_asked(body, model.network)
         served, encoded = parser.encode(body, found, faults)
-        steps = trace(model.network, encoded.inputs, asked.member)
-        predictions = model.signature.decode(steps[-1].outputs)
-        response = predict_response(served, predictions, encoded.warnings)
-        response |= describe_activations(model.network, model.signature, steps, asked)
+        outputs, described = describe_activations(model.network, model.signature, encoded.inputs, asked)
+        response = predict_response(served, model.signature.decode(outputs), encoded.warnings) | described
         return json_response(response, headers={MODEL_VERSION_HEADER: str(served.number)})
 
     return blueprint

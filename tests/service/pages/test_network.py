@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from model_store.artifact.model import Model
-from model_store.nn import Array, Average, Linear, Sequential, Tanh
+from model_store.nn import Array, Average, Linear, ReLU, Sequential, Tanh
 from service.pages.activations import MAX_VALUES, Asked, describe_activations, trace
 from service.pages.network import MAX_LAYERS, Budget, count_members, describe_network, layers_of
 from tests.model_store.export.example_models import MADE, TRAINED, example_model
@@ -64,14 +65,14 @@ def test_every_neuron_of_every_layer_is_explained_with_its_value(name: str) -> N
     model = example_model(name)
     inputs = encoded_row(model)
     for member in range(min(2, count_members(model.network))):
-        steps = trace(model.network, inputs, member)
+        steps = list(trace(model.network, inputs, member))
         np.testing.assert_array_equal(steps[-1].outputs, model.network(inputs))
         layers = list(layers_of(model.network, member))
         assert [type(step.module) for step in steps] == [type(layer.module) for layer in layers]
         for i, step in enumerate(steps):
             for neuron in {0, step.outputs[0].size // 2, step.outputs[0].size - 1}:
                 asked = Asked(member, i, neuron)
-                found = describe_activations(model.network, model.signature, steps, asked)["neuron"]
+                found = describe_activations(model.network, model.signature, inputs, asked)[1]["neuron"]
                 assert found[0]["value"] == step.outputs[0].flat[neuron]
                 assert found[0]["formula"]
                 if "terms" in found[0]:
@@ -113,8 +114,7 @@ def test_values_beyond_the_budget_are_counted_and_left_out() -> None:
     rng = np.random.default_rng(0)
     deep = Sequential([Linear(2, 20_000, rng=rng), *(Tanh() for _ in range(4)), Linear(20_000, 1, rng=rng)])
     model = replace(price(), network=deep)
-    steps = trace(deep, model.encode([[1, 2]]))
-    found = describe_activations(deep, model.signature, steps, Asked(0, 5, 0))
+    _, found = describe_activations(deep, model.signature, model.encode([[1, 2]]), Asked(0, 5, 0))
     shown = [layer["values"] is not None for layer in found["layers"]]
     assert shown == [True, True, False, False, False, True]
     assert found["layers"][2]["shape"] == (20_000,)
@@ -138,14 +138,55 @@ def test_the_members_of_an_ensemble_are_shown_one_at_a_time(store: Any, make_cli
     )
 
 
+def test_each_network_of_an_ensemble_runs_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """16 networks of 28 layers ran twice for a row, and the one whose layers are shown three times."""
+    average = Average([network(2, 1, seed) for seed in (1, 2, 3)])
+    ensemble = Sequential([average])
+    inputs = price().encode([[3, 80]])
+    expected = ensemble(inputs)
+    outputs = [member(inputs).item() for member in average.members]
+    layers: list[int] = []
+    run = Linear.__call__
+
+    def count(self: Linear, rows: Array) -> Array:
+        layers.append(id(self))
+        return run(self, rows)
+
+    monkeypatch.setattr(Linear, "__call__", count)
+    found, described = describe_activations(ensemble, price().signature, inputs, Asked(1, 3, 0))
+    assert sorted(layers) == sorted(id(one) for member in average.members for one in member.modules[::2])
+    np.testing.assert_array_equal(found, expected)
+    terms = {term["name"]: term["input"] for term in described["neuron"][0]["terms"]}
+    assert terms == {f"network {i + 1}": output for i, output in enumerate(outputs)}
+
+
+@pytest.mark.parametrize("asked", [Asked(0, None, None), Asked(0, 0, 0), Asked(1, 99, 0)])
+@pytest.mark.parametrize("is_ensemble", [False, True])
+def test_few_outputs_of_a_row_are_in_memory_at_a_time(is_ensemble: bool, asked: Asked) -> None:
+    """470 outputs of 4 MiB each, from a file of 12 kB, took 1.9 GB."""
+    size = 2**16
+    rng = np.random.default_rng(0)
+    deep = [Sequential([Linear(1, size, rng=rng), *(ReLU() for _ in range(120))]) for _ in range(2)]
+    subject = Sequential([Average(deep)]) if is_ensemble else deep[0]
+    inputs = np.ones((1, 1), np.float32)
+    expected = subject(inputs)
+    tracemalloc.start()
+    try:
+        outputs, _ = describe_activations(subject, price().signature, inputs, asked)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(outputs, expected)
+    assert peak < 32 * expected.nbytes  # a network pads one row to eight, before and after a layer
+
+
 def test_of_many_layers_the_first_are_shown() -> None:
     rng = np.random.default_rng(0)
     deep = Sequential([Linear(2, 4, rng=rng), *(Tanh() for _ in range(500)), Linear(4, 1, rng=rng)])
     model = replace(price(), network=deep)
     described = describe_network(deep, model.signature)
     assert (len(described["layers"]), described["hidden_layers"]) == (MAX_LAYERS, 502 - MAX_LAYERS)
-    steps = trace(deep, model.encode([[1, 2]]))
-    found = describe_activations(deep, model.signature, steps, Asked(0, 0, 0))
+    _, found = describe_activations(deep, model.signature, model.encode([[1, 2]]), Asked(0, 0, 0))
     assert (len(found["layers"]), len(found["neuron"])) == (MAX_LAYERS, 4)
 
 
