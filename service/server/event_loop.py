@@ -77,8 +77,7 @@ class EventLoop:
 
     def poll(self, timeout: float) -> None:
         """Handle what has happened to the connections; wait up to `timeout` seconds if there is nothing to do."""
-        busy = self.queue or self.large_queue or self.readable_connections or self.chunked_connections
-        busy = busy or self.priority_queue or self.scrape_queue
+        busy = self.has_queued_requests or self.readable_connections or self.chunked_connections
         events = self.selector.select(0 if busy else self.acceptor.poll_timeout(timeout))
         now = time.monotonic()
         self.acceptor.on_poll(any(key.data is None and key.fd != self._wake_pipe[0] for key, _ in events), now)
@@ -100,8 +99,8 @@ class EventLoop:
                 self.contain_errors(connection, self._parse_next_request, connection, time.monotonic())
 
     @property
-    def queued_requests(self) -> int:
-        return sum(map(len, (self.queue, self.large_queue, self.priority_queue, self.scrape_queue)))
+    def has_queued_requests(self) -> bool:
+        return bool(self.queue or self.large_queue or self.priority_queue or self.scrape_queue)
 
     def contain_errors(
         self, connection: Connection, action: Callable[..., Any], *arguments: Any, **options: Any

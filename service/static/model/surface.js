@@ -6,7 +6,7 @@ import { scaleOf } from "./fields.js";
 
 const MAX_SIDE = 61; // of the grid, in points
 const MAX_COLOURS = 6; // further labels share the last one
-// Of labels, as red, green and blue: they are told apart with all kinds of colour vision, and on light and dark ground.
+// Of labels, as red, green and blue: people can distinguish them with all kinds of colour vision, and on light and dark ground.
 const COLOURS = [[0, 101, 168], [230, 140, 40], [20, 140, 110], [200, 90, 150], [120, 190, 235], [150, 150, 150]];
 
 // Return { element, mark(row) }, null for a model of other columns. `chosen(values)` is called for a click.

@@ -128,7 +128,7 @@ class Loop:
             try:
                 piece = sock.recv(1 << 20)
             except BlockingIOError:
-                if found and not self.worker.event_loop.queued_requests:
+                if found and not self.worker.event_loop.has_queued_requests:
                     break
                 continue
             if not piece:
