@@ -32,7 +32,7 @@ def create_blueprint(registry: ModelRegistry, parser: PredictParser, settings: S
     def xor() -> str:
         """Return the page that trains the article's network for XOR, whatever models there are."""
         require_pages()
-        return render_page("xor.html", "xor", script="xor_page")
+        return render_page("xor.html", "xor", script="xor/page")
 
     @blueprint.get("/models/<name>/network")
     @blueprint.get("/models/<name>/versions/<version>/network")
@@ -54,6 +54,7 @@ def create_blueprint(registry: ModelRegistry, parser: PredictParser, settings: S
         page = render_page(
             "network.html",
             "network",
+            script="network/page",
             served=served,
             members=members,
             member=member,

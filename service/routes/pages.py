@@ -71,7 +71,7 @@ def create_blueprint(
     def traffic_page() -> Response:
         """Return the traffic of the last minutes, to a browser as a page that asks for it every 2 s."""
         if wants_page():
-            return _page(render_page("traffic.html", "traffic", windows=traffic.WINDOWS))
+            return _page(render_page("traffic.html", "traffic", script="traffic/page", windows=traffic.WINDOWS))
         monitor.watch()
         drift.flush()
         found = traffic.describe(

@@ -14,7 +14,7 @@ from training import MSE, SGD, train
 
 quickjs = pytest.importorskip("quickjs")
 
-SCRIPT = Path(__file__).parents[3] / "service" / "static" / "xor.js"
+SCRIPT = Path(__file__).parents[3] / "service" / "static" / "xor" / "training.js"
 ROWS = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], float)
 TARGETS = np.array([[0], [1], [1], [0]], float)
 TRAIN = """

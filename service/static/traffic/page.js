@@ -1,7 +1,7 @@
 // The page /traffic: it asks for the figures every 2 s, unless the tab is hidden.
 
 import { barChart, countBars, lineChart, table } from "./charts.js";
-import { ask, make, short, showFaults } from "./page.js";
+import { ask, make, short, showFaults } from "../page.js";
 
 const POLL_MS = 2000;
 const NUMBER = "number";

@@ -1,9 +1,9 @@
-// The page /xor: a training run of XOR, drawn while it runs. The mathematics is in xor.js.
+// The page /xor: a training run of XOR, drawn while it runs. The mathematics is in training.js.
 
-import { make } from "./elements.js";
-import { numeral, svg, weightLine } from "./svg.js";
-import { ROWS, Training } from "./xor.js";
-import { formulasOf, PHASE_TEXTS } from "./xor_formulas.js";
+import { make } from "../elements.js";
+import { numeral, svg, weightLine } from "../svg.js";
+import { ROWS, Training } from "./training.js";
+import { formulasOf, PHASE_TEXTS } from "./formulas.js";
 
 // For each speed its name, and phases a second; from the third on, whole steps.
 const SPEEDS = [

@@ -1,10 +1,10 @@
 // The page of a network: its layers with their weights, and one row passing through them. The service computes the
 // activations and the formula of the chosen neuron.
 
-import { make, printable, short, showFaults } from "./elements.js";
-import { drawArray, drawValues, markChosen } from "./network_drawing.js";
-import { ask } from "./page.js";
-import { numeral } from "./svg.js";
+import { make, printable, short, showFaults } from "../elements.js";
+import { drawArray, drawValues, markChosen } from "./drawing.js";
+import { ask } from "../page.js";
+import { numeral } from "../svg.js";
 
 const $ = (id) => document.getElementById(id);
 const PAUSE_MS = 120; // between a key press and the request

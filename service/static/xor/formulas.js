@@ -1,6 +1,6 @@
 // The formulas of each phase of a training step of XOR, with the numbers that they just computed.
 
-import { numeral } from "./svg.js";
+import { numeral } from "../svg.js";
 
 export const PHASE_TEXTS = {
   forward: "Forward: each unit multiplies its inputs by its weights, adds its bias, and applies tanh. The outputs of one layer are the inputs of the next.",

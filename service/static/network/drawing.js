@@ -1,8 +1,8 @@
 // Drawings of a layer's weights and activations. Blue is positive, orange negative; the strength is relative to the
 // largest of the drawing.
 
-import { make } from "./elements.js";
-import { numeral, svg, weightLine } from "./svg.js";
+import { make } from "../elements.js";
+import { numeral, svg, weightLine } from "../svg.js";
 
 const MAX_NUMBERS = 24; // values that are written as numbers
 const MAX_CELLS = 1024; // values that are cells; more are the pixels of a canvas

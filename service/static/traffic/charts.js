@@ -1,8 +1,8 @@
 // Charts of a page that is updated: bars and lines that fill the width of their panel. Labels are HTML beside the SVG,
 // which may be stretched.
 
-import { make } from "./elements.js";
-import { svg } from "./svg.js";
+import { make } from "../elements.js";
+import { svg } from "../svg.js";
 
 const WIDTH = 600, HEIGHT = 140;
 
