@@ -15,7 +15,9 @@ pytestmark = list(in_browser)
 
 @pytest.fixture
 def page(open_page: OpenPage, server: Server) -> Any:
-    return open_page(server, "/xor")
+    opened = open_page(server, "/xor")
+    opened.locator("#diagram svg").wait_for()  # hidden elements do not take the focus
+    return opened
 
 
 def number(text: str) -> float:
