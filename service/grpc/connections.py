@@ -129,7 +129,7 @@ def _most_unread(unread: dict[OpenCall, int], limit: int, before: float, now: fl
             break
         if client in slow:
             found.append(client)
-            total -= taken[client]
+        total -= taken[client]  # of one that is not slow yet too: no other is closed in its place
     return found
 
 

@@ -193,10 +193,29 @@ def is_closed(connection: RawConnection) -> bool:
     return True
 
 
+@pytest.fixture
+def close_after(monkeypatch) -> Callable[[int], None]:
+    """Return a function that lets nothing be closed until so many responses are unread, all for about as long."""
+
+    def wait_for(count: int) -> None:
+        close_excess, begun = connections.Connections.close_excess, []
+
+        def close(self, ports, max_connections):
+            times = [call.answered_at for call in (*self._small, *self._large)]
+            if begun or (len(times) >= count and time.monotonic() - max(times) > max(times) - min(times)):
+                begun.append(True)
+                close_excess(self, ports, max_connections)
+
+        monkeypatch.setattr(connections.Connections, "close_excess", close)
+
+    return wait_for
+
+
 @pytest.mark.parametrize("path", [LIVE, METADATA])
-def test_clients_that_read_no_responses_lose_their_connections(ours, connect, monkeypatch, path):
+def test_clients_that_read_no_responses_lose_their_connections(ours, connect, monkeypatch, close_after, path):
     """600 unread responses of 9.9 kB in all kept every other call over gRPC from an answer for 142 s."""
     monkeypatch.setattr(connections, "MAX_UNREAD", 20)
+    close_after(46)
     deaf, slow = [connect(window=0) for _ in range(3)], connect(window=0)
     leave_unread(slow, path, 1)
     for each in deaf:
@@ -208,16 +227,25 @@ def test_clients_that_read_no_responses_lose_their_connections(ours, connect, mo
     assert answers(ours)
 
 
-def test_clients_that_read_no_large_responses_lose_their_connections(ours, connect, monkeypatch):
+def test_clients_that_read_no_large_responses_lose_their_connections(ours, connect, monkeypatch, close_after):
     monkeypatch.setattr(connections, "SMALL_BYTES", 0)
     monkeypatch.setattr(connections, "MAX_UNREAD_BYTES", 2**19)  # two responses, as each counts at least 256 KiB
     monkeypatch.setattr(connections, "SLOW_CLIENT_SECONDS", 0.2)
+    close_after(4)
     deaf, slow = connect(window=0), connect(window=0)
     leave_unread(deaf, LIVE, 3)
     leave_unread(slow, LIVE, 1)
     until(lambda: is_closed(deaf))
     assert not is_closed(slow)
     assert answers(ours)
+
+
+def test_no_client_is_closed_in_place_of_one_with_more_unread_responses():
+    slow, new = connections.OpenCall("slow", 10.0), [connections.OpenCall("new", 10.06) for _ in range(45)]
+    unread = dict.fromkeys([slow, *new], 1)
+    assert connections._most_unread(unread, 20, 10.05, 10.15) == []  # only `slow` has had its time
+    assert connections._most_unread(unread, 20, 10.1, 10.2) == ["new"]
+    assert connections._most_unread(unread, 46, 10.1, 10.2) == []
 
 
 def test_silent_connections_make_room_for_new_clients(store, make_client, serve_grpc, monkeypatch):
