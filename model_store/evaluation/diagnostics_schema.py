@@ -12,6 +12,7 @@ from model_store.evaluation.record_fields import FINITE_RANGE, ByName, Count, La
 LOSS_METRICS = ("poisson_deviance", "gamma_deviance", "pinball_loss")  # of a regression that is trained with this loss
 IMPORTANCE_MEASURES = ("log_loss", "squared_error", *LOSS_METRICS, "accuracy", "rmse")
 SLICE_MEASURES = ("error_rate", "rmse", "relative_rmse", *LOSS_METRICS)
+SPOT_MEASURES = ("error_rate", "mae", "relative_error", *LOSS_METRICS)
 
 MAX_SLICE_CANDIDATES = 50  # columns, the most important ones, in which training looks for slices
 
@@ -153,7 +154,7 @@ def _check_slice_value(value: Any) -> None:
         FINITE_RANGE(Number().deserialize(value))
 
 
-class _Slice(Section):
+class _SliceWords(Section):
     """Rows with one value, or a range of numbers, or so many other categories, or none."""
 
     value = fields.Raw(load_default=None, validate=_check_slice_value)
@@ -161,15 +162,18 @@ class _Slice(Section):
     high = Number(required=False, load_default=None)
     others = Count(required=False, load_default=None)
     missing = fields.Boolean(load_default=False)
-    rows = Count()
-    error = fields.Nested(_Interval, required=True)
-    bias = Number(required=False, load_default=None, allow_none=True)
 
     @validates_schema(skip_on_field_errors=True)
     def _has_a_kind(self, data: dict[str, Any], **_: Any) -> None:
         is_range = data["low"] is not None and data["high"] is not None
         if not (is_range or data["missing"] or data["others"] or data["value"] is not None):
             raise ValidationError("expected a value, low and high, others or missing")
+
+
+class _Slice(_SliceWords):
+    rows = Count()
+    error = fields.Nested(_Interval, required=True)
+    bias = Number(required=False, load_default=None, allow_none=True)
 
 
 class _SlicedColumn(Section):
@@ -181,3 +185,47 @@ class Slices(Section):
     measure = fields.String(required=True, validate=validate.OneOf(SLICE_MEASURES))
     error = Number()
     columns = ListField(fields.Nested(_SlicedColumn), required=True)
+
+
+class _SpotPart(_SliceWords):
+    column = fields.String(required=True)
+
+
+class _WeakSpot(Section):
+    where = ListField(fields.Nested(_SpotPart), required=True)
+    rows = Count()
+    error = Number()
+    elsewhere = Number()
+    p = Share()
+
+
+class WeakSpots(Section):
+    measure = fields.String(required=True, validate=validate.OneOf(SPOT_MEASURES))
+    test = fields.String(required=True, validate=validate.OneOf(("fisher_exact", "rank_sum")))
+    rows = Count()
+    tried = Count()
+    spots = fields.List(fields.Nested(_WeakSpot), required=True, validate=validate.Length(max=100))
+
+
+class _MeasuredSlice(_SliceWords):
+    rows = Count()
+
+
+class _MeasuredColumn(Section):
+    column = fields.String(required=True)
+    slices = ListField(fields.Nested(_MeasuredSlice), required=True)
+    metrics = fields.Dict(
+        keys=fields.String(),
+        values=fields.List(Number(allow_none=True), validate=validate.Length(max=100)),
+        required=True,
+        validate=validate.Length(max=1000),
+    )
+
+    @validates_schema(skip_on_field_errors=True)
+    def _has_a_value_for_each_slice(self, data: dict[str, Any], **_: Any) -> None:
+        if any(len(values) != len(data["slices"]) for values in data["metrics"].values()):
+            raise ValidationError("expected a value for each slice", "metrics")
+
+
+class SliceMetrics(Section):
+    slice_metrics = ListField(fields.Nested(_MeasuredColumn), required=True)

@@ -21,7 +21,9 @@ from model_store.evaluation.diagnostics_schema import (
     PrecisionRecall,
     Residuals,
     Roc,
+    SliceMetrics,
     Slices,
+    WeakSpots,
     WorstRows,
 )
 from model_store.evaluation.record_fields import (
@@ -42,7 +44,7 @@ HIGHER_IS_BETTER = {
     *("accuracy", "precision", "recall", "f1", "r2", "roc_auc", "d2"),
     *("exact_match", "micro_f1", "macro_f1"),
 }
-LOWER_IS_BETTER = {"rmse", "mae", "log_loss", "calibration_error", "hamming_loss", *LOSS_METRICS}
+LOWER_IS_BETTER = {"rmse", "mae", "log_loss", "error_rate", "calibration_error", "hamming_loss", *LOSS_METRICS}
 _MAX_NOTE_LENGTH = 10_000  # characters
 
 
@@ -191,6 +193,8 @@ class TrainingRecord:
     importance: dict[str, Any] | None
     worst_rows: list[dict[str, Any]]
     slices: dict[str, Any] | None
+    weak_spots: dict[str, Any] | None
+    slice_metrics: list[dict[str, Any]]
     search: dict[str, Any] | None
     notes: list[str]
 
@@ -218,6 +222,8 @@ class TrainingRecord:
             load_or_none(Importance, diagnostics.get("importance")),
             (load_or_none(WorstRows, diagnostics) or {"worst_rows": []})["worst_rows"],
             load_or_none(Slices, diagnostics.get("slices")),
+            load_or_none(WeakSpots, diagnostics.get("weak_spots")),
+            (load_or_none(SliceMetrics, diagnostics) or {"slice_metrics": []})["slice_metrics"],
             load_or_none(Search, training.get("search")),
             (load_or_none(_Notes, training) or {"notes": []})["notes"],
         )

@@ -5,16 +5,16 @@ A section without data is None.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from model_store.artifact.model import Model
 from model_store.evaluation.diagnostics_schema import LOSS_METRICS, MAX_SLICE_CANDIDATES
 from model_store.evaluation.record import TrainingRecord
+from model_store.evaluation.slices import describe_slice, describe_spot, format_error, format_p
 from model_store.report import charts
 from model_store.report.layout import MAX_LABEL_LENGTH, figure, section, table
 from model_store.report.markup import Markup, truncate_middle
-from model_store.schema.columns import DateColumn
 from model_store.utils.number_format import METRIC_TITLES, format_number, format_percent, format_score
 
 _MEASURES = {  # of permutation importance: the title of the cost, and what it is without shuffling
@@ -162,13 +162,12 @@ def error_slices(model: Model, record: TrainingRecord) -> Markup | None:
     titles |= {metric: METRIC_TITLES[metric].capitalize() for metric in LOSS_METRICS}
     title = titles[found["measure"]]
     show = format_percent if found["measure"] == "error_rate" else _show_3_digits
-    dates = {column.name: column for column in model.signature.inputs if isinstance(column, DateColumn)}
+    columns = {column.name: column for column in model.signature.inputs}
     figures = []
     for column in found["columns"]:
-        date = dates.get(column["column"])
         bars = []
         for part in column["slices"]:
-            name, error = _describe_slice(part, format_number if date is None else date.format_time), part["error"]
+            name, error = describe_slice(part, columns.get(column["column"])), part["error"]
             words = f"{column['column']} {name}, {format_number(part['rows'])} rows"
             if part["bias"] is not None:
                 words += f", bias {format_number(part['bias'], 3)}"
@@ -184,15 +183,32 @@ def error_slices(model: Model, record: TrainingRecord) -> Markup | None:
     return section("Errors by slice", *figures, note=note)
 
 
-def _describe_slice(part: Mapping[str, Any], show: Callable[[float], str]) -> str:
-    """Return the values of a slice in words."""
-    if part["missing"]:
-        return "missing"
-    if part["others"]:
-        return "1 other" if part["others"] == 1 else f"{format_number(part['others'])} others"
-    if part["low"] is not None and part["high"] is not None:
-        return f"{show(part['low'])} to {show(part['high'])}"
-    return part["value"] if isinstance(part["value"], str) else show(part["value"])
+def weak_spots(model: Model, record: TrainingRecord) -> Markup | None:
+    """Return the table of the slices whose error is higher than elsewhere beyond chance."""
+    found = record.weak_spots
+    if found is None:
+        return None
+    titles = {"error_rate": "wrong", "mae": "mean absolute error", "relative_error": "mean error / standard deviation"}
+    title = {**titles, **{metric: METRIC_TITLES[metric] for metric in LOSS_METRICS}}[found["measure"]]
+    test = "Fisher's exact test" if found["test"] == "fisher_exact" else "rank-sum test"
+    tried, rows_tried = format_number(found["tried"]), format_number(found["rows"])
+    how = f"Tried: {tried} slices of the {rows_tried} rows, by one or two columns ({test}, with Holm's adjustment)."
+    if not found["spots"]:
+        note = f"None: in no slice is the error higher than elsewhere beyond chance. {how}"
+        return section("Weak spots", note=note)
+    rows = [
+        [
+            truncate_middle(describe_spot(spot, model.signature.inputs), MAX_LABEL_LENGTH),
+            format_number(spot["rows"]),
+            format_error(spot["error"], found["measure"]),
+            format_error(spot["elsewhere"], found["measure"]),
+            format_p(spot["p"]),
+        ]
+        for spot in found["spots"]
+    ]
+    headings = ["slice", ">rows", f">{title}", ">elsewhere", ">adjusted p"]
+    caption = f"The error of these rows is higher than elsewhere beyond chance. {how}"
+    return section("Weak spots", figure("Slices with a higher error", table(headings, rows), caption, wide=True))
 
 
 def worst_rows(record: TrainingRecord) -> Markup | None:

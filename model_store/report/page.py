@@ -39,6 +39,7 @@ def render_sections(model: Model, reference: str, digest: str | None = None, for
         diagnostic_sections.thresholds(record),
         diagnostic_sections.calibration(record),
         diagnostic_sections.permutation_importance(record),
+        diagnostic_sections.weak_spots(model, record),
         diagnostic_sections.error_slices(model, record),
         diagnostic_sections.worst_rows(record),
         search_sections.search(record),

@@ -18,6 +18,9 @@
                       "error"}]
     slices            {"measure", "error", "columns": [{"column", "slices": [{"value", or "low" and "high", or
                       "others", or "missing"; "rows", "error": {"value", "low", "high"}, "bias"}]}]}
+    weak_spots        see `find_weak_spots`: {"measure", "test", "rows", "tried", "spots": [{"where": [{"column", and
+                      as a slice}], "rows", "error", "elsewhere", "p"}]}, of held-out rows
+    slice_metrics     see there: [{"column", "slices": [as a slice, and "rows"], "metrics": {name: one per slice}}]
 
 All of it is JSON: unrounded numbers, None for undefined ones, and no more of them than a page can show. All randomness
 comes from the generator passed in. The keys are part of the manifest of every published artifact.
@@ -26,12 +29,13 @@ comes from the generator passed in. The keys are part of the manifest of every p
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model_store.schema.columns import Column
 from model_store.schema.signature import ClassificationOutput, MultiLabelOutput, RegressionOutput, Signature
 from training.encoded_rows import EncodedRows
 from training.evaluation.error_analysis import (
@@ -46,12 +50,17 @@ from training.evaluation.label_metrics import label_log_probabilities
 from training.evaluation.loss_metrics import SQUARED_ERROR, TargetLoss
 from training.evaluation.metrics import Weights, log_loss, log_probabilities
 from training.evaluation.predictor import Predictor
+from training.evaluation.row_slices import ColumnSlices, cut_column
+from training.evaluation.slice_metrics import slice_metrics
 from training.evaluation.threshold_curves import label_roc, threshold_curves
+from training.evaluation.weak_spots import find_weak_spots
 
 CALIBRATION_BINS = 10
 MAX_EVALUATION_ROWS = 100_000  # a sample of more rows is used: precise enough for every metric here, and little memory
 MAX_EVALUATION_PAIRS, _MIN_LABELLED_ROWS = 1 << 22, 2000  # of rows and labels: 34 MB each for p, its logarithms, ...
 ANY_LABEL = "a label"  # whose probability is calibrated, if a row may have several
+MAX_SLICED_COLUMNS = 50  # the most important ones, whose slices are measured and searched for weak spots
+MAX_CATEGORIES, MIN_SLICE_ROWS = 20, 10  # of such a column, that get a slice; all others share one
 MAX_TARGETS = 6  # of a regression whose residuals are kept
 _MAX_SCATTER_POINTS = 300
 _GRID_CELLS = 50  # on each axis, for points that are rounded
@@ -88,9 +97,11 @@ def diagnose(
     *,
     raw_values: bool = False,
     loss: TargetLoss = SQUARED_ERROR,
+    held_out: bool = True,
 ) -> dict[str, Any]:
     """Return the diagnostics of the network that predicts the rows, or of the networks of an ensemble out of fold.
 
+    held_out: False if the network was trained on the rows; weak spots are not looked for then.
     loss: that of a regression, whose metric measures importance and slices if it has one of its own.
     row_budget: the number of rows that permutation importance may send through the network.
     raw_values: True if the points of a regression may be the values of rows.
@@ -103,6 +114,7 @@ def diagnose(
         sample = np.sort(rng.permutation(len(rows.y))[:most])
         part, part_predictor = rows.sample(sample), predictor.select(sample)
     diagnostics: dict[str, Any] = {}
+    row_values: dict[str, NDArray[np.float64]] = {}
     if isinstance(output, ClassificationOutput):
         log_p = part_predictor.apply(log_probabilities, part.x)
         diagnostics["calibration"] = calibration(output.labels, part.y, log_p, part.weights)
@@ -110,6 +122,7 @@ def diagnose(
             diagnostics |= threshold_curves(output.labels[1], part.y == 1, log_p[:, 1] - log_p[:, 0], part.weights)
         diagnostics["worst_rows"] = worst_classified(output, part.y, log_p, part.locate)
         measure, errors = "error_rate", (log_p.argmax(axis=1) != part.y).astype(np.float64)
+        row_values = {"error_rate": errors, "log_loss": -log_p[np.arange(len(log_p)), part.y]}
     elif isinstance(output, MultiLabelOutput):
         log_yes, log_no = np.moveaxis(part_predictor.apply(label_log_probabilities, part.x), 1, 0)
         true, predicted = part.y > 0, output.decode(part.outputs)["labels"]
@@ -130,13 +143,53 @@ def diagnose(
             measure, errors = loss.metric, loss.errors(part.y, output.decode(part.outputs))[:, 0]
         elif len(output.names) > 1:
             measure, errors = "relative_rmse", np.sqrt(((differences / units) ** 2).mean(axis=1))
+    by_importance: list[Column] = []
     found = permutation_importance(predictor, signature, rows.x, rows.y, rng, row_budget, rows.weights, loss)
     diagnostics["importance"] = found
     if found is not None and "grid" not in found:
         columns = {column.name: column for column in signature.inputs}
         by_importance = [columns[one["name"]] for one in found["parts"] if one["name"] in columns]
         diagnostics["slices"] = error_slices(part.inputs, errors, measure, by_importance, part.weights)
+    others = [column for column in signature.inputs if column not in by_importance]
+    cut = _cut_columns([*by_importance, *others], part.inputs)
+    if held_out:
+        diagnostics["weak_spots"] = _weak_spots([fifths for fifths, _ in cut], errors, measure, part.weights)
+    thirds = [by_third for _, by_third in cut]
+    diagnostics["slice_metrics"] = slice_metrics(thirds, output, part.y, part.outputs, row_values, part.weights, loss)
     return diagnostics
+
+
+def _cut_columns(
+    columns: Sequence[Column], inputs: Mapping[str, NDArray[Any]]
+) -> list[tuple[ColumnSlices, ColumnSlices]]:
+    """Return the slices of the first columns that have some, with numbers in fifths and in thirds.
+
+    Texts in words are left out: they are no groups of rows.
+    """
+    found: list[tuple[ColumnSlices, ColumnSlices]] = []
+    for column in columns:
+        if len(found) == MAX_SLICED_COLUMNS:
+            break
+        if column.kind == "text":
+            continue
+        values = inputs[column.name]
+        limits = {"categories": MAX_CATEGORIES, "min_rows": MIN_SLICE_ROWS}
+        fifths = cut_column(values, column, ranges=5, **limits)
+        if fifths is not None:
+            thirds = cut_column(values, column, ranges=3, **limits) if values.dtype.kind != "O" else fifths
+            found.append((fifths, thirds or fifths))
+    return found
+
+
+def _weak_spots(
+    columns: Sequence[ColumnSlices], errors: NDArray[np.float64], measure: str, weights: Weights
+) -> dict[str, Any] | None:
+    """Return the weak spots of the rows with a weight above 0, whose `errors` have a measure of `error_slices`."""
+    if weights is not None and not weights.all():
+        rows = np.flatnonzero(weights)
+        columns, errors = [replace(one, codes=one.codes[rows]) for one in columns], errors[rows]
+    mean_of = {"rmse": "mae", "relative_rmse": "relative_error"}
+    return find_weak_spots(columns, np.abs(errors), mean_of.get(measure, measure))
 
 
 def calibration(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,9 +11,9 @@ from numpy.typing import NDArray
 from model_store.evaluation.confidence import wilson_interval
 from model_store.evaluation.diagnostics_schema import MAX_SLICE_CANDIDATES
 from model_store.schema.columns import Column
-from model_store.schema.columns.base import finite_numbers
 from model_store.schema.signature import ClassificationOutput, MultiLabelOutput, RegressionOutput
 from training.evaluation.metrics import Weights, finite_or_none
+from training.evaluation.row_slices import cut_column
 
 MAX_WORST_ROWS = 10
 MAX_SLICED_COLUMNS = 5
@@ -23,8 +21,6 @@ _MAX_CATEGORIES = 6  # of a column, that get a slice of their own; all others sh
 _NUMBER_SLICES = 5
 _MIN_SLICE_ROWS = 10
 _Z_95 = 1.96
-
-_Slice = tuple[dict[str, Any], NDArray[np.bool_]]  # what describes it, and which rows it has
 
 
 def worst_classified(
@@ -120,13 +116,12 @@ def error_slices(
     for column in columns[:MAX_SLICE_CANDIDATES]:
         if len(found) == MAX_SLICED_COLUMNS:
             break
-        values = inputs[column.name]
-        if values.ndim > 1:
+        slices = cut_column(inputs[column.name], column, ranges=_NUMBER_SLICES, categories=_MAX_CATEGORIES)
+        if slices is None:
             continue
-        slices = _category_slices(values) if values.dtype.kind == "O" else _number_slices(values, column)
         parts = [
             {**words, **_slice_error(errors[rows], measure, None if weights is None else weights[rows])}
-            for words, rows in slices
+            for words, rows in slices.masks()
             if rows.sum() >= _MIN_SLICE_ROWS and (weights is None or weights[rows].any())
         ]
         if len(parts) > 1:
@@ -134,35 +129,6 @@ def error_slices(
     if not found:
         return None
     return {"measure": measure, "error": _slice_error(errors, measure, weights)["error"]["value"], "columns": found}
-
-
-def _category_slices(values: NDArray[Any]) -> list[_Slice]:
-    texts = [None if value is None else str(value) for value in values]
-    counts = Counter(text for text in texts if text is not None)
-    largest = sorted(counts, key=lambda text: (-counts[text], text))[:_MAX_CATEGORIES]
-    # Codes, not an array of texts: each would take the memory of the longest.
-    codes: dict[str | None, int] = {None: -1, **{text: code for code, text in enumerate(largest)}}
-    of_row = np.fromiter((codes.get(text, len(largest)) for text in texts), np.int64, len(texts))
-    slices: list[_Slice] = [({"value": text}, of_row == code) for code, text in enumerate(largest)]
-    if len(counts) > len(largest):
-        slices.append(({"others": len(counts) - len(largest)}, of_row == len(largest)))
-    return [*slices, ({"missing": True}, of_row == -1)]
-
-
-def _number_slices(values: NDArray[Any], column: Column) -> list[_Slice]:
-    missing = np.isnan(values)
-    distinct = set(np.unique(values[~missing]).tolist())
-    deciles = np.array(finite_numbers(column.statistics.get("deciles")))
-    if len(distinct) <= _NUMBER_SLICES and distinct <= set(deciles.tolist()):
-        return [*(({"value": value}, values == value) for value in sorted(distinct)), ({"missing": True}, missing)]
-    edges = np.unique(deciles[:: 10 // _NUMBER_SLICES])
-    slices: list[_Slice] = []
-    for i, (low, high) in enumerate(pairwise(edges.tolist())):
-        rows = ~missing
-        rows &= (values >= low) | (i == 0)
-        rows &= (values < high) | (i == len(edges) - 2)
-        slices.append(({"low": low, "high": high}, rows))
-    return [*slices, ({"missing": True}, missing)]
 
 
 def _slice_error(errors: NDArray[np.float64], measure: str, weights: Weights) -> dict[str, Any]:

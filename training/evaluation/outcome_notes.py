@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from model_store.evaluation.record import main_metric
+from model_store.evaluation.record import TrainingRecord, main_metric
+from model_store.evaluation.slices import describe_spot, format_error, format_p
+from model_store.schema.signature import Signature
 from model_store.utils.number_format import METRIC_TITLES, format_number, format_percent, format_score
 from model_store.utils.values import list_names
 from training.config.defaults import default_patience
@@ -18,6 +20,7 @@ _MIN_RELIANCE = 0.01  # of the largest cost of a shuffled column
 _LAST_EPOCHS = 0.05  # of all: a lowest validation loss among them is still falling
 _MIN_ROC_AREA = 0.55  # lower ones are close to random
 _MIN_BIAS = 0.01  # of the mean of the target; less is noise
+_MAX_SPOT = 200  # characters of a slice
 _MIN_LINEAR_GAIN = 0.02  # by which the error of a linear model is lower; less is noise
 
 
@@ -34,6 +37,21 @@ def find_outcome_notes(section: TrainSection, record: Mapping[str, Any]) -> list
         *_find_labels_never_predicted(section, metrics),
         *_find_better_linear_model(metrics, record.get("linear"), diagnostics),
         *_find_reliance(metrics, diagnostics.get("importance")),
+    ]
+
+
+def describe_weak_spots(record: Mapping[str, Any], signature: Signature) -> list[str]:
+    """Name the slice of rows that is worse than elsewhere beyond chance, and how many more the report lists."""
+    found = TrainingRecord.parse(record).weak_spots
+    if found is None or not found["spots"]:
+        return []
+    spot, more = found["spots"][0], len(found["spots"]) - 1
+    here, elsewhere = (format_error(spot[key], found["measure"]) for key in ("error", "elsewhere"))
+    title = {"error_rate": "wrong rows", "mae": "mean absolute error", "relative_error": "mean error / deviation"}
+    return [
+        f"weak spot: {describe_spot(spot, signature.inputs)[:_MAX_SPOT]}, {format_number(spot['rows'])} rows: "
+        f"{title.get(found['measure']) or METRIC_TITLES[found['measure']]} {here}, elsewhere {elsewhere} "
+        f"(adjusted p {format_p(spot['p'])}){f'; the report lists {more} more' if more else ''}"
     ]
 
 

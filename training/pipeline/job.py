@@ -37,7 +37,7 @@ from training.engine.loop import DivergedError
 from training.errors import JobError
 from training.evaluation import metrics
 from training.evaluation.diagnostics import EvaluatedRows, diagnose
-from training.evaluation.outcome_notes import OUT_OF_FOLD_ROWS, find_outcome_notes
+from training.evaluation.outcome_notes import OUT_OF_FOLD_ROWS, describe_weak_spots, find_outcome_notes
 from training.evaluation.predictor import Predictor
 from training.pipeline.golden_rows import make_golden
 from training.pipeline.linear_model import fit_linear_model
@@ -192,6 +192,7 @@ def train_and_evaluate(
                 row_budget=budget // networks,
                 raw_values=settings.model.examples == "rows",
                 loss=loss,
+                held_out=evaluated.of != TRAINING_ROWS,
             )
         golden = make_golden(
             settings.model.examples,
@@ -214,7 +215,7 @@ def train_and_evaluate(
         "history": trained.history,
         **({} if trained.ensemble is None else {"ensemble": trained.ensemble}),
     }
-    notes = find_outcome_notes(settings.train, record)
+    notes = [*find_outcome_notes(settings.train, record), *describe_weak_spots(record, prepared.signature)]
     if ranks > 1 and settings.train.reduce != "exact":
         notes.append(f"{ranks} ranks added the gradients; another number of ranks gives other last bits")
     record["notes"] = [*prepared.notes, *notes]

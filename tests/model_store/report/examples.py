@@ -110,6 +110,28 @@ def record(labels: tuple[Any, ...], rows: int = 90) -> dict[str, Any]:
                 ],
             },
             "worst_rows": [{"row": "line 17", "true": labels[0], "predicted": labels[1], "probability": 0.97}],
+            "weak_spots": {
+                "measure": "error_rate",
+                "test": "fisher_exact",
+                "rows": rows,
+                "tried": 12,
+                "spots": [
+                    {
+                        "where": [{"column": "town", "missing": True}, {"column": "size", "low": 1.0, "high": 4.0}],
+                        "rows": 10,
+                        "error": 0.5,
+                        "elsewhere": 0.1,
+                        "p": 0.00001,
+                    }
+                ],
+            },
+            "slice_metrics": [
+                {
+                    "column": "town",
+                    "slices": [{"value": "Bath", "rows": 60}, {"missing": True, "rows": 10}],
+                    "metrics": {"accuracy": [0.9, 0.5], "error_rate": [0.1, 0.5], "recall": [0.8, None]},
+                }
+            ],
             "slices": {
                 "measure": "error_rate",
                 "error": 0.2,

@@ -17,7 +17,7 @@ import pytest
 from model_store.artifact.model import Model
 from model_store.evaluation.record import TrainingRecord
 from model_store.nn import Linear, Sequential, Sigmoid
-from model_store.report.diagnostic_sections import error_slices
+from model_store.report.diagnostic_sections import error_slices, weak_spots
 from model_store.report.page import render
 from model_store.schema.columns import DateColumn
 from model_store.schema.signature import (
@@ -285,6 +285,24 @@ def test_a_slice_of_one_other_category_is_singular() -> None:
     found["slices"][1] = {"others": 1, "rows": 20, "error": {"value": 1.5, "low": 1.3, "high": 1.7}}
     section = error_slices(model, TrainingRecord.parse(model.training))
     assert "size 1 other, 20 rows" in str(section)
+
+
+def test_weak_spots_are_a_table_or_a_note_that_none_was_found() -> None:
+    found = record(("no", "yes"))
+    model = classifier(("no", "yes"), found)
+    section = str(weak_spots(model, TrainingRecord.parse(found)))
+    for words in ("town missing and size 1 to 4", ">50.0 %<", ">10.0 %<", "below 0.0001", "Tried: 12 slices"):
+        assert words in section
+    found["diagnostics"]["weak_spots"]["spots"] = []
+    assert "None: in no slice" in str(weak_spots(model, TrainingRecord.parse(found)))
+    for key, value in (("test", "t"), ("p", 2), ("tried", -1), ("measure", "x")):
+        hostile = {"measure": "mae", "test": "rank_sum", "rows": 90, "tried": 12, "spots": [], key: value}
+        if key == "p":
+            hostile["spots"] = [
+                {"where": [{"column": "a", "value": "b"}], "rows": 1, "error": 1, "elsewhere": 1, "p": 2}
+            ]
+        found["diagnostics"]["weak_spots"] = hostile
+        assert weak_spots(model, TrainingRecord.parse(found)) is None
 
 
 @pytest.mark.parametrize("wrap", [lambda value: {"a": value}, lambda value: [value]])
