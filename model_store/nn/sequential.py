@@ -12,9 +12,11 @@ import numpy as np
 from model_store.nn.arrays import SMALL_FEATURES, Array, aligned_zeros, enclosing_vector
 from model_store.nn.batch_invariant import BLOCK_SIZES, pad_rows
 from model_store.nn.cost import row_cost
+from model_store.nn.layers.linear import Linear
 from model_store.nn.module import Module, Shape, as_rows
 
 _MAX_PADDED_ROWS = 8  # that all layers compute for one row
+_MAX_PADDED_BYTES = 2**14  # of the largest array of more rows: most of such a layer is the call of NumPy
 
 
 class Sequential(Module):
@@ -48,8 +50,7 @@ class Sequential(Module):
         self.output_size = output_shape[0] if output_shape is not None and len(output_shape) == 1 else None
         self.dtype = next((array.dtype for array in self.arrays().values()), np.dtype(np.float32))
         self.row_cost = row_cost(self.modules, shapes, self.dtype)
-        is_flat = self._input_shape is not None and len(self._input_shape) == 1
-        self._pads_once = is_flat and all(module.batch_invariant for module in self.modules)
+        self._is_batch_invariant = all(module.batch_invariant for module in self.modules)
 
     @property
     def input_shape(self) -> Shape | None:
@@ -95,11 +96,19 @@ class Sequential(Module):
 
     def _infer(self, rows: Array) -> Array:
         count = len(rows)
-        if self._pads_once and count < (size := self.modules[0].block_rows) <= _MAX_PADDED_ROWS:
+        if count < (size := self.padded_rows):
             rows = pad_rows(rows, size)  # else each dense layer would pad them again
         for module in self.modules:
             rows = infer(module, rows)
         return rows if len(rows) == count else rows[:count]
+
+    @property
+    def padded_rows(self) -> int:
+        """The number of rows to which fewer ones are padded once, for all layers; 0 if each layer pads them."""
+        if not isinstance(next(iter(self.modules), None), Linear) or not self._is_batch_invariant:
+            return 0
+        size = min(module.block_rows for module in self.modules if isinstance(module, Linear))
+        return size if size <= _MAX_PADDED_ROWS or size * self.row_cost.bytes <= _MAX_PADDED_BYTES else 0
 
     @property
     def block_rows(self) -> int:

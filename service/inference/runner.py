@@ -27,7 +27,7 @@ class InferenceRunner:
     def run(served: LoadedVersion, inputs: Array) -> tuple[Array, float, float]:
         """Return the outputs for the rows of one or more requests, and when the pass started and ended."""
         started = clock()
-        outputs = served.model.network(inputs)
+        outputs = served.forward(inputs)
         return outputs, started, clock()
 
     def record_pass(self, served: LoadedVersion, inputs: Array, seconds: float) -> None:

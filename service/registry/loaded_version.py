@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from model_store.artifact.model import Model
+from model_store.nn.forward_pass import ForwardPass
 from model_store.registry.publication import Publication
 from service.registry.batching_policy import BatchingPolicy
 from service.registry.example_request import ExampleRequest
@@ -26,6 +27,11 @@ class LoadedVersion:
     batching: BatchingPolicy
     row_limit: RowLimit
     publication: Publication | None = None  # as read with it; see `ModelEntry.publication`
+
+    @cached_property
+    def forward(self) -> ForwardPass:
+        """The network's forward pass, prepared."""
+        return ForwardPass(self.model.network)
 
     @cached_property
     def max_rows(self) -> int:
