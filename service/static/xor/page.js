@@ -31,7 +31,7 @@ export function start({ signal }) {
   const draw = () => {
     drawProgress(training, timer !== 0);
     drawDiagram(training);
-    drawCurve(training.errors);
+    drawCurve(training);
     drawSurface(training);
     drawAnswers(training);
     drawFormulas(training);
@@ -125,7 +125,7 @@ function drawDiagram(training) {
     const strength = unit.value === null ? 0 : Math.min(1, Math.abs(unit.value));
     parts.push(svg("circle", { cx: x, cy: at, r: 26, class: "unit" }));
     parts.push(svg("circle", { cx: x, cy: at, r: 26, class: `glow${sign}`, "fill-opacity": (0.45 * strength).toFixed(3) }));
-    texts.push(svg("text", { x, y: at - 3, class: "middle name" }, unit.name));
+    texts.push(svg("text", { x, y: unit.value === null ? at + 4 : at - 3, class: "middle name" }, unit.name));
     if (unit.value !== null) texts.push(svg("text", { x, y: at + 12, class: "middle" }, layer ? unit.value.toFixed(3).replace("-", "−") : String(unit.value)));
     if (unit.bias !== undefined) texts.push(svg("text", { x, y: at + 42, class: "middle over" }, `${layer === 1 ? `b${SUBSCRIPTS[i]}` : "c"} ${numeral(unit.bias)}`));
   }));
@@ -134,10 +134,10 @@ function drawDiagram(training) {
   $("diagram").replaceChildren(svg("svg", { viewBox: "0 0 400 400", role: "img", "aria-label": label }, ...parts, ...texts));
 }
 
-// The loss on a logarithmic axis from 10 down to 0.0001.
-function drawCurve(errors) {
+// The loss on a logarithmic axis from 10 down to 0.0001: of the untrained network, then of each epoch.
+function drawCurve({ untrained, errors }) {
   const [left, right, top, bottom] = [54, 352, 10, 210];
-  const x = (i) => left + (right - left) * i / Math.max(errors.length - 1, 20);
+  const x = (i) => left + (right - left) * i / Math.max(errors.length, 20);
   const y = (error) => {
     const power = Math.min(1, Math.max(-4, Math.log10(error)));
     return top + (bottom - top) * (1 - power) / 5;
@@ -146,16 +146,18 @@ function drawCurve(errors) {
     svg("line", { x1: left, x2: right, y1: y(10 ** power), y2: y(10 ** power), class: "grid" }),
     svg("text", { x: left - 6, y: y(10 ** power) + 4, class: "end tick" }, String(10 ** power)),
   ]);
-  const every = Math.ceil(errors.length / 400);
-  const points = errors.flatMap((error, i) => (i % every && i !== errors.length - 1 ? [] : [`${x(i).toFixed(1)},${y(error).toFixed(1)}`]));
+  const every = Math.ceil((errors.length + 1) / 400);
+  const losses = [untrained, ...errors];
+  const points = losses.flatMap((error, i) => (i % every && i !== errors.length ? [] : [`${x(i).toFixed(1)},${y(error).toFixed(1)}`]));
   parts.push(svg("polyline", { points: points.join(" "), class: "line" }));
-  if (errors.length) parts.push(svg("circle", { cx: x(errors.length - 1), cy: y(errors.at(-1)), r: 3.5, class: "dot" }));
+  parts.push(svg("circle", { cx: x(errors.length), cy: y(losses.at(-1)), r: 3.5, class: "dot" }));
+  if (!errors.length) parts.push(svg("text", { x: x(0) + 12, y: y(untrained) + 4, class: "over" }, `untrained: ${numeral(untrained)}`));
   parts.push(svg("text", { x: right, y: bottom + 18, class: "end tick" }, `${errors.length} epochs`));
-  const label = errors.length ? `Loss by epoch: ${numeral(errors[0])} in the first, ${numeral(errors.at(-1))} in epoch ${errors.length}` : "Loss by epoch: none yet";
+  const label = errors.length ? `Loss by epoch: ${numeral(errors[0])} in the first, ${numeral(errors.at(-1))} in epoch ${errors.length}` : `Loss of the untrained network: ${numeral(untrained)}`;
   $("curve").replaceChildren(svg("svg", { viewBox: "0 0 360 236", role: "img", "aria-label": label }, ...parts));
 }
 
-// A pixel is the output for its inputs: the colour of 1 at 1, of 0 at 0, the ground halfway.
+// A pixel is the output for its inputs: the colour of 1 at 1, of 0 at 0, the ground halfway; darker below 0.
 function drawSurface(training) {
   const canvas = $("surface");
   const style = getComputedStyle(document.documentElement);
@@ -171,7 +173,8 @@ function drawSurface(training) {
       const [y] = training.evaluate([-0.25 + 1.5 * (column + 0.5) / size, 1.25 - 1.5 * (row + 0.5) / size]);
       const share = Math.max(-1, Math.min(1, 2 * y - 1));
       const colour = share < 0 ? zero : one;
-      image.data.set([...ground.map((value, i) => value + 0.75 * Math.abs(share) * (colour[i] - value)), 255], 4 * (row * size + column));
+      const light = 1 + 0.5 * Math.min(0, y);
+      image.data.set([...ground.map((value, i) => light * (value + 0.75 * Math.abs(share) * (colour[i] - value))), 255], 4 * (row * size + column));
     }
   }
   context.putImageData(image, 0, 0);
@@ -199,7 +202,19 @@ function drawAnswers(training) {
 }
 
 function drawFormulas(training) {
-  $("formulas-lead").textContent = PHASE_TEXTS[training.phase] ?? "Nothing yet. Press “Next phase”: the network computes its output for the first row.";
+  if (training.phase === null) {
+    $("formulas-title").textContent = "The four phases of a step";
+    $("formulas-lead").textContent = "Press “Next phase”: the numbers of each phase appear here, beside the formulas that computed them.";
+    $("formulas").replaceChildren(...Object.values(PHASE_TEXTS).map((text) => {
+      const [name, rest] = text.split(/: (.*)/s);
+      const group = make("section");
+      group.append(make("h3", name), make("p", `${rest[0].toUpperCase()}${rest.slice(1)}`, "note"));
+      return group;
+    }));
+    return;
+  }
+  $("formulas-title").textContent = "What this phase computed";
+  $("formulas-lead").textContent = PHASE_TEXTS[training.phase];
   $("formulas").replaceChildren(...formulasOf(training).map(({ title, lines }) => {
     const group = make("section");
     group.append(make("h3", title));

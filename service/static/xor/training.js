@@ -107,6 +107,7 @@ export class Training {
     this.phase = null; // the phase that ran last
     this.epochLosses = []; // the losses of the rows of this epoch, each measured before its update
     this.errors = []; // the mean loss of each finished epoch
+    this.untrained = sum(ROWS.map(([x, target]) => loss(target, this.evaluate(x)))) / ROWS.length;
   }
 
   // Of the step that runs, or ran last.
