@@ -22,6 +22,7 @@ from model_store.registry.store import open_store
 from model_store.storage.artifact_cache import check_cache, store_cache_dir
 from model_store.utils.printable import printable
 from service.config import Settings, SettingsError
+from service.http.compression import PageCompressor
 from service.http.cross_origin import CrossOrigin, Headers
 from service.http.cross_site import check_no_foreign_page
 from service.http.request_head import ForwardedPrefix, HostPolicy, check_host, drop_invalid_dates
@@ -58,6 +59,9 @@ from service.validation.row_limits import RowLimits
 
 if TYPE_CHECKING:
     from service.grpc.server import GrpcServer
+
+# The blueprints of pages and of what their scripts ask for, without predictions.
+_COMPRESSED = frozenset({"pages", "models", "model_pages", "network", "docs"})
 
 
 def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flask:
@@ -144,6 +148,8 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
     app.register_blueprint(network.create_blueprint(registry, parser, settings))
     app.register_blueprint(docs.create_blueprint(registry, settings))
 
+    compressor = PageCompressor()
+
     @app.before_request
     def start_request() -> Response | None:
         environ = request.environ
@@ -179,6 +185,8 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
 
     @app.after_request
     def finish_request(response: Response) -> Response:
+        if request.endpoint == "static" or request.blueprint in _COMPRESSED:
+            compressor.compress(request, response)
         add_response_headers(response)
         if is_for_pages():
             response.headers.extend(cross_origin.headers(request.headers.get("Origin")))

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from model_store.errors import Fault, InputError
 from model_store.nn import Array, Sequential
 from model_store.nn.average import Average
@@ -16,6 +18,8 @@ from service.pages.network import MAX_LAYERS, Budget, count_members, layer_names
 from service.pages.neuron import Step, belongs_to, explain
 
 MAX_VALUES = 50_000  # of activations in a response
+MAX_EXACT = 1_024  # of a layer; more are rounded
+_PICTURE_DIGITS = 3
 
 
 def trace(network: Sequential, inputs: Array, member: int = 0, neuron: int | None = None) -> Iterator[Step]:
@@ -83,8 +87,17 @@ def describe_activations(
 
 
 def _describe_values(values: Array, budget: Budget) -> dict[str, Any]:
-    """Return the shape of a sample's values, and the values in one list; None if the response has too many already."""
-    return {"shape": values.shape[1:], "values": values.ravel().tolist() if budget.take(values.size) else None}
+    """Return the shape of a sample's values, and the values in one list; None if the response has too many already.
+
+    Many values are the pixels of a picture: they are rounded to three digits of the largest.
+    """
+    if not budget.take(values.size):
+        return {"shape": values.shape[1:], "values": None}
+    flat = values.ravel()
+    if flat.size > MAX_EXACT and np.isfinite(largest := float(np.abs(flat).max())) and largest > 0:
+        decimals = _PICTURE_DIGITS - 1 - math.floor(math.log10(largest))
+        flat = np.round(flat.astype(np.float64), decimals)
+    return {"shape": values.shape[1:], "values": flat.tolist()}
 
 
 @dataclass(frozen=True)

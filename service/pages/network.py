@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -29,6 +29,7 @@ _MAX_UNITS = 48  # on either side of them
 _MAX_CELLS = 64  # rows and columns of a heat map
 _MAX_KERNELS = 64
 _LARGEST = 10  # weights of a heat map that are listed
+_RGB = ("red", "green", "blue")
 _FORMULA = re.compile(r"`([^`]+)`")
 
 
@@ -71,7 +72,7 @@ def describe_network(network: Sequential, signature: Signature, member: int = 0)
             "input_shape": layer.before,
             "output_shape": layer.after,
             "parameters": _count_parameters(layer.module),
-            "names": own_names,
+            "names": _listed(own_names),
             "arrays": [] if isinstance(layer.module, Average) else _describe_arrays(layer.module, budget),
         }
         for layer, own_names in zip(layers, names[1:], strict=False)
@@ -82,11 +83,15 @@ def describe_network(network: Sequential, signature: Signature, member: int = 0)
         "members": count_members(network),
         "member": member,
         "input_shape": network.input_shape,
-        "input_names": names[0],
+        "input_names": _listed(names[0]),
         "image_shape": _image_shape(signature),
         "layers": shown,
         "hidden_layers": len(layers) - len(shown),
     }
+
+
+def _listed(names: Sequence[str] | None) -> list[str] | None:
+    return None if names is None or len(names) > MAX_NAMES else list(names)
 
 
 def formula_of(module: Module) -> str:
@@ -110,12 +115,36 @@ class Budget:
         return True
 
 
-def layer_names(layers: Sequence[Layer], signature: Signature) -> list[list[str] | None]:
+class PixelNames(Sequence[str]):
+    """The names of an image's values in C order: "pixel (3, 5)", counted from 1, with "red" and so on in RGB."""
+
+    def __init__(self, shape: Shape) -> None:
+        self._shape = shape
+
+    def __len__(self) -> int:
+        return math.prod(self._shape)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        row, column, *channel = (int(i) for i in np.unravel_index(index, self._shape))
+        channels = self._shape[2] if channel else 1
+        colour = "" if channels == 1 else f" {_RGB[channel[0]] if channels == 3 else f'channel {channel[0] + 1}'}"
+        return f"pixel ({row + 1}, {column + 1}){colour}"
+
+
+def layer_names(layers: Sequence[Layer], signature: Signature) -> list[Sequence[str] | None]:
     """Return names of the features before the first layer and after each one, None where they have none.
 
     The inputs keep the names of their columns until a layer mixes them; the last values have those of the labels.
     """
-    names: list[list[str] | None] = [_feature_names(signature)]
+    names: list[Sequence[str] | None] = [_feature_names(signature)]
     for layer in layers:
         names.append(_names_after(layer, names[-1]))
     output = signature.output
@@ -129,7 +158,9 @@ def layer_names(layers: Sequence[Layer], signature: Signature) -> list[list[str]
     return names
 
 
-def _feature_names(signature: Signature) -> list[str] | None:
+def _feature_names(signature: Signature) -> Sequence[str] | None:
+    if (image := _image_shape(signature)) is not None:
+        return PixelNames(image)
     if signature.width > MAX_NAMES:
         return None
     names: list[str] = []
@@ -146,7 +177,7 @@ def _feature_names(signature: Signature) -> list[str] | None:
     return names
 
 
-def _names_after(layer: Layer, names: list[str] | None) -> list[str] | None:
+def _names_after(layer: Layer, names: Sequence[str] | None) -> Sequence[str] | None:
     module = layer.module
     if names is None or layer.before is None or layer.after is None:
         return None

@@ -25,7 +25,7 @@ from service.pages.network import formula_of
 
 _MAX_TERMS = 12
 _MAX_EXPLAINED = 4  # a layer and the element-wise layers after it
-Names = list[str] | None
+Names = Sequence[str] | None
 Explanation = dict[str, Any]
 
 
@@ -124,13 +124,15 @@ def _explain_conv(module: Conv2D, x: Array, neuron: int, _: Names) -> Explanatio
         u, v, c = (int(i) for i in np.unravel_index(index, window.shape))
         is_border = not (0 <= top + u < height and 0 <= left + v < width)
         return (
-            "border" if is_border else f"row {top + u}, column {left + v}" + (f", channel {c}" if channels > 1 else "")
+            "border"
+            if is_border
+            else f"row {top + u + 1}, column {left + v + 1}" + (f", channel {c + 1}" if channels > 1 else "")
         )
 
     return {
         **_sum(module.weights[kernel], window, name, float(module.bias[kernel])),
         "formula": "y = Σ w[u, v, c] x[i + u, j + v, c] + b",
-        "place": f"kernel {kernel}, row {row}, column {column}",
+        "place": f"kernel {kernel + 1}, row {row + 1}, column {column + 1}",
     }
 
 
@@ -142,13 +144,13 @@ def _explain_pool(module: MaxPool2D, x: Array, neuron: int, _: Names) -> Explana
     return {
         "formula": "y = the largest value of the window",
         "numbers": f"max({', '.join(map(numeral, window[:9]))}{more})",
-        "place": f"channel {channel}, row {row}, column {column}",
+        "place": f"channel {channel + 1}, row {row + 1}, column {column + 1}",
     }
 
 
 def _explain_flatten(module: Flatten, _x: Array, neuron: int, _: Names) -> Explanation:
     row, column, channel = (int(i) for i in np.unravel_index(neuron, module.input_shape))
-    return {"formula": "y = x[row, column, channel]", "numbers": f"x[{row}, {column}, {channel}]"}
+    return {"formula": "y = x[row, column, channel]", "numbers": f"x[{row + 1}, {column + 1}, {channel + 1}]"}
 
 
 def _explain_activation(module: Activation, x: Array, neuron: int, _names: Names) -> Explanation:

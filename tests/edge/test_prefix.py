@@ -16,9 +16,9 @@ import pytest
 
 from model_store.registry.store import open_store
 from service.security.api_keys import generate_key
+from tests.chromium import CHROMIUM, running_chromium
 from tests.edge.proxy import NGINX, PATIENCE_SECONDS
 from tests.service.conftest import penguins, price
-from tests.service.pages.conftest import CHROMIUM, FLAGS
 from tests.service.server.server_process import ROOT, Server, free_port, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(NGINX is None, reason="nginx is not installed")]
@@ -114,15 +114,13 @@ def test_the_openapi_document_has_the_prefix_as_its_server(url, server):
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on the PATH")
 @pytest.mark.parametrize("path", ["/", "/docs/"])
 def test_the_page_asks_for_the_key_behind_the_prefix(server, tmp_path, path):
-    sync_api = pytest.importorskip("playwright.sync_api")
     secret, key = generate_key("browser", ("predict",))
     (tmp_path / "keys").write_text(f"{key}\n")
     guarded = Server(server.store, tmp_path, SERVE_WORKERS="1", SERVE_KEYS_FILE=str(tmp_path / "keys"))
     with (
         prefixing_proxy(tmp_path / "nginx", guarded.port, documented_location()) as url,
-        sync_api.sync_playwright() as playwright,
+        running_chromium() as browser,
     ):
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page()
         page.goto(url + path)
         page.get_by_label("API key").fill(secret)
@@ -135,7 +133,6 @@ def test_the_page_asks_for_the_key_behind_the_prefix(server, tmp_path, path):
         with page.expect_download() as download:
             page.get_by_role("link", name="OpenAPI document").click()
         assert json.loads(Path(download.value.path()).read_text())["servers"] == [{"url": "/ml"}]
-        browser.close()
     assert guarded.stop() == 0
 
 
@@ -144,14 +141,12 @@ def test_the_page_asks_for_the_key_behind_the_prefix(server, tmp_path, path):
 @pytest.mark.parametrize("header", [True, False], ids=["with the header", "without it"])
 @pytest.mark.parametrize("path", ["/", "/docs", "/docs/"])
 def test_the_page_works_behind_the_prefix(server, tmp_path, path, header):
-    sync_api = pytest.importorskip("playwright.sync_api")
     location = documented_location()
     lines = location.splitlines()
     if not header:
         location = "\n".join(line for line in lines if "X-Forwarded-Prefix" not in line)
         assert len(location.splitlines()) == len(lines) - 1
-    with prefixing_proxy(tmp_path / "nginx", server.port, location) as url, sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with prefixing_proxy(tmp_path / "nginx", server.port, location) as url, running_chromium() as browser:
         page = browser.new_page()
         complaints: list[str] = []
         page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
@@ -169,4 +164,3 @@ def test_the_page_works_behind_the_prefix(server, tmp_path, path, header):
         page.get_by_role("link", name="OpenAPI document").click()
         page.wait_for_url(f"{url}/openapi.json")
         assert complaints == []
-        browser.close()

@@ -91,6 +91,7 @@ function paint(canvas, values, width, largest) {
 
 // The weights of a layer in the form that the service chose.
 export function drawArray(array, activations) {
+  const { names, outputNames } = activations;
   const figure = make("figure");
   const caption = make("figcaption", undefined, "note");
   if (array.form === "lines") {
@@ -123,7 +124,7 @@ export function drawArray(array, activations) {
     figure.append(canvas);
     caption.textContent = `${array.name}: ${array.shape.length > 1 ? "a row for each output, a column for each input" : "a cell for each value"}.${
       rows * columns > 1 ? ` A cell is the largest by size of a block of ${rows} × ${columns} numbers.` : ""}`;
-    if (array.largest) caption.append(` The largest: ${array.largest.slice(0, 5).map(([i, j, value]) => `${numeral(value)} (output ${i + 1}, input ${j + 1})`).join(", ")}.`);
+    if (array.largest) caption.append(` The largest: ${array.largest.slice(0, 5).map(([i, j, value]) => `${numeral(value)} (${outputNames?.[i] ?? `output ${i + 1}`}, ${names?.[j] ?? `input ${j + 1}`})`).join(", ")}.`);
   } else {
     caption.textContent = `${array.name}: ${array.shape.join(" × ")} numbers, too many for this page, are not drawn.`;
   }

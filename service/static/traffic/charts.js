@@ -5,6 +5,7 @@ import { make } from "../elements.js";
 import { svg } from "../svg.js";
 
 const WIDTH = 600, HEIGHT = 140;
+const MAX_DOTS = 15; // points that are also dots
 
 // The smallest of 1, 2 or 5 times a power of ten that is not below a value.
 export function roundUp(value) {
@@ -45,7 +46,8 @@ export function barChart(label, points, legend, ends) {
   return frame(label, top, { ...ends, top: ends.format(top) }, marks, legend);
 }
 
-// Lines: each point has `values`, one for each name of the legend; null leaves a gap.
+// Lines: each point has `values`, one for each name of the legend; null leaves a gap. Few points are dots, too, and so
+// is one between two gaps.
 export function lineChart(label, points, legend, ends) {
   const top = roundUp(Math.max(0, ...points.flatMap(({ values }) => values.filter((value) => value !== null))));
   const x = (i) => (WIDTH * (i + 0.5) / points.length).toFixed(1);
@@ -55,10 +57,11 @@ export function lineChart(label, points, legend, ends) {
       if (values[k] === null) pieces.push([]);
       else pieces.at(-1).push(`${x(i)},${y(values[k], top)}`);
     });
-    return pieces.filter((piece) => piece.length).map((piece) => {
-      const dot = piece.length === 1 ? [piece[0], piece[0].replace(/^[\d.]+/, (at) => String(Number(at) + 2))] : piece;
-      return svg("polyline", { points: dot.join(" "), class: className });
-    });
+    const dots = pieces.filter((piece) => piece.length === 1 || points.length <= MAX_DOTS).flat();
+    return [
+      ...pieces.filter((piece) => piece.length > 1).map((piece) => svg("polyline", { points: piece.join(" "), class: className })),
+      ...dots.map((at) => svg("polyline", { points: `${at} ${at}`, class: `${className} dot` })), // its round ends are not stretched
+    ];
   });
   return frame(label, top, { ...ends, top: ends.format(top) }, marks, legend);
 }

@@ -125,7 +125,16 @@ export async function start({ signal }) {
   const form = document.querySelector(".choices");
   const [status, faulty] = [form.querySelector(".status"), document.querySelector(".faulty")];
   const { model, minutes } = form.elements;
+  const windows = [...minutes.options].map((option) => Number(option.value));
   let wake = () => {};
+  let isChosen = false; // the time, by the user
+  let first; // the time of the first minute with requests
+
+  // Until the user chooses a time: return the shortest one that has all requests, or the shortest if there are none.
+  function fittingWindow({ time, series }) {
+    first ??= series.find((each) => each.requests_per_second > 0)?.time;
+    return windows.find((each) => first === undefined || time - first < 60 * each) ?? windows.at(-1);
+  }
 
   async function update() {
     const query = new URLSearchParams({ model: model.value, minutes: minutes.value });
@@ -134,6 +143,12 @@ export async function start({ signal }) {
       const found = await response.json();
       if (!response.ok) throw found.error;
       if (found.model !== model.value) return;
+      const fitting = isChosen ? Number(minutes.value) : fittingWindow(found);
+      if (fitting !== Number(minutes.value)) {
+        minutes.value = fitting;
+        await update();
+        return;
+      }
       showModels(model, found.models);
       for (const [name, show] of Object.entries(SHOW)) part(name).replaceChildren(...show(found));
       status.textContent = `updated ${clockTime(found.time)}`;
@@ -146,6 +161,7 @@ export async function start({ signal }) {
   }
 
   form.addEventListener("submit", (event) => event.preventDefault());
+  minutes.addEventListener("change", () => { isChosen = true; });
   form.addEventListener("change", () => wake());
   form.hidden = false;
   while (!signal.aborted) {

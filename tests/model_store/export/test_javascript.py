@@ -20,11 +20,11 @@ from model_store.export.javascript.target import TARGET, as_arrays
 from model_store.schema.columns import CategoryColumn, DateColumn, NumberColumn
 from model_store.schema.columns.date_text import DateFormat
 from model_store.schema.signature import ClassificationOutput
+from tests.chromium import CHROMIUM, running_chromium
 from tests.model_store.export.edge_rows import edge_rows, refused_rows
 from tests.model_store.export.example_models import AGE, HEIGHT, MADE, TOWN, TRAINED, classifier, example_model
-from tests.service.pages.conftest import FLAGS
 
-NODE, CHROMIUM = shutil.which("node"), shutil.which("chromium")
+NODE = shutil.which("node")
 needs_node = pytest.mark.skipif(NODE is None, reason="node is not installed")
 HOSTILE = ["</script><script>", "__proto__", "constructor", 'quote " and \\', "${1}`", "// \u2028 line", "*/", "7", ""]
 
@@ -76,7 +76,6 @@ def test_an_export_is_checked_by_quickjs(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 def test_chromium_gives_the_models_answers() -> None:
-    sync_api = pytest.importorskip("playwright.sync_api")
     model = example_model("penguins")
     rows, outputs = edge_rows(model, 200)
     module = export(source_of(model), TARGET)["model-1.mjs"].decode()
@@ -85,10 +84,8 @@ def test_chromium_gives_the_models_answers() -> None:
       const { predict } = await import(url);
       return predict(rows);
     }"""
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with running_chromium() as browser:
         found = as_arrays(model.signature.output, browser.new_page().evaluate(program, [module, rows]))
-        browser.close()
     assert find_disagreement(model.signature, outputs, found) is None
 
 

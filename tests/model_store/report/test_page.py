@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from model_store.report.page import render
+from tests.chromium import browser, in_browser  # noqa: F401 - a fixture
 from tests.model_store.report.examples import EVIL, classifier, record, regression, search
-from tests.service.pages.conftest import FLAGS
 
-CHROMIUM = shutil.which("chromium")
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"),
-]
+pytestmark = [*in_browser]
 
 MANY = tuple(f"a bird with a long name {i}" for i in range(15))
 # Tick labels that overlap the next label of the axis.
@@ -48,19 +40,14 @@ CLIPPED = """() => [...document.querySelectorAll("svg")].flatMap(svg => {
 })"""
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1280, "dark")])
 def test_a_report_fits_its_screen_without_browser_errors(
-    browser: Any, tmp_path: Path, name: str, width: int, scheme: str
+    browser: Any,  # noqa: F811
+    tmp_path: Path,
+    name: str,
+    width: int,
+    scheme: str,
 ) -> None:
     path = tmp_path / "report.html"
     path.write_text(render(MODELS[name], f"{name}/1"), encoding="utf-8")
@@ -85,7 +72,7 @@ def test_a_report_fits_its_screen_without_browser_errors(
     page.close()
 
 
-def test_the_form_predicts_as_the_model_does_and_shows_names_as_text(browser: Any, tmp_path: Path) -> None:
+def test_the_form_predicts_as_the_model_does_and_shows_names_as_text(browser: Any, tmp_path: Path) -> None:  # noqa: F811
     for name, model, row in [
         ("two", MODELS["two"], [3.5, "York"]),
         ("hostile", MODELS["hostile"], [-2, "Bath"]),

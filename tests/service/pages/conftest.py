@@ -12,7 +12,6 @@ request. A test that causes one on purpose removes it from `page.complaints`.
 from __future__ import annotations
 
 import gzip
-import shutil
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -20,44 +19,20 @@ from typing import Any
 
 import pytest
 
+from tests.chromium import browser, in_browser  # noqa: F401 - a fixture, and the marks of the tests
 from tests.service.server.conftest import own_server, server  # noqa: F401 - fixtures
 from tests.service.server.server_process import Server
 
-CHROMIUM = shutil.which("chromium")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 PHONE, DESK = {"width": 360, "height": 740}, {"width": 1280, "height": 900}
 # The npm package axe-core, file axe.min.js, of the Mozilla Public License 2.0.
 _AXE = Path(__file__).parents[2] / "fixtures" / "axe-core-4.10.3.min.js.gz"
 _REPORT_VIOLATIONS = "document.addEventListener('securitypolicyviolation', e => console.error(e.violatedDirective))"
 
-in_browser = (
-    pytest.mark.browser,
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on the PATH"),
-)
 OpenPage = Callable[..., Any]
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """A Chromium for the tests of a module. Playwright allows one at a time in a process."""
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def open_page(browser: Any) -> Iterator[OpenPage]:
+def open_page(browser: Any) -> Iterator[OpenPage]:  # noqa: F811
     """Open a path of a server (or a URL) in a context of its own. After the test, no page may have complained."""
     pages = []
 

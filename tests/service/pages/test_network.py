@@ -13,8 +13,8 @@ import pytest
 
 from model_store.artifact.model import Model
 from model_store.nn import Array, Average, Linear, ReLU, Sequential, Tanh
-from service.pages.activations import MAX_VALUES, Asked, describe_activations, trace
-from service.pages.network import MAX_LAYERS, Budget, count_members, describe_network, layers_of
+from service.pages.activations import MAX_EXACT, MAX_VALUES, Asked, describe_activations, trace
+from service.pages.network import MAX_LAYERS, Budget, PixelNames, count_members, describe_network, layers_of
 from tests.model_store.export.example_models import MADE, TRAINED, example_model
 from tests.service.conftest import PENGUIN, assert_error, fault_locations, network, penguins, price
 
@@ -27,7 +27,11 @@ def encoded_row(model: Model) -> Array:
 
 def test_the_network_is_json_for_programs_and_a_page_for_browsers(client: Any) -> None:
     found = client.get("/models/penguins/network")
-    assert (found.status_code, found.headers["Vary"], found.headers["X-Model-Version"]) == (200, "Accept", "1")
+    assert (found.status_code, found.headers["Vary"], found.headers["X-Model-Version"]) == (
+        200,
+        "Accept, Accept-Encoding",
+        "1",
+    )
     assert [layer["type"] for layer in found.json["layers"]] == ["Linear", "Tanh", "Linear", "Softmax"]
     first = found.json["layers"][0]
     assert (first["input_shape"], first["output_shape"], first["parameters"]) == ([6], [5], 35)
@@ -96,6 +100,20 @@ def test_a_formula_shows_the_numbers_of_the_row_and_the_activation_after_it(clie
     assert tanh["numbers"].startswith("tanh(")
 
 
+def test_the_values_of_an_image_have_the_names_of_their_pixels() -> None:
+    assert list(PixelNames((2, 2, 1))) == ["pixel (1, 1)", "pixel (1, 2)", "pixel (2, 1)", "pixel (2, 2)"]
+    assert PixelNames((32, 32, 3))[-1:] == ["pixel (32, 32) blue"]
+    assert PixelNames((1, 1, 2))[1] == "pixel (1, 1) channel 2"
+
+
+def test_a_sum_over_pixels_names_them() -> None:
+    model = example_model("digits")
+    described = describe_network(model.network, model.signature)
+    assert described["input_names"][8] == "pixel (2, 1)"
+    _, found = describe_activations(model.network, model.signature, encoded_row(model), Asked(0, 0, 0))
+    assert {term["name"] for term in found["neuron"][0]["terms"]} <= set(described["input_names"])
+
+
 def test_wide_layers_are_reduced_to_the_largest_weight_of_each_block() -> None:
     model = price()
     rng = np.random.default_rng(0)
@@ -120,6 +138,16 @@ def test_values_beyond_the_budget_are_counted_and_left_out() -> None:
     assert found["layers"][2]["shape"] == (20_000,)
     assert found["neuron"][0]["others"]["count"] == 20_000 - len(found["neuron"][0]["terms"])
     assert not Budget(MAX_VALUES).take(MAX_VALUES + 1)
+
+
+def test_the_values_of_a_picture_are_rounded() -> None:
+    model = price()
+    wide = Sequential([Linear(2, MAX_EXACT + 1, rng=np.random.default_rng(0)), Tanh()])
+    outputs, found = describe_activations(wide, model.signature, model.encode([[1, 2]]), Asked(0, None, None))
+    values = found["layers"][-1]["values"]
+    assert len(values) == MAX_EXACT + 1
+    np.testing.assert_allclose(values, outputs[0], rtol=0, atol=1e-3)
+    assert all(len(repr(value)) <= len("-0.001") for value in values)
 
 
 def test_the_members_of_an_ensemble_are_shown_one_at_a_time(store: Any, make_client: Any) -> None:

@@ -112,12 +112,3 @@ def test_the_page_fits_both_widths_and_themes(page: Any) -> None:
     for _ in range(3):
         page.get_by_role("button", name="Next phase").click()
     check_layout(page)
-
-
-def test_first_paint_is_small(open_page: OpenPage, server: Server) -> None:
-    sizes = []
-    page = open_page(server, "/healthz")
-    page.on("response", lambda response: sizes.append(len(response.body())))
-    page.goto(f"http://127.0.0.1:{server.port}/xor")
-    page.locator("#xor svg").first.wait_for()
-    assert sum(sizes) < 100_000

@@ -11,8 +11,8 @@ import pytest
 
 from service.config import Settings, SettingsError
 from service.security.api_keys import generate_key
+from tests.chromium import CHROMIUM, running_chromium
 from tests.service.conftest import store  # noqa: F401 - a fixture
-from tests.service.pages.conftest import CHROMIUM, FLAGS
 from tests.service.server.conftest import loop, own_server  # noqa: F401 - fixtures
 from tests.service.server.event_worker.harness import Loop
 
@@ -120,8 +120,6 @@ def test_an_invalid_origin_is_reported_at_the_start(origins):
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium on the PATH")
 def test_a_page_of_another_origin_predicts_with_a_key_in_a_browser(own_server, tmp_path):  # noqa: F811
-    sync_api = pytest.importorskip("playwright.sync_api")
-
     class Page(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
@@ -144,8 +142,7 @@ def test_a_page_of_another_origin_predicts_with_a_key_in_a_browser(own_server, t
             return [response.status, response.headers.get("X-Request-Id") !== null, await response.json()];
         } catch (problem) { return [0, false, String(problem)]; }
     }"""
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with running_chromium() as browser:
         page = browser.new_page()
         url = f"http://127.0.0.1:{server.port}/models/price/predict"
         page.goto(allowed)
@@ -155,6 +152,5 @@ def test_a_page_of_another_origin_predicts_with_a_key_in_a_browser(own_server, t
         assert page.evaluate(script, [url, "", json.dumps(GOOD)])[0] == 401
         page.goto(f"http://localhost:{pages.server_port}")  # another origin
         assert page.evaluate(script, [url, secret, json.dumps(GOOD)])[0] == 0
-        browser.close()
     pages.shutdown()
     pages.server_close()
