@@ -35,7 +35,7 @@ from service.security.api_keys import AccessDeniedError
 from service.server.gunicorn_compat import ParsedHead
 from service.server.request_reader import RequestHead
 from service.server.response_head import header_lines, response_head
-from service.telemetry.request_record import RequestRecord, RequestRecorder, clock
+from service.telemetry.request_record import RequestRecord, RequestRecorder, clock, loggable
 from service.validation.predict_request import is_version_ref
 from service.validation.row_limits import RowLimitError
 from service.validation.simdjson_table import SimdjsonReader
@@ -69,43 +69,31 @@ _JSON_LINES = header_lines([("Content-Type", "application/json"), *RESPONSE_HEAD
 class PredictTarget:
     """What the head of a request to a predict endpoint says, worked out once for each cached head."""
 
-    __slots__ = ("at_least", "name", "response_lines", "route", "uri", "version")
-
     def __init__(
         self, uri: str, name: str | None, version: str | None, at_least: int, cross_origin_headers: Headers
     ) -> None:
-        self.uri, self.name, self.version, self.at_least = uri, name, version, at_least
+        self.name, self.version, self.at_least = name, version, at_least
+        self.method, self.path = loggable("POST", uri)
         self.response_lines = _JSON_LINES + header_lines(cross_origin_headers)
         self.route = _ROUTES[(name is not None) + (version is not None)]
 
 
 class ParsedPredict:
-    """A parsed predict request, and the version that serves it."""
+    """A parsed predict request, the version that serves it, and its record."""
 
-    __slots__ = (
-        "arrived_at",
-        "client_ip",
-        "head",
-        "inputs",
-        "key_name",
-        "parsed_at",
-        "record",
-        "served",
-        "started_at",
-        "target",
-        "warnings",
-    )
-    head: RequestHead
-    target: PredictTarget
-    served: LoadedVersion
-    inputs: Array
-    key_name: str
-    warnings: Sequence[Fault]
-    client_ip: str
-    arrived_at: float
-    started_at: float
-    parsed_at: float
-    record: RequestRecord | None  # once it has its response
+    __slots__ = ("has_response", "head", "inputs", "record", "served", "target", "warnings")
+
+    def __init__(
+        self,
+        head: RequestHead,
+        target: PredictTarget,
+        served: LoadedVersion,
+        inputs: Array,
+        warnings: Sequence[Fault],
+        record: RequestRecord,
+    ) -> None:
+        self.head, self.target, self.served, self.inputs, self.warnings = head, target, served, inputs, warnings
+        self.record, self.has_response = record, False
 
 
 class FastPath:
@@ -134,23 +122,22 @@ class FastPath:
             target = head.parsed.predict_target = self._parse_target(head.parsed)
         if not target or has_too_many_values(body, self._settings.max_body_bytes):
             return None
-        request = ParsedPredict()
-        request.started_at, request.record = clock(), None
+        record = RequestRecord(target.method, target.path, client_ip, arrived_at)
         try:
             # No port: which listener serves predictions makes no difference.
-            request.key_name = self._access.check(_ENDPOINT, head.uncached_headers.get("AUTHORIZATION"), "")
+            record.key_name = self._access.check(_ENDPOINT, head.uncached_headers.get("AUTHORIZATION"), "")
             table = self._parse_table(body, target) if len(body) >= MIN_SIMDJSON_BYTES else None
             found = table or self._parse_rows(body, target)
         except _FALLBACK_ERRORS:  # Flask reports it
             return None
         if found is None:
             return None
-        request.served, (request.inputs, request.warnings) = found
-        if len(request.inputs) * request.served.row_limit.row_values > MAX_RESPONSE_VALUES:
+        served, (inputs, warnings) = found
+        record.served, record.rows = served, len(inputs)
+        if record.rows * served.row_limit.row_values > MAX_RESPONSE_VALUES:
             return None
-        request.parsed_at = clock()
-        request.head, request.target, request.client_ip, request.arrived_at = head, target, client_ip, arrived_at
-        return request
+        record.parsed_at = clock()
+        return ParsedPredict(head, target, served, inputs, warnings, record)
 
     def respond(self, batch: Sequence[ParsedPredict]) -> list[bytes | None]:
         """Return the whole responses to requests for one version; None for one that Flask has to handle.
@@ -180,7 +167,7 @@ class FastPath:
         """Count and log what `respond` did. If recording one request fails, the others are still recorded."""
         failure: Exception | None = None
         for request in batch:
-            if request.record is not None:
+            if request.has_response:
                 try:
                     self._recorder.finish(request.record, route=request.target.route, status=200)
                 except Exception as e:  # noqa: BLE001 - raised once the others are recorded
@@ -221,22 +208,14 @@ class FastPath:
         return self._parser.parse(parsed, target.name, target.version, target.at_least)
 
     def _build_response(self, request: ParsedPredict, body: bytes, computing: float, computed: float) -> bytes:
-        recorder, uncached_headers = self._recorder, request.head.uncached_headers
-        record = recorder.begin(
-            "POST",
-            request.target.uri,
-            request_id=uncached_headers.get("X-REQUEST-ID", ""),
-            traceparent=uncached_headers.get("TRACEPARENT", ""),
-            tracestate=uncached_headers.get("TRACESTATE", ""),
-            client=request.client_ip,
-            arrived_at=request.arrived_at,
-        )
-        record.started_at, record.parsed_at = request.started_at, request.parsed_at
+        record, headers = request.record, request.head.uncached_headers
         record.compute_started_at, record.compute_ended_at = computing, computed
-        record.served, record.rows, record.key_name = request.served, len(request.inputs), request.key_name
-        lines = header_lines(recorder.response_headers(record))
+        self._recorder.identify(
+            record, headers.get("X-REQUEST-ID", ""), headers.get("TRACEPARENT", ""), headers.get("TRACESTATE", "")
+        )
+        lines = self._recorder.response_lines(record)
         version = f"{MODEL_VERSION_HEADER}: {request.served.number}\r\n"
-        request.record = record
+        request.has_response = True
         return (
             response_head(
                 "200 OK", f"{request.target.response_lines}{version}Content-Length: {len(body)}\r\n{lines}", close=False

@@ -12,16 +12,20 @@ killed.
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import mmap
 import os
 import struct
 import threading
-from collections.abc import Iterator, Mapping, Set
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import IO
 
 log = logging.getLogger("service")
+
+Cells = ctypes.Array[ctypes.c_double]
 
 HEADER_BYTES = 8
 INITIAL_BYTES = 16 * 1024
@@ -67,30 +71,80 @@ class CounterCell:
         """Find the cell again, after a fork or when the file is rewritten."""
         self.cells, self.index = self.file.locate(self.key)
 
+    def values(self) -> dict[str, float]:
+        """Return the value by its key."""
+        return {self.key: self.cells[self.index]}
+
     def inc(self, amount: float = 1.0) -> None:
         with self.file.lock:
-            self.cells[self.index] += amount
+            self.add(amount)
+
+    def add(self, amount: float) -> None:
+        """Add to the value while holding the lock."""
+        self.cells[self.index] += amount
 
     def set(self, value: float) -> None:
         with self.file.lock:
             self.cells[self.index] = value
 
 
-class CellFile:
-    """The file `KIND_PID.SUFFIX` of this process. A cell is made when its key is first used."""
+class HistogramCells:
+    """A histogram: the count of each bucket, and the sum of the values.
 
-    def __init__(self, directory: Path, kind: str, suffix: str = "db") -> None:
+    `keys` are those of the buckets, of which the last has no upper bound, and of the sum.
+    """
+
+    __slots__ = ("bounds", "cells", "file", "indices", "keys")
+
+    def __init__(self, file: CellFile, bounds: Sequence[float], keys: Sequence[str]) -> None:
+        self.file, self.bounds, self.keys = file, bounds, keys
+        self.remap()
+
+    def remap(self) -> None:
+        """Find the cells again, after a fork or when the file is rewritten."""
+        located = [self.file.locate(key) for key in self.keys]
+        self.cells = located[-1][0]  # it has the others, too
+        self.indices = [index for _, index in located]
+
+    def values(self) -> dict[str, float]:
+        """Return the values by their keys."""
+        return {key: self.cells[index] for key, index in zip(self.keys, self.indices, strict=True)}
+
+    def observe(self, value: float) -> None:
+        with self.file.lock:
+            self.add(value)
+
+    def add(self, value: float) -> None:
+        """Observe a value while holding the lock."""
+        cells, indices = self.cells, self.indices
+        cells[indices[bisect_left(self.bounds, value)]] += 1.0
+        cells[indices[-1]] += value
+
+
+class CellFile:
+    """The file `KIND_PID.SUFFIX` of this process. A cell is made when its key is first used.
+
+    `lock` protects its cells, and those of other files that are counted together.
+    """
+
+    def __init__(self, directory: Path, kind: str, suffix: str, lock: threading.Lock) -> None:
         self._directory, self._name = directory, (kind, suffix)
-        self._counters: list[CounterCell] = []
-        self._open()
+        self._handles: list[CounterCell | HistogramCells] = []
+        self._open(lock)
 
     def counter(self, key: str) -> CounterCell:
         """Return a handle of a cell that stays valid after a fork."""
         counter = CounterCell(self, key)
-        self._counters.append(counter)
+        self._handles.append(counter)
         return counter
 
-    def locate(self, key: str) -> tuple[memoryview[float], int]:
+    def histogram(self, bounds: Sequence[float], keys: Sequence[str]) -> HistogramCells:
+        """Return a handle of a histogram's cells that stays valid after a fork."""
+        histogram = HistogramCells(self, bounds, keys)
+        self._handles.append(histogram)
+        return histogram
+
+    def locate(self, key: str) -> tuple[Cells, int]:
         """Return the mapped memory of a cell and its index there."""
         if key not in self._indices:
             text = key.encode()
@@ -104,11 +158,11 @@ class CellFile:
             self._mapped[:4] = struct.pack("=i", self._used)
         return self._cells, self._indices[key]
 
-    def reopen(self) -> None:
+    def reopen(self, lock: threading.Lock) -> None:
         """In a forked process: count from zero in a file of its own."""
-        self._open()
-        for counter in self._counters:
-            counter.remap()
+        self._open(lock)
+        for handle in self._handles:
+            handle.remap()
 
     def drop(self, keys: Set[str]) -> None:
         """Replace the file by one without the cells of these keys. Readers find the old file or the whole new one.
@@ -116,14 +170,15 @@ class CellFile:
         Handles of dropped cells write to the old file's memory, which no process reads.
         """
         with self.lock:
-            self._counters = [counter for counter in self._counters if counter.key not in keys]
+            self._handles = [handle for handle in self._handles if keys.isdisjoint(handle.values())]
             self._private = False
-            self._create({each.key: each.cells[each.index] for each in self._counters}, len(self._mapped))
-            for counter in self._counters:
-                counter.remap()
+            kept = {key: value for handle in self._handles for key, value in handle.values().items()}
+            self._create(kept, len(self._mapped))
+            for handle in self._handles:
+                handle.remap()
 
-    def _open(self) -> None:
-        self.lock = threading.Lock()
+    def _open(self, lock: threading.Lock) -> None:
+        self.lock = lock
         self._private = False
         kind, suffix = self._name
         self._path = self._directory / f"{kind}_{os.getpid()}.{suffix}"
@@ -166,7 +221,8 @@ class CellFile:
                 log.error("%s: %s; new counts of this process are missing at /metrics", self._path, e.strerror)
         if self._private:
             self._mapped = mmap.mmap(-1, size)
-        self._cells = memoryview(self._mapped).cast("d")
+        # `+=` takes 400 instructions in an array of ctypes, 700 in a memoryview.
+        self._cells = (ctypes.c_double * (len(self._mapped) // 8)).from_buffer(self._mapped)
 
 
 def _grow(file: IO[bytes], size: int) -> None:

@@ -22,13 +22,12 @@ import tempfile
 import threading
 import time
 import weakref
-from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from service.telemetry.cell_file import CellFile, CounterCell, read_cells
+from service.telemetry.cell_file import CellFile, CounterCell, HistogramCells, read_cells
 from service.telemetry.exposition import ExpositionWriter
 
 log = logging.getLogger("service")
@@ -40,27 +39,6 @@ _PREFIX, _LOCK_NAME, _STALE_AFTER_SECONDS = "forward-pass-counts-", "held", 60.0
 
 class CountsUnavailableError(Exception):
     """The directory of the counts cannot be read. Processes count on, each for itself."""
-
-
-class HistogramCells:
-    """A histogram: the count of each bucket, and the sum of the values."""
-
-    __slots__ = ("bounds", "buckets", "total")
-
-    def __init__(self, bounds: Sequence[float], buckets: list[CounterCell], total: CounterCell) -> None:
-        self.bounds, self.buckets, self.total = bounds, buckets, total
-
-    def observe(self, value: float) -> None:
-        observe_all((self,), (value,))
-
-
-def observe_all(histograms: Sequence[HistogramCells], values: Sequence[float]) -> None:
-    """Observe a value in each of some histograms of one `MmapCounters`, which share a lock."""
-    with histograms[0].total.file.lock:
-        for histogram, value in zip(histograms, values, strict=True):
-            bucket, total = histogram.buckets[bisect_left(histogram.bounds, value)], histogram.total
-            bucket.cells[bucket.index] += 1.0
-            total.cells[total.index] += value
 
 
 _Cell = TypeVar("_Cell", CounterCell, HistogramCells)
@@ -95,6 +73,7 @@ class MmapCounters:
             weakref.finalize(self, _remove, directory, os.getpid(), _lock_directory(directory))
         self.directory = directory
         self.lock = threading.RLock()
+        self.cell_lock = threading.Lock()  # of all cells: one request counts in several files
         self._writer = ExpositionWriter(directory)
         self._files: dict[str, CellFile] = {}
         self._internal: dict[str, CounterCell] = {}
@@ -104,7 +83,7 @@ class MmapCounters:
 
     def counter(self, name: str, description: str, labels: Sequence[str] = ()) -> MetricFamily[CounterCell]:
         def make_cell(values: tuple[str, ...]) -> CounterCell:
-            return self._cell("counter", name, f"{name}_total", labels, values, description)
+            return self._file("counter").counter(_key(name, f"{name}_total", labels, values, description))
 
         return MetricFamily(self, make_cell)
 
@@ -112,7 +91,7 @@ class MmapCounters:
         """Return a gauge that is summed over the processes that are alive."""
 
         def make_cell(values: tuple[str, ...]) -> CounterCell:
-            return self._cell(_LIVE_GAUGE, name, name, labels, values, description)
+            return self._file(_LIVE_GAUGE).counter(_key(name, name, labels, values, description))
 
         return MetricFamily(self, make_cell)
 
@@ -122,11 +101,12 @@ class MmapCounters:
         upper_bounds = [*map(str, bounds), "+Inf"]
 
         def make_cell(values: tuple[str, ...]) -> HistogramCells:
-            def cell(suffix: str, *bound: str) -> CounterCell:
+            def key(suffix: str, *bound: str) -> str:
                 names = (*labels, "le") if bound else labels
-                return self._cell("histogram", name, f"{name}_{suffix}", names, (*values, *bound), description)
+                return _key(name, f"{name}_{suffix}", names, (*values, *bound), description)
 
-            return HistogramCells(bounds, [cell("bucket", bound) for bound in upper_bounds], cell("sum"))
+            keys = [*(key("bucket", bound) for bound in upper_bounds), key("sum")]
+            return self._file("histogram").histogram(bounds, keys)
 
         return MetricFamily(self, make_cell)
 
@@ -207,22 +187,20 @@ class MmapCounters:
             fcntl.flock(lock, how)
             yield
 
-    def _cell(
-        self, kind: str, metric: str, name: str, labels: Sequence[str], values: Sequence[str], description: str
-    ) -> CounterCell:
-        key = json.dumps([metric, name, dict(zip(labels, values, strict=True)), description], sort_keys=True)
-        return self._file(kind).counter(key)
-
     def _file(self, kind: str, suffix: str = "db") -> CellFile:
         if kind not in self._files:
-            self._files[kind] = CellFile(self.directory, kind, suffix)
+            self._files[kind] = CellFile(self.directory, kind, suffix, self.cell_lock)
         return self._files[kind]
 
     def reopen(self) -> None:
         """In a forked process: count from zero in files of its own."""
-        self.lock = threading.RLock()
+        self.lock, self.cell_lock = threading.RLock(), threading.Lock()
         for file in self._files.values():
-            file.reopen()
+            file.reopen(self.cell_lock)
+
+
+def _key(metric: str, name: str, labels: Sequence[str], values: Sequence[str], description: str) -> str:
+    return json.dumps([metric, name, dict(zip(labels, values, strict=True)), description], sort_keys=True)
 
 
 def _reopen(counters: MmapCounters | None) -> None:

@@ -21,9 +21,8 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from model_store.utils.printable import printable
-from service.telemetry.cell_file import CounterCell
+from service.telemetry.cell_file import CounterCell, HistogramCells
 from service.telemetry.metrics import Metrics
-from service.telemetry.mmap_counters import HistogramCells, observe_all
 from service.telemetry.trace_context import parse_tracestate
 
 access_log = logging.getLogger("service.access")
@@ -50,7 +49,7 @@ _API_KEY = re.compile(
     r"(?:f|%(?:25)*66)(?:p|%(?:25)*70)(?:_|%(?:25)*5[Ff])"
     r"(?:[A-Za-z0-9_-]|%(?:25)*(?:3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa]|2[Dd]|5[Ff])){20,}"
 )
-_SERVER_TIMING = "queue;dur=%.3f, parse;dur=%.3f, compute;dur=%.3f, serialise;dur=%.3f"
+_SERVER_TIMING = "Server-Timing: queue;dur=%.3f, parse;dur=%.3f, compute;dur=%.3f, serialise;dur=%.3f\r\n"
 _NONZERO_BITS = 1 << 64 | 1  # sets the last bit of trace id and span id: neither may be zero
 
 
@@ -70,32 +69,29 @@ class RequestRecord:
     `str` gives the line of the access log, `as_dict` the fields of the JSON log.
     """
 
-    __slots__ = (
-        "arrived_at", "client", "compute_ended_at", "compute_started_at", "ended_at", "error_code", "key_name",
-        "method", "parent_id", "parent_trace_flags", "parsed_at", "request_id", "route", "rows", "served", "span_id",
-        "started_at", "status", "target", "trace_flags", "trace_id", "tracestate",
-    )  # fmt: skip
+    parsed_at = compute_started_at = compute_ended_at = ended_at = 0.0
+    stages: tuple[float, float, float, float] = 0.0, 0.0, 0.0, 0.0  # the seconds of each of `STAGES`
+    served: ModelVersion | None = None
+    rows = 0
+    key_name = ""  # of the API key, if one is required and in the key file
+    error_code = request_id = trace_id = span_id = parent_id = tracestate = route = ""
+    trace_flags = parent_trace_flags = status = 0
+    in_progress = False  # True while the gauge of requests in progress counts it
 
-    def __init__(self, method: str, target: str, client: str, arrived_at: float) -> None:
-        self.method, self.client = _redact_keys(method), client
-        # The query and the user of an absolute URI may hold secrets.
-        path = _redact_keys(target.partition("?")[0])
-        self.target = path if path[:1] == "/" and len(path) <= MAX_TARGET_CHARACTERS else _short_target(path)
+    def __init__(self, method: str, target: str, client: str, arrived_at: float = 0.0) -> None:
+        """`method` and `target` are logged as they are: see `loggable`."""
+        self.method, self.target, self.client = method, target, client
         self.started_at = clock()
         self.arrived_at = arrived_at or self.started_at
-        self.parsed_at = self.compute_started_at = self.compute_ended_at = self.ended_at = 0.0
-        self.served: ModelVersion | None = None
-        self.rows = 0
-        self.key_name = ""  # of the API key, if one is required and in the key file
-        self.error_code = self.request_id = self.trace_id = self.span_id = self.parent_id = self.tracestate = ""
-        self.trace_flags = self.parent_trace_flags = self.status = 0
-        self.route = ""
 
-    def stages(self) -> tuple[float, float, float, float]:
-        """Return the seconds of each of `STAGES`. Waiting for the event loop and for a batch both count as queue."""
-        queue = self.started_at - self.arrived_at + self.compute_started_at - self.parsed_at
-        compute = self.compute_ended_at - self.compute_started_at
-        return queue, self.parsed_at - self.started_at, compute, self.ended_at - self.compute_ended_at
+    def end(self, ended: float) -> None:
+        """Set the end and the seconds of the stages. Waiting for the event loop and for a batch both count as queue."""
+        self.ended_at = ended
+        started, parsed, computing, computed = (
+            self.started_at, self.parsed_at, self.compute_started_at, self.compute_ended_at
+        )  # fmt: skip
+        queue = started - self.arrived_at + computing - parsed
+        self.stages = queue, parsed - started, computed - computing, ended - computed
 
     def __str__(self) -> str:
         model = f" {self.served.name}/{self.served.number} rows={self.rows}" if self.served else ""
@@ -116,10 +112,17 @@ class RequestRecord:
         if self.served:
             fields |= {"model": self.served.name, "version": self.served.number, "rows": self.rows}
         if self.compute_ended_at:
-            fields |= {f"{stage}_seconds": round(spent, 6) for stage, spent in zip(STAGES, self.stages(), strict=True)}
+            fields |= {f"{stage}_seconds": round(spent, 6) for stage, spent in zip(STAGES, self.stages, strict=True)}
         if self.error_code:
             fields["error"] = self.error_code
         return fields
+
+
+def loggable(method: str, uri: str) -> tuple[str, str]:
+    """Return the method and target of a request without what may be a secret: keys, the query, the user of a URI."""
+    path = _redact_keys(uri.partition("?")[0])
+    is_short = path[:1] == "/" and len(path) <= MAX_TARGET_CHARACTERS
+    return _redact_keys(method), path if is_short else _short_target(path)
 
 
 def _redact_keys(text: str) -> str:
@@ -155,10 +158,7 @@ class RequestRecorder:
         self.served_at: Callable[[str, str | None], ModelVersion | None] = lambda *_: None
         self._random = random.Random()  # noqa: S311 - ids are no secrets
         os.register_at_fork(after_in_child=self._random.seed)  # else all workers would make the same ids
-        # Cells by kind of request: looking up five by their labels takes longer than counting.
-        self._request_cells: dict[tuple[str, str, str, int], tuple[CounterCell, HistogramCells | None]] = {}
-        self._key_cells: dict[tuple[str, int], CounterCell] = {}
-        self._prediction_cells: dict[tuple[str, str], tuple[CounterCell, list[HistogramCells]]] = {}
+        self._cells: dict[tuple[str, str, str, int], _RequestCells] = {}
 
     def begin(
         self,
@@ -172,21 +172,25 @@ class RequestRecorder:
         arrived_at: float = 0.0,
     ) -> RequestRecord:
         """Begin a request. `arrived_at`: when all of it had arrived, if known."""
-        record = RequestRecord(method, target, client, arrived_at)
+        record = RequestRecord(*loggable(method, target), client, arrived_at)
+        self.identify(record, request_id, traceparent, tracestate)
+        record.in_progress = True
+        self.metrics.in_progress.inc()
+        return record
+
+    def identify(self, record: RequestRecord, request_id: str, traceparent: str, tracestate: str) -> None:
+        """Give a request its ids: the caller's where they are valid."""
         random_ids = (self._random.getrandbits(192) | _NONZERO_BITS).to_bytes(24).hex()
-        is_valid = request_id and _VALID_REQUEST_ID.fullmatch(request_id) and request_id == _redact_keys(request_id)
-        record.request_id = request_id if is_valid else random_ids[:32]
+        record.request_id = record.trace_id = random_ids[:32]
         record.span_id = random_ids[32:]
+        if request_id and _VALID_REQUEST_ID.fullmatch(request_id) and request_id == _redact_keys(request_id):
+            record.request_id = request_id
         given = _TRACEPARENT.fullmatch(traceparent) if traceparent else None
         if given is not None and not (given[1] == "00" and given[5]):
             record.trace_id, record.parent_id = given[2], given[3]
             record.trace_flags = record.parent_trace_flags = int(given[4], 16) & 1
             if tracestate:
                 record.tracestate = parse_tracestate(tracestate)
-        else:
-            record.trace_id = random_ids[:32]
-        self.metrics.in_progress.inc()
-        return record
 
     def discard(self) -> None:
         """Drop a request that was begun here and is recorded elsewhere."""
@@ -194,46 +198,37 @@ class RequestRecorder:
 
     def response_headers(self, record: RequestRecord) -> list[tuple[str, str]]:
         """Return the headers with ids and times. Call this once the body is serialized."""
-        record.ended_at = clock()
+        lines = self.response_lines(record).splitlines()
+        return [(name, value) for name, _, value in (line.partition(": ") for line in lines)]
+
+    def response_lines(self, record: RequestRecord) -> str:
+        """Return the lines of `response_headers`, each with its end."""
+        record.end(clock())
         if self.tracer is not None:
             record.trace_flags = int(self.tracer.should_sample(record))
-        headers = [
-            ("X-Request-Id", record.request_id),
-            ("traceparent", f"00-{record.trace_id}-{record.span_id}-0{record.trace_flags}"),
-        ]
+        trace = f"00-{record.trace_id}-{record.span_id}-0{record.trace_flags}"
+        lines = f"X-Request-Id: {record.request_id}\r\ntraceparent: {trace}\r\n"
         if record.tracestate:
-            headers.append(("tracestate", record.tracestate))
+            lines += f"tracestate: {record.tracestate}\r\n"
         if record.compute_ended_at:
-            queue, parse, compute, serialise = record.stages()
-            headers.append(
-                ("Server-Timing", _SERVER_TIMING % (1e3 * queue, 1e3 * parse, 1e3 * compute, 1e3 * serialise))
-            )
-        return headers
+            queue, parse, compute, serialise = record.stages
+            lines += _SERVER_TIMING % (1e3 * queue, 1e3 * parse, 1e3 * compute, 1e3 * serialise)
+        return lines
 
     def finish(self, record: RequestRecord, *, route: str, status: int) -> None:
         """Update the metrics, write the line of the access log and export the span."""
         metrics, served = self.metrics, record.served
-        if not record.status:  # else an earlier call failed, and Flask now answers with an error
+        if record.in_progress:  # else an earlier call failed, and Flask now answers with an error
+            record.in_progress = False
             metrics.in_progress.inc(-1.0)
-        record.ended_at = record.ended_at or clock()
+        if not record.ended_at:
+            record.end(clock())
         record.route, record.status = route, status
         name, version = ("", "") if served is None else metrics.version_labels(served.name, served.number)
-        requests, seconds = self._request_cells.get((route, name, version, status)) or self._make_request_cells(
-            route, name, version, status
-        )
-        requests.inc()
-        if seconds is not None:
-            seconds.observe(record.ended_at - record.arrived_at)
-        if record.compute_ended_at and status < 400:  # not if the outputs could not be sent
-            rows, stages = self._prediction_cells.get((name, version)) or self._make_prediction_cells(name, version)
-            rows.inc(record.rows)
-            observe_all(stages, record.stages())
+        cells = self._cells.get((route, name, version, status)) or self._make_cells(route, name, version, status)
+        cells.count(record)
         if record.key_name:
-            key = record.key_name, status
-            cell = self._key_cells.get(key) or self._key_cells.setdefault(
-                key, metrics.key_requests.labels(*map(str, key))
-            )
-            cell.inc()
+            metrics.key_requests.labels(record.key_name, str(status)).inc()
         if record.error_code:
             metrics.errors.labels(record.error_code, name, version).inc()
         if served is not None or status >= 400:
@@ -249,16 +244,34 @@ class RequestRecorder:
         if self.tracer is not None:
             self.tracer.export(record)
 
-    def _make_request_cells(
-        self, route: str, name: str, version: str, status: int
-    ) -> tuple[CounterCell, HistogramCells | None]:
-        labels = route, name, version
-        seconds = None if route in self._unlogged_routes else self.metrics.request_seconds.labels(*labels)
-        cells = self.metrics.requests.labels(*labels, str(status)), seconds
-        self._request_cells[route, name, version, status] = cells
+    def _make_cells(self, route: str, name: str, version: str, status: int) -> _RequestCells:
+        metrics = self.metrics
+        seconds = [] if route in self._unlogged_routes else [metrics.request_seconds.labels(route, name, version)]
+        requests = metrics.requests.labels(route, name, version, str(status))
+        self._cells[route, name, version, status] = cells = _RequestCells(metrics, requests, seconds, (name, version))
         return cells
 
-    def _make_prediction_cells(self, name: str, version: str) -> tuple[CounterCell, list[HistogramCells]]:
-        stages = [self.metrics.stage_seconds.labels(stage, name, version) for stage in STAGES]
-        self._prediction_cells[name, version] = cells = self.metrics.rows.labels(name, version), stages
-        return cells
+
+class _RequestCells:
+    """The cells that count the requests of one route, version and status: finding them takes longer than counting."""
+
+    def __init__(
+        self, metrics: Metrics, requests: CounterCell, seconds: list[HistogramCells], labels: tuple[str, str]
+    ) -> None:
+        self._metrics, self._requests, self._seconds, self._labels = metrics, requests, seconds, labels
+        self._rows: CounterCell | None = None
+        self._stages: list[HistogramCells] = []
+
+    def count(self, record: RequestRecord) -> None:
+        predicted = record.compute_ended_at and record.status < 400  # not if the outputs could not be sent
+        if predicted and self._rows is None:
+            self._stages = [self._metrics.stage_seconds.labels(stage, *self._labels) for stage in STAGES]
+            self._rows = self._metrics.rows.labels(*self._labels)
+        with self._metrics.counters.cell_lock:
+            self._requests.add(1.0)
+            for seconds in self._seconds:
+                seconds.add(record.ended_at - record.arrived_at)
+            if predicted and self._rows is not None:
+                self._rows.add(record.rows)
+                for stage, spent in zip(self._stages, record.stages, strict=True):
+                    stage.add(spent)
