@@ -60,8 +60,6 @@ _FALLBACK_ERRORS = (
 
 MAX_RESPONSE_VALUES = 2**16  # Flask writes larger responses in pieces; these take up to 2 MB
 
-MIN_SIMDJSON_BYTES = 2**11  # smaller bodies: a few Python objects take less time than calls of simdjson
-
 _NO_WARNINGS: Sequence[Fault] = ()  # a table of numbers has no missing value
 _JSON_LINES = header_lines([("Content-Type", "application/json"), *RESPONSE_HEADERS.items()])
 
@@ -126,8 +124,7 @@ class FastPath:
         try:
             # No port: which listener serves predictions makes no difference.
             record.key_name = self._access.check(_ENDPOINT, head.uncached_headers.get("AUTHORIZATION"), "")
-            table = self._parse_table(body, target) if len(body) >= MIN_SIMDJSON_BYTES else None
-            found = table or self._parse_rows(body, target)
+            found = self._parse_table(body, target) or self._parse_rows(body, target)
         except _FALLBACK_ERRORS:  # Flask reports it
             return None
         if found is None:

@@ -1,7 +1,9 @@
 """Read a table of numbers from a JSON body with simdjson, without a Python object for each number.
 
 Most requests are `{"instances": [[1.5, 2, ...], ...]}` with only numbers. simdjson copies the numbers of a body into
-one array: 784 numbers take 8 µs, with orjson and the schema 50 µs; 32 times as many take 250 instead of 1,060 µs.
+one array: 784 numbers take 8 µs, with orjson and the schema 50 µs; 32 times as many take 250 instead of 1,060 µs. The
+brackets and commas of a small body say at once whether it is such a table: 32 rows of two numbers take 30,000
+instructions, with orjson 85,000 and by looking at each row with simdjson 190,000.
 
 For any other body (rows as objects, text, null, another key, an error) the result is None, and the caller uses the
 schema, which also reports errors. The same holds if simdjson is not installed.
@@ -10,6 +12,7 @@ schema, which also reports errors. The same holds if simdjson is not installed.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,6 +25,8 @@ except ImportError:  # it has no wheels for Python 3.14 yet
     simdjson = None
 
 MAX_REUSED_PARSER_BYTES = 1 << 20  # a larger body gets its own parser, so that its memory is freed
+MAX_OUTLINE_BYTES = 1 << 11  # of a larger body, looking at each row takes less
+_NOT_IN_OUTLINE = bytes(set(range(256)) - set(b'[]{},:"'))
 _KEY_SETS = ({"instances"}, {"model", "instances"}, {"version", "instances"}, {"model", "version", "instances"})
 _BRACKET = ord("[")
 _SIMDJSON_ERRORS = (ValueError, TypeError, KeyError, RuntimeError)
@@ -34,25 +39,43 @@ class SimdjsonReader:
         self._parser = simdjson.Parser() if simdjson else None
 
     def parse(self, body: bytes) -> SimdjsonBody | None:
-        """Return the body if it is an object with the keys of a predict request; release it before the next call."""
+        """Return the body if it is an object with the keys of a predict request; release it before the next call.
+
+        Small bodies only if they look like rows of numbers without a model and version.
+        """
         if self._parser is None or not body.startswith(b"{"):  # simdjson would skip a byte order mark
             return None
+        if len(body) <= MAX_OUTLINE_BYTES:
+            outline = body.translate(None, _NOT_IN_OUTLINE)
+            if not (outline.startswith((b'{"":[[,', b'{"":[[]')) and outline.endswith(b"]]}")):
+                return None
+            try:
+                return SimdjsonBody(body, self._parser.parse(body), outline=outline)
+            except _SIMDJSON_ERRORS:
+                return None
         parser = self._parser if len(body) <= MAX_REUSED_PARSER_BYTES else simdjson.Parser()
         try:
             document = parser.parse(body)
             keys = list(document.keys()) if len(document) <= len(_KEY_SETS[-1]) else []
         except _SIMDJSON_ERRORS:
             return None
-        return SimdjsonBody(body, document, keys) if set(keys) in _KEY_SETS and len(set(keys)) == len(keys) else None
+        if set(keys) not in _KEY_SETS or len(set(keys)) < len(keys):
+            return None
+        model, version = (document[key] if key in keys else None for key in ("model", "version"))
+        return SimdjsonBody(body, document, model, version)
 
 
 class SimdjsonBody:
-    """A body with the right keys. `model` and `version` are as sent, None if they were not sent."""
+    """A body with the right keys. `model` and `version` are as sent, None if they were not sent.
 
-    def __init__(self, body: bytes, document: Any, keys: list[str]) -> None:
-        self._body, self._document = body, document
-        self.model = document["model"] if "model" in keys else None
-        self.version = document["version"] if "version" in keys else None
+    `outline`: the characters `[]{},:"` of a small body.
+    """
+
+    def __init__(
+        self, body: bytes, document: Any, model: Any = None, version: Any = None, *, outline: bytes = b""
+    ) -> None:
+        self._body, self._document, self._outline = body, document, outline
+        self.model, self.version = model, version
 
     def table(self, shape: tuple[int, ...], max_rows: int) -> Array | None:
         """Return 1 to `max_rows` instances of `shape`, or flat, as (n, math.prod(shape)) float64; None for others.
@@ -65,13 +88,26 @@ class SimdjsonBody:
             if not isinstance(rows, simdjson.Array) or not 1 <= len(rows) <= max_rows:
                 return None
             width = math.prod(shape)
+            if self._outline:
+                return _numbers(rows, width) if self._outline == _outline_of_table(len(rows), width) else None
             brackets = _count_brackets(self._body, 2 * len(rows))
             found = (width,) if brackets == 1 + len(rows) else shape
             if brackets != 1 + len(rows) * _brackets_of_shape(found) or not _has_shape(rows, (len(rows), *found)):
                 return None
-            return np.frombuffer(rows.as_buffer(of_type="d"), np.float64).reshape(len(rows), width)
+            return _numbers(rows, width)
         except _SIMDJSON_ERRORS:
             return None
+
+
+def _numbers(rows: Any, width: int) -> Array:
+    return np.frombuffer(rows.as_buffer(of_type="d"), np.float64).reshape(len(rows), width)
+
+
+@lru_cache
+def _outline_of_table(count: int, width: int) -> bytes:
+    """Return the outline of a body of only `count` rows of `width` numbers. A key with a quotation mark has another."""
+    row = b"[" + b"," * (width - 1) + b"]"
+    return b'{"":[' + (row + b",") * (count - 1) + row + b"]}"
 
 
 def _count_brackets(body: bytes, max_scanned: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from model_store.nn import Array
 from model_store.schema.signature import ArrayColumn, NumberColumn, Signature
 from model_store.schema.signature import RegressionOutput as Targets
-from service.validation.simdjson_table import SimdjsonReader, _count_brackets
+from service.validation.simdjson_table import MAX_OUTLINE_BYTES, SimdjsonReader, _count_brackets
 
 pytest.importorskip("simdjson", reason="simdjson is not installed: nothing is read as plain")
 
@@ -47,7 +48,7 @@ def test_both_ways_to_count_brackets_agree(text: str, few: int) -> None:
     ],
 )
 def test_numbers_are_parsed_in_the_shape_of_the_signature(signature: Signature, instances: list[Any]) -> None:
-    found = table(written(*instances), signature)
+    found = table(written(*instances) + b" " * MAX_OUTLINE_BYTES, signature)
     assert found is not None
     np.testing.assert_array_equal(found, np.array(instances, np.float64).reshape(len(instances), -1))
 
@@ -107,7 +108,7 @@ def test_an_image_of_another_shape_gives_none(rows: list[Any]) -> None:
 def test_model_and_version_are_returned_as_sent() -> None:
     reader = SimdjsonReader()
     for keys in ({"model": "m", "version": 3}, {"version": "champion"}, {"model": None}, {}):
-        plain = reader.parse(written([1], **keys))
+        plain = reader.parse(written([1], **keys) + b" " * MAX_OUTLINE_BYTES)
         assert plain is not None
         assert {"model": plain.model, "version": plain.version} == {"model": None, "version": None} | keys
         del plain  # the reader holds one body at a time
@@ -142,8 +143,8 @@ def test_numbers_have_the_same_bits_as_with_the_schema(text: str) -> None:
 
 @given(rows(CELLS, 3) | rows(CELLS, 2) | rows(st.lists(NUMBERS, max_size=4).map(lambda c: f"[{','.join(c)}]"), 2))
 def test_nothing_is_accepted_that_the_schema_rejects(text: str) -> None:
-    for signature in (TABLE, IMAGE):
-        found = table(text.encode(), signature)
+    for signature, padding in product((TABLE, IMAGE), (b"", b" " * MAX_OUTLINE_BYTES)):
+        found = table(text.encode() + padding, signature)
         if found is not None and abs(found).max() < 1e300:
             np.testing.assert_array_equal(signature.encode_table(found, dtype=np.float64), encoded(signature, text))
 
@@ -159,3 +160,28 @@ def is_json(text: str) -> bool:
 def encoded(signature: Signature, text: str) -> Array:
     """Return what the schema makes of it; InputError if it rejects it."""
     return signature.encode(orjson.loads(text)["instances"], dtype=np.float64)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"instances": [[1, 2, 3]], "instances": []}',
+        b'{"other": [[1, 2, 3]]}',
+        b'{"inst\\"ances": [[1, 2, 3]]}',
+        b'{"instances": [[1, 2, 3], [4, 5], 6]}',
+        b'{"instances": [[1, 2, 3], 4, [5, 6]]}',
+        b'{"instances": [[1, 2, "3"]]}',
+        b'{"instances": [[1, 2, []]]}',
+    ],
+)
+@pytest.mark.parametrize("padding", [0, MAX_OUTLINE_BYTES])
+def test_neither_the_outline_nor_each_row_takes_another_body_for_a_table(body: bytes, padding: int) -> None:
+    assert table(body + b" " * padding, TABLE) is None
+
+
+@pytest.mark.parametrize("padding", [0, MAX_OUTLINE_BYTES])
+def test_white_space_and_escapes_in_the_key_change_nothing(padding: int) -> None:
+    body = b'{ "\\u0069nstances" :[ [1, 2,\n3],\t[4,5 ,6] ] }' + b" " * padding
+    found = table(body, TABLE)
+    assert found is not None
+    assert found.tolist() == [[1, 2, 3], [4, 5, 6]]
