@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from contextvars import copy_context
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,11 @@ Array = npt.NDArray[Any]
 # followed by the bias: the memory of `[Wᵀ; b]`, which training multiplies at once (training/engine/compiled/linear.py).
 SMALL_FEATURES = 64
 _CACHE_LINE_BYTES = 64
+_FEW_VALUES = 16
+_IGNORING_OVERFLOW = copy_context()
+_IGNORING_OVERFLOW.run(lambda: np.seterr(over="ignore", invalid="ignore"))
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 _PIECE_BYTES = 2**16  # with a few temporary arrays it stays in the cache
 
 
@@ -30,8 +36,21 @@ def aligned_zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
 
 
 def is_finite(array: Array) -> bool:
-    """Return whether all numbers are finite. Counting them takes a third of the instructions of `all`."""
+    """Return whether all numbers are finite. Counting them takes a third of the instructions of `all`.
+
+    Few are counted one by one: NumPy takes 6,000 instructions for any number of them.
+    """
+    if array.size <= _FEW_VALUES:
+        return all(map(math.isfinite, array.ravel().tolist()))
     return bool(np.count_nonzero(np.isfinite(array)) == array.size)
+
+
+def ignoring_overflow(function: Callable[_P, _T], *arguments: _P.args, **options: _P.kwargs) -> _T:
+    """Call a function without NumPy's warnings of overflow and of invalid values.
+
+    A prepared context takes 2,000 instructions, `np.errstate` 10,000.
+    """
+    return _IGNORING_OVERFLOW.copy().run(function, *arguments, **options)
 
 
 def enclosing_vector(arrays: Sequence[Array]) -> Array | None:

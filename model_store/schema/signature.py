@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from model_store.errors import Fault, did_you_mean
 from model_store.nn import Array
-from model_store.nn.arrays import is_finite
+from model_store.nn.arrays import ignoring_overflow, is_finite
 from model_store.schema.columns import ArrayColumn, CategoryColumn, Column, FaultCollector, NumberColumn, RowLocations
 from model_store.schema.columns.base import ReplacedValues, replacement_warnings
 from model_store.schema.columns.scaled_numbers import compress
@@ -89,8 +89,7 @@ class Signature:
         given: Sequence[Any] = np.atleast_1d(instances).tolist() if isinstance(instances, np.ndarray) else instances
         table = self._as_table(given)
         if table is not None:
-            with np.errstate(over="ignore", invalid="ignore"):
-                encoded = self._scale(table, dtype)
+            encoded = ignoring_overflow(self._scale, table, dtype)
             if is_finite(encoded):
                 return encoded  # else an input is not, or too large: the columns report it
         faults = FaultCollector()
@@ -119,16 +118,20 @@ class Signature:
 
         InputError if a value is outside an array's range, or overflows `dtype`.
         """
-        with np.errstate(over="ignore"):  # `_check_overflow` reports infinite features
-            if self._is_number_table:
-                encoded = self._scale(table, dtype)
-            else:
-                faults, locations = FaultCollector(), RowLocations(location, range(len(table)))
-                encoded = self.inputs[0].encode(table, locations, faults).astype(dtype)
-                faults.raise_if_any()
+        if self._is_number_table:
+            encoded = ignoring_overflow(self._scale, table, dtype)
+        else:
+            faults, locations = FaultCollector(), RowLocations(location, range(len(table)))
+            encoded = ignoring_overflow(self._encode_arrays, table, locations, faults, dtype)
+            faults.raise_if_any()
         if not is_finite(encoded):
             self._check_overflow(encoded, RowLocations(location, range(len(table))), FaultCollector())
         return encoded
+
+    def _encode_arrays(
+        self, values: Array, locations: RowLocations, faults: FaultCollector, dtype: npt.DTypeLike
+    ) -> Array:
+        return self.inputs[0].encode(values, locations, faults).astype(dtype)
 
     def _scale(self, table: Array, dtype: npt.DTypeLike) -> Array:
         """Return the features of a table of numbers; infinite ones if they overflow."""
@@ -196,8 +199,10 @@ class Signature:
                 for label, row in zip(found["label"].tolist(), found["probabilities"].tolist(), strict=True)
             ]
         targets = self.output.names
-        rows = found["values"].tolist()
-        return [dict(zip(targets, row, strict=True)) for row in rows] if len(targets) > 1 else [row[0] for row in rows]
+        values = found["values"]
+        if len(targets) == 1:
+            return values.ravel().tolist()
+        return [dict(zip(targets, row, strict=True)) for row in values.tolist()]
 
     def decode_arrays(self, outputs: Array) -> dict[str, Array]:
         """Return predictions as arrays: `label` (n,) and `probabilities` (n, labels), or `values` (n, targets).
@@ -257,7 +262,8 @@ class Signature:
         """Offsets and scales of the columns, all numbers; those with a linear width, and these widths."""
         offsets, scales = ([getattr(column, key) for column in self.inputs] for key in ("offset", "scale"))
         widths = {i: column.linear_width for i, column in enumerate(self.inputs) if column.linear_width is not None}
-        return np.array(offsets), np.array(scales), np.array(list(widths), np.intp), np.array(list(widths.values()))
+        rows = np.array([offsets, scales])[:, None]  # NumPy adds arrays of one shape faster: those of one row
+        return rows[0], rows[1], np.array(list(widths), np.intp), np.array(list(widths.values()))
 
     @cached_property
     def _is_unscaled(self) -> bool:
@@ -283,7 +289,9 @@ class Signature:
         """Scale and offset of each target."""
         output = self.output
         if isinstance(output, RegressionOutput):
-            return np.array(output.scale), np.array(output.offset)
+            if len(output.names) > 1:
+                return np.array(output.scale), np.array(output.offset)
+            return np.array(output.scale[0]), np.array(output.offset[0])  # NumPy adds a number faster
         return np.ones(0), np.ones(0)
 
     @cached_property

@@ -130,8 +130,11 @@ class DriftMonitor:
         self._lock = threading.Lock()  # several threads add and read windows
 
     def add(self, served: LoadedVersion, inputs: Array) -> None:
-        """Add encoded rows (n, features) if the version is monitored."""
-        if self._is_monitored(served):
+        """Add encoded rows (n, features) if the version is monitored, or has a window still."""
+        window = self._windows.get(served)
+        if window is not None:
+            window.add(inputs)
+        elif self._is_monitored(served):
             self.window(served).add(inputs)
 
     def window(self, served: LoadedVersion) -> DriftWindow:

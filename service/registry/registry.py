@@ -126,17 +126,14 @@ class ModelRegistry:
         `at_least`, the store may be read once; UnavailableError if it is still older.
         """
         snapshot = snapshot or self._generations.active
-        entry = self._find_model(snapshot, name)
-        if entry.name in self.unloaded_models:
-            raise unloaded_error(entry.name)
-        if ref is None or (ref == DEFAULT_ALIAS and ref not in entry.aliases):
-            served = entry.default
-        else:
-            served = entry.loaded_by_alias.get(str(ref)) or self._find_version(entry, ref, load)
+        served = snapshot.pinned_by_request.get((name, ref))
+        model = served.name if served is not None else self._find_model(snapshot, name).name
+        if model in self.unloaded_models:
+            raise unloaded_error(model)
         if served is None:
-            raise no_version_error(entry.name, snapshot.problems)
+            served = self._find_version(snapshot, snapshot.entries[model], ref, load)
         if served.number < at_least and not (ref is not None and _is_number(ref)):
-            return self._find_newer(entry.name, ref, at_least, load)
+            return self._find_newer(model, ref, at_least, load)
         return served
 
     def _find_newer(self, name: str, ref: str | int | None, at_least: int, load: bool) -> LoadedVersion:
@@ -394,8 +391,12 @@ class ModelRegistry:
     def _on_event_loop_thread(self) -> bool:
         return threading.get_ident() == self.event_loop_thread
 
-    def _find_version(self, entry: ModelEntry, ref: int | str, load: bool) -> LoadedVersion:
+    def _find_version(self, snapshot: Snapshot, entry: ModelEntry, ref: int | str | None, load: bool) -> LoadedVersion:
         """Return a version by number, by an alias whose version is not in memory, or by `latest`; load it if needed."""
+        if ref is None or (ref == DEFAULT_ALIAS and ref not in entry.aliases):
+            if entry.default is None:
+                raise no_version_error(entry.name, snapshot.problems)
+            return entry.default
         named = entry.versions[-1] if ref == "latest" else entry.aliases.get(str(ref))
         number = int(ref) if _is_number(ref) else named
         if number not in entry.versions or number is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import orjson
 
@@ -63,6 +64,18 @@ class Snapshot:
     def pinned_versions(self) -> list[LoadedVersion]:
         """Every default and aliased version; one with several aliases appears several times."""
         return [served for entry in self.entries.values() for served in entry.pinned_versions]
+
+    @cached_property
+    def pinned_by_request(self) -> Mapping[tuple[str | None, int | str | None], LoadedVersion]:
+        """The default and aliased versions by the model and the alias that a request names, None for neither."""
+        found: dict[tuple[str | None, int | str | None], LoadedVersion] = {}
+        for entry in self.entries.values():
+            for name in (entry.name, None) if len(self.entries) == 1 else (entry.name,):
+                if entry.default is not None:
+                    found[name, None] = entry.default
+                loaded = entry.loaded_by_alias.items()
+                found |= {(name, alias): served for alias, served in loaded if alias in entry.aliases}
+        return found
 
     def is_pinned(self, served: LoadedVersion) -> bool:
         """Return True if this is the default version of its model or has an alias."""

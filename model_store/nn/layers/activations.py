@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from model_store.nn.arrays import Array, apply_in_pieces
+from model_store.nn.arrays import Array, apply_in_pieces, ignoring_overflow
 from model_store.nn.config_fields import FINITE_FLOAT
 from model_store.nn.module import Module, Shape
 from model_store.nn.normal_distribution import normal_cdf, normal_density
@@ -66,8 +66,8 @@ class Tanh(Activation):
 
 def sigmoid(x: Array) -> Array:
     """Return `σ(x) = 1 / (1 + e⁻ˣ)`, element by element."""
-    with np.errstate(over="ignore"):  # e⁻ˣ may be infinite: 1 / (1 + inf) is 0, as it should be
-        y: Array = 1 / (1 + np.exp(-x))
+    e: Array = ignoring_overflow(np.exp, -x)  # it may be infinite: 1 / (1 + inf) is 0, as it should be
+    y: Array = 1 / (1 + e)
     return y
 
 
