@@ -108,8 +108,10 @@ def promote(name: str, version: str, alias: str, gates: tuple[str, ...], why: st
     Requests without a version get the version of the alias default.
 
     GATE compares a metric of the version with a number, or with the same metric of an alias or of another version:
-    "accuracy>=0.95", "log_loss<=default", "mae<houses/2". The operators are >=, <=, > and <. If the alias is not set
-    yet, a gate against it passes; "default" then means the newest version. A protected alias needs at least one gate.
+    "accuracy>=0.95", "log_loss<=default", "mae<houses/2". The operators are >=, <=, > and <. A metric may be the lowest
+    or highest of groups of rows: "min(recall by species)>=0.9" of classes, "max(rmse by region)<=2" of the values or
+    ranges of an input column. If the alias is not set yet, a gate against it passes; "default" then means the newest
+    version. A protected alias needs at least one gate.
 
     Exit code 5: a gate failed, or the store refused. Exit code 2: a gate cannot be evaluated as written, or there is no
     such version.

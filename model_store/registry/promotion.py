@@ -1,8 +1,9 @@
 """Promotion gates: conditions that a version must meet before an alias moves to it.
 
-    accuracy>=default         its accuracy is at least that of the version that callers get now
-    mae<penguins/2            its mean absolute error is below that of version 2 of penguins
-    accuracy>=0.95            its accuracy is at least 0.95
+    accuracy>=default               its accuracy is at least that of the version that callers get now
+    mae<penguins/2                  its mean absolute error is below that of version 2 of penguins
+    accuracy>=0.95                  its accuracy is at least 0.95
+    min(recall by species)>=0.9     the lowest recall of its classes is at least 0.9; the column may be an input too
 
 Metrics are those that training recorded in the versions. A nested metric is named by its path with dots, or by its last
 name if only one metric has it: the mae of a regression with one target. `log_loss`, `calibration_error` and, for two
@@ -20,6 +21,7 @@ from datetime import datetime
 from typing import Any
 
 from model_store.errors import Fault, InputError, NotFoundError, did_you_mean
+from model_store.evaluation.group_metrics import Group, find_extreme, find_groups
 from model_store.evaluation.record import HIGHER_IS_BETTER, LOWER_IS_BETTER
 from model_store.evaluation.verdict import measured_on_training_rows, same_rows
 from model_store.registry.alias_log import DEFAULT_ALIAS, AliasRevision
@@ -27,7 +29,9 @@ from model_store.registry.store import Store
 from model_store.utils.number_format import format_number
 from model_store.utils.values import parse_finite_number
 
-_GATE_PATTERN = re.compile(r"\s*([\w.-]+)\s*(>=|<=|>|<)\s*([\w./+-]+)\s*", re.ASCII)
+_METRIC_PATTERN = re.compile(r"\s*([\w.-]+)\s*", re.ASCII)
+_GROUPS_PATTERN = re.compile(r"\s*(min|max)\s*\(\s*([\w.-]+)\s+by\s(.+)", re.ASCII | re.DOTALL)
+_CONDITION_PATTERN = re.compile(r"\s*(>=|<=|>|<)\s*([\w./+-]+)\s*", re.ASCII)
 _COMPARISONS: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
     "<=": operator.le,
@@ -44,20 +48,33 @@ _DIAGNOSTICS = {
 
 @dataclass(frozen=True)
 class Gate:
-    """A metric, a comparison, and a reference: a number, an alias, or a version of any model."""
+    """A metric, a comparison, and a reference: a number, an alias, or a version of any model.
+
+    With a `column`, the metric is the lowest or highest of the groups of rows by that column: `extreme` is min or max.
+    """
 
     metric: str
     comparison: str
     reference: str
+    extreme: str = ""
+    column: str = ""
 
     def __str__(self) -> str:
-        return f"{self.metric}{self.comparison}{self.reference}"
+        metric = f"{self.extreme}({self.metric} by {self.column})" if self.extreme else self.metric
+        return f"{metric}{self.comparison}{self.reference}"
 
     @property
     def better(self) -> str | None:
         """Return whether "higher" or "lower" values of the metric are better; None if unknown."""
         name = self.metric.rpartition(".")[2]
         return "higher" if name in HIGHER_IS_BETTER else "lower" if name in LOWER_IS_BETTER else None
+
+    def describe_group(self, group: Group) -> str:
+        """Return the group with the extreme value in words: "island Dream (23 rows, the worst group)"."""
+        rank = "" if self.better is None else ", the best group"
+        if self.better == ("higher" if self.extreme == "min" else "lower"):
+            rank = ", the worst group"
+        return f"{group.words} ({format_number(group.rows)} rows{rank})"
 
 
 @dataclass(frozen=True)
@@ -76,6 +93,7 @@ class GateResult:
     same_rows: bool | None = None  # whether both sides were measured on the same rows; None if unknown
     on_training_rows: bool = False  # whether the version's own metric was measured on its training rows
     better: str | None = None
+    group: str | None = None  # that has the value found, of a metric by groups
 
     def __str__(self) -> str:
         against = (
@@ -83,7 +101,8 @@ class GateResult:
             if self.expected is None
             else f"{_format_metric(self.expected)} of {self.reference}"
         )
-        words = f"{_format_metric(self.found)} against {against}"
+        of_group = "" if self.group is None else f" of {self.group}"
+        words = f"{_format_metric(self.found)}{of_group} against {against}"
         if self.better is not None:
             reversed_gate = ("<" in self.gate) == (self.better == "higher")
             words += f" ({self.better} is better{': this gate demands the opposite' if reversed_gate else ''})"
@@ -101,11 +120,19 @@ def _format_metric(value: float) -> str:
 
 def parse_gate(text: str) -> Gate:
     """Parse a gate such as `accuracy>=default`. InputError if it is not one."""
-    match = _GATE_PATTERN.fullmatch(text)
-    if match is None or match[3].casefold() in {"nan", "inf", "+inf", "-inf"}:
+    head, bracket, condition = text.rpartition(")")
+    if bracket:
+        metric = _GROUPS_PATTERN.fullmatch(head)
+    else:
+        operator_at = min((at for at in map(text.find, "<>") if at >= 0), default=len(text))
+        condition, metric = text[operator_at:], _METRIC_PATTERN.fullmatch(text[:operator_at])
+    match = _CONDITION_PATTERN.fullmatch(condition)
+    if metric is None or match is None or match[2].casefold() in {"nan", "inf", "+inf", "-inf"}:
         problem = f"expected a metric, one of >= <= > <, and a number, alias or version; found {text!r}"
-        raise InputError([Fault("gate", problem, "write it as in 'accuracy>=default'")])
-    return Gate(match[1], match[2], match[3])
+        raise InputError([Fault("gate", problem, "write it as in 'accuracy>=default' or 'min(recall by kind)>=0.9'")])
+    if not bracket:
+        return Gate(metric[1], match[1], match[2])
+    return Gate(metric[2], match[1], match[2], metric[1], metric[3].strip())
 
 
 def promote(
@@ -137,29 +164,33 @@ def promote(
 
 
 def _evaluate_gate(gate: Gate, store: Store, name: str, number: int, alias: str, present: int | None) -> GateResult:
-    training = _training_record(store, name, number)
-    found = _metric(training, gate.metric, f"{name}/{number}")
+    training, found, group = _measure(store, gate, name, number)
     on_training_rows = measured_on_training_rows(training)
     expected, reference, same = parse_finite_number(gate.reference), "the gate", None
     if expected is None:
         unset = present is None and (alias != DEFAULT_ALIAS or store.resolve(name) == number)
         if gate.reference == alias and unset:
-            return GateResult(str(gate), True, found, None, alias, None, on_training_rows, gate.better)
+            return GateResult(str(gate), True, found, None, alias, None, on_training_rows, gate.better, group)
         other, slash, ref = gate.reference.partition("/")
         other, ref = (other, ref) if slash else (name, other)
         against = present if (other, ref) == (name, alias) and present is not None else store.resolve(other, ref)
         reference = f"{other}/{against}"
-        other_training = _training_record(store, other, against)
-        expected = _metric(other_training, gate.metric, reference)
+        other_training, expected, _ = _measure(store, gate, other, against)
         same = same_rows(training, other_training)
     passed = _COMPARISONS[gate.comparison](found, expected)
-    return GateResult(str(gate), passed, found, expected, reference, same, on_training_rows, gate.better)
+    return GateResult(str(gate), passed, found, expected, reference, same, on_training_rows, gate.better, group)
 
 
-def _training_record(store: Store, name: str, number: int) -> Mapping[str, Any]:
+def _measure(store: Store, gate: Gate, name: str, number: int) -> tuple[Mapping[str, Any], float, str | None]:
+    """Return the training record of a version, the value of the gate's metric, and of which group it is."""
     _, manifest = store.manifest(name, number)
     training: Mapping[str, Any] = manifest["training"]
-    return training
+    location = f"{name}/{number}"
+    if not gate.extreme:
+        return training, _metric(training, gate.metric, location), None
+    groups = find_groups(manifest, gate.column, location)
+    value, group = find_extreme(groups, gate.metric, highest=gate.extreme == "max", location=location)
+    return training, value, gate.describe_group(group)
 
 
 def _metric(training: Mapping[str, Any], metric: str, location: str) -> float:

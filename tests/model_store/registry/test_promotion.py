@@ -214,3 +214,75 @@ def test_an_unknown_metric_raises_with_the_known_ones(chess: Store) -> None:
         promote(chess, 1, "acuracy>0")
     assert caught.value.known == ["accuracy", "by.Bath.recall", "error"]
     assert chess.aliases("chess") == {}
+
+
+@pytest.fixture
+def groups(everywhere: Store, make_model) -> Store:
+    """A classifier with metrics by class and by the input column `size (m)`, and a version without any."""
+    model = make_model(1)
+    labels, column = model.signature.output.labels, model.signature.inputs[0]
+    classes = {
+        str(label): {"precision": 0.5, "recall": 0.9 - i / 10, "f1": 0.6, "support": 10}
+        for i, label in enumerate(labels)
+    }
+    metrics = {"rows": 30, "of": "test rows", "accuracy": 0.8, "classes": classes}
+    by_column = {
+        "column": column.name,
+        "slices": [{"low": 1, "high": 2, "rows": 20}, {"missing": True, "rows": 10}, {"others": 2, "rows": 11}],
+        "metrics": {"accuracy": [0.75, 0.85, None], "price.rmse": [1.0, 2.0, 3.0], "recall": [None, None, None]},
+    }
+    diagnostics = {"slice_metrics": [by_column]}
+    everywhere.publish("chess", replace(model, training={"metrics": metrics, "diagnostics": diagnostics}))
+    everywhere.publish("chess", replace(make_model(2), training={"metrics": {"accuracy": 0.9}}))
+    return everywhere
+
+
+def test_a_gate_on_the_worst_class_names_it(groups: Store) -> None:
+    output = groups.load("chess", 1)[1].signature.output
+    last = len(output.labels) - 1
+    lowest = round(0.9 - last / 10, 6)
+    (found, moved) = promote(groups, 1, f"min( recall by {output.name} ) >= 0.1")
+    assert moved == "moved to 1"
+    assert found == (
+        f"min(recall by {output.name})>=0.1: {lowest:g} of {output.name} {output.labels[last]} "
+        "(10 rows, the worst group) against 0.1 of the gate (higher is better)"
+    )
+    assert promote(groups, 1, f"max(error_rate by {output.name})<0.05")[-1] == "stayed"
+
+
+def test_a_gate_on_the_groups_of_an_input_reads_the_record(groups: Store) -> None:
+    name = groups.load("chess", 1)[1].signature.inputs[0].name
+    assert (
+        f"0.75 of {name} 1 to 2 (20 rows, the worst group) against"
+        in promote(groups, 1, f"min(accuracy by {name})>=0.7")[0]
+    )
+    assert (
+        f"0.85 of {name} missing (10 rows, the best group) against"
+        in promote(groups, 1, f"max(accuracy by {name})>=chess/1")[0]
+    )
+    assert "3 of" in promote(groups, 1, f"max(rmse by {name})<9")[0]  # price.rmse, by its last name
+
+
+def test_a_gate_by_group_that_cannot_be_evaluated_says_what_to_do(groups: Store) -> None:
+    name = groups.load("chess", 1)[1].signature.inputs[0].name
+    for version, gate, words in (
+        (1, f"min(accuracy by {name}x)>0", f"found '{name}x'; did you mean '{name}'"),
+        (1, f"min(acuracy by {name})>0", "did you mean 'accuracy'"),
+        (1, f"min(recall by {name})>0", "undefined in all 3 groups"),
+        (2, f"min(accuracy by {name})>0", "slice_metrics: expected the metrics of each column's groups, found none"),
+    ):
+        with pytest.raises(NotFoundError, match=words):
+            promote(groups, version, gate)
+
+
+@pytest.mark.parametrize(
+    "text", ["min(recall by a", "min(recall by )>1", "mean(a by b)>1", "min(a b)>1", "min(a by b)", "a)>1"]
+)
+def test_a_malformed_gate_by_group_is_rejected(text: str) -> None:
+    with pytest.raises(InputError, match="expected a metric"):
+        promotion.parse_gate(text)
+
+
+def test_the_column_of_a_gate_may_have_spaces_brackets_and_operators() -> None:
+    gate = promotion.parse_gate("max(rmse by area (m²) >= 3 by x)<= houses/2")
+    assert (gate.column, gate.comparison, gate.reference) == ("area (m²) >= 3 by x", "<=", "houses/2")
