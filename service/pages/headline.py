@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from model_store.evaluation.confidence import mean_interval, wilson_interval
+from model_store.evaluation.confidence import wilson_interval
+from model_store.evaluation.error_interval import error_interval
 from model_store.evaluation.record import TrainingRecord, main_metric
-from model_store.evaluation.row_results import RowResults
 from model_store.utils.number_format import METRIC_TITLES, format_number, format_percent
 
 
@@ -42,22 +40,10 @@ def headline(training: Mapping[str, Any]) -> Headline | None:
     if (value := metrics[name]) is None:
         return None
     title = f"{METRIC_TITLES.get(name, name)} of {target}"
-    interval = _error_interval(training, target, name)
+    limits = error_interval(training, target, name)
+    interval = "" if limits is None else " to ".join(format_number(limit, 3) for limit in limits)
     return Headline(f"{name} {target}", title, value, format_number(value, 3), interval, _rows(record.regression))
 
 
 def _rows(metrics: Mapping[str, Any]) -> str:
     return f"{format_number(metrics['rows'])} {metrics['of']}"
-
-
-def _error_interval(training: Mapping[str, Any], target: str, name: str) -> str:
-    """Return the interval of the mean loss of the rows that the artifact keeps; of an RMSE that of its square."""
-    results = RowResults.parse(training)
-    errors = results and (results.absolute_errors if name == "rmse" else results.losses)
-    if not errors or target not in errors:
-        return ""
-    losses = np.square(errors[target]) if name == "rmse" else errors[target]
-    low, high = mean_interval(losses)
-    if name == "rmse":
-        low, high = max(0.0, low) ** 0.5, high**0.5
-    return f"{format_number(low, 3)} to {format_number(high, 3)}"

@@ -64,7 +64,8 @@ COMMANDS = [
     ["verify", "evil"], ["predict", "evil", "--row", '[3, "York"]'], ["predict", "evil", "--row", '[3, "Yrk"]'],
     ["predict", "evil", "--row", json.dumps({f"age{EVIL}x": 3})], ["show", f"evil{EVIL}"], ["show", f"evil/{EVIL}"],
     ["rollback", "evil"], ["promote", "evil", "2", "--if", f"accuracy{EVIL}>=default"], ["promote", "evil", "2"],
-    ["report", "evil", "-o", "-"], ["export", "evil", "--to", "onnx", "-o", "/dev/null"],
+    ["report", "evil", "-o", "-"], ["card", "evil"], ["card", "evil", "--format", "json"],
+    ["export", "evil", "--to", "onnx", "-o", "/dev/null"],
     ["gc", "--dry-run"], ["show", "evil", "-vv"], ["show", "evil/9", "-vv"],
 ]  # fmt: skip
 
