@@ -677,9 +677,25 @@ DEFENCES = {
         "service/grpc/codec.py", "if kind is not ModelInferRequest and len(data) > _UNCOUNTED_BYTES:", "if False:",
         f"{GRPC}/test_call_errors.py::test_a_large_health_check_is_refused_unparsed",
     ),
-    "a call over gRPC that waits too long is shed": Defence(
-        "service/grpc/calls.py", "if clock() - call.record.arrived_at > MAX_QUEUE_SECONDS:", "if False:",
-        f"{GRPC}/test_call_errors.py::test_a_call_that_has_waited_for_too_long_is_shed",
+    "calls over gRPC beyond a limit are shed": Defence(
+        "service/grpc/turns.py", "if self._counts.total() > MAX_WAITING:", "if False:",
+        f"{GRPC}/test_turns.py::test_of_too_many_calls_the_newest_of_the_busiest_client_is_shed",
+    ),
+    "calls over gRPC are answered in turn by the address of their client": Defence(
+        "service/grpc/turns.py", "            self._waiting.move_to_end(address)\n", "",
+        f"{GRPC}/test_turns.py::test_a_client_with_many_calls_keeps_no_other_waiting",
+    ),
+    "calls over gRPC are answered in turn by connection": Defence(
+        "service/grpc/turns.py", "            connections.move_to_end(port)\n", "",
+        f"{GRPC}/test_turns.py::test_the_connections_of_an_address_are_served_in_turn",
+    ),
+    "a client over gRPC that goes on while its calls are shed loses its connections": Defence(
+        "service/grpc/turns.py", "if count > MAX_UNANSWERED]", "if False]",
+        f"{GRPC}/test_turns.py::test_the_connections_of_a_client_that_goes_on_are_closed",
+    ),
+    "gRPC refuses no call within the streams of a connection": Defence(
+        "service/grpc/server.py", '("grpc.http.overload_protection", 0)', '("grpc.so_reuseport", 1)',
+        f"{GRPC}/test_turns.py::test_calls_beyond_the_streams_of_a_connection_wait_in_the_client",
     ),
     "responses that clients over gRPC do not read are bounded": Defence(
         "service/grpc/calls.py", "if len(data) > SMALL_BYTES and", "if False and",

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +29,7 @@ from service.grpc.connections import SMALL_BYTES, Connections, OpenCall
 from service.grpc.loads import LoadThread
 from service.grpc.messages import SERVICE, ModelInferRequest, message_class
 from service.grpc.slow_uploads import SlowUploads, overloaded
+from service.grpc.turns import Turns
 from service.grpc.watchers import MAX_WATCHERS, Watchers
 from service.http.exceptions import error_at
 from service.http.model_version import AT_LEAST_HEADER, MODEL_VERSION_HEADER, require_at_least
@@ -38,13 +40,12 @@ from service.registry.loaded_version import LoadedVersion
 from service.registry.registry import ModelRegistry
 from service.security.access_control import AccessControl
 from service.security.api_keys import AccessDeniedError
-from service.server.admission import MAX_OUTPUT_BYTES, MAX_QUEUE_SECONDS
+from service.server.admission import MAX_OUTPUT_BYTES
 from service.telemetry.request_record import RequestRecord, RequestRecorder, clock
 
 log = logging.getLogger("service.grpc")
 
 HEALTH_SERVICE = "grpc.health.v1.Health"
-MAX_CALLS = 256  # in progress, but for health checks
 _WATCH_SECONDS = 0.5
 _Found = TypeVar("_Found")
 
@@ -88,8 +89,13 @@ class GrpcService:
         self._uploads_of_strangers = SlowUploads(settings.input_limit, settings.max_body_bytes)  # health checks
         self._watchers = Watchers()
         self.connections = Connections()
-        self._calls = self._held_bytes = 0
+        self._turns = Turns()
+        self._held_bytes = 0
         self.draining = False
+
+    def close_excess(self, ports: Collection[int], max_connections: int) -> None:
+        """Close connections to `ports` that shut out others. Called periodically."""
+        self.connections.close_excess(ports, max_connections, self._turns.flooding_clients(time.monotonic()))
 
     def handlers(self) -> list[Any]:
         """Return gRPC's handlers of both services."""
@@ -124,8 +130,13 @@ class GrpcService:
             client=_client_ip(context.peer()),
         )
         error, data = None, b""
+        call = Call(record, metadata)
         try:
-            data = await self._respond(method, Call(record, metadata), context)
+            try:
+                message = await self._admit(method, call, context)
+            finally:
+                await self._wait_for_turn(call, opened)  # also for an error, since sending it takes time
+            data = await self._respond(method, call, message)
         except (asyncio.CancelledError, grpc.aio.InternalError):  # the client has gone, or its deadline is over
             self._recorder.discard()
             raise
@@ -148,31 +159,20 @@ class GrpcService:
         context.set_trailing_metadata(tuple(trailers))
         await context.write(data)
 
-    async def _respond(self, method: Method, call: Call, context: Any) -> bytes:
+    async def _admit(self, method: Method, call: Call, context: Any) -> bytes:
+        """Check the key, then return the message."""
         authorization = call.metadata.get("authorization")
         port = str(self._settings.admin_port)
         call.record.key_name = self._access.check(method.endpoint, authorization, port)
-        public = self._access.is_public(method.endpoint)
         if method.request is None:
-            return _serialize(await method.answer(call, None))
-        if public:
-            message = await self._receive(context, self._uploads_of_strangers)
-            return _serialize(await method.answer(call, self._parse(method, message)))
-        if self._calls >= MAX_CALLS:
+            return b""
+        is_public = self._access.is_public(method.endpoint)
+        message = await self._receive(context, self._uploads_of_strangers if is_public else self._uploads)
+        call.record.arrived_at = clock()
+        if self._held_bytes + len(message) > self._settings.input_limit:
             raise overloaded()
-        self._calls += 1
-        try:
-            message = await self._receive(context, self._uploads)
-            call.size = len(message)
-            call.record.arrived_at = clock()
-            await self._wait_for_turn(call)
-            call.record.started_at = clock()
-            data = _serialize(await method.answer(call, self._parse(method, message)))
-        finally:
-            self._calls -= 1
-        if len(data) > SMALL_BYTES and self.connections.unread_bytes + len(data) > MAX_OUTPUT_BYTES:
-            raise overloaded()  # clients that do not read hold the memory
-        return data
+        call.size = len(message)
+        return message
 
     async def _receive(self, context: Any, uploads: SlowUploads) -> bytes:
         async with uploads.limit():
@@ -183,17 +183,21 @@ class GrpcService:
         received: bytes = message
         return received
 
-    async def _wait_for_turn(self, call: Call) -> None:
-        """Let gRPC take further calls first, so that the time is known for which each has waited."""
-        if self._held_bytes + call.size > self._settings.input_limit:
-            raise overloaded()
+    async def _wait_for_turn(self, call: Call, opened: OpenCall) -> None:
         self._held_bytes += call.size
         try:
-            await asyncio.sleep(0)
+            if not await self._turns.wait(opened.client, is_alone=self.connections.open_calls == 1):
+                raise overloaded()
         finally:
             self._held_bytes -= call.size
-        if clock() - call.record.arrived_at > MAX_QUEUE_SECONDS:
-            raise overloaded()
+        call.record.started_at = clock()
+
+    async def _respond(self, method: Method, call: Call, message: bytes) -> bytes:
+        request = None if method.request is None else self._parse(method, message)
+        data = _serialize(await method.answer(call, request))
+        if len(data) > SMALL_BYTES and self.connections.unread_bytes + len(data) > MAX_OUTPUT_BYTES:
+            raise overloaded()  # clients that do not read hold the memory
+        return data
 
     def _parse(self, method: Method, message: bytes) -> Any:
         return parse_message(method.request, message, self._settings.max_body_bytes)

@@ -52,6 +52,11 @@ class Connections:
         """The bytes of large responses that clients have not read."""
         return sum(self._large.values())
 
+    @property
+    def open_calls(self) -> int:
+        """The number of calls that gRPC has not ended."""
+        return self._open.total()
+
     def begin(self, context: Any) -> OpenCall:
         """Count a call until gRPC has ended it."""
         call = OpenCall(unquote(context.peer()).partition(":")[2])
@@ -81,10 +86,14 @@ class Connections:
             if len(self._served) > 2 * MAX_CONNECTIONS:
                 del self._served[next(iter(self._served))]
 
-    def close_excess(self, ports: Collection[int], max_connections: int) -> None:
-        """Close connections to `ports` over the limits of unread responses and of connections. Called periodically."""
+    def close_excess(self, ports: Collection[int], max_connections: int, flooding: Collection[str] = ()) -> None:
+        """Close connections to `ports` over the limits of unread responses and of connections. Called periodically.
+
+        `flooding`: clients that are closed too.
+        """
         now = time.monotonic()
         closed = {
+            *flooding,
             *_most_unread(self._small, MAX_UNREAD, now - _SMALL_SECONDS, now),
             *_most_unread(self._large, MAX_UNREAD_BYTES, now - SLOW_CLIENT_SECONDS, now),
         }

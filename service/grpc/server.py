@@ -24,7 +24,7 @@ from service.server.admission import MAX_CONNECTIONS
 log = logging.getLogger("service.grpc")
 
 MAX_STREAMS = 100  # of a connection at the same time
-MAX_STREAMS_IN_ALL = 1000  # health checks among them
+MAX_STREAMS_IN_ALL = 4000  # health checks among them
 _KEEPALIVE_MS = 30_000  # after which a silent client is asked whether it is still there
 _KEEPALIVE_TIMEOUT_MS = 10_000
 _MAX_AGE_MS = 120_000  # of a connection: its client then opens another one, perhaps to another worker
@@ -103,7 +103,7 @@ class GrpcServer:
             while not self._is_stopping:
                 await asyncio.sleep(_TICK_SECONDS)
                 for service, addresses in self._listeners:
-                    service.connections.close_excess(_ports(addresses), max_connections(len(self._listeners)))
+                    service.close_excess(_ports(addresses), max_connections(len(self._listeners)))
         finally:
             for service, _ in self._listeners:
                 service.draining = self._is_stopping
@@ -121,6 +121,10 @@ class GrpcServer:
             ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
             ("grpc.absolute_max_metadata_size", 2 * _MAX_METADATA_BYTES),
             ("grpc.max_concurrent_streams", MAX_STREAMS),
+            # It counts streams that have ended until they are freed here, and so refuses calls within that limit.
+            ("grpc.http.overload_protection", 0),
+            ("grpc.server.max_pending_requests", MAX_STREAMS_IN_ALL),
+            ("grpc.server.max_pending_requests_hard_limit", 2 * MAX_STREAMS_IN_ALL),
             ("grpc.max_allowed_incoming_connections", max_connections(len(self._listeners))),
             ("grpc.max_connection_idle_ms", idle_ms),
             ("grpc.max_connection_age_ms", _MAX_AGE_MS),

@@ -2,8 +2,9 @@
 
 gRPC assembles a message before it hands it over, and does not say how much of it has come. A message that has not
 arrived `GRACE_SECONDS` after its call thus counts as the largest one; small messages of quick clients have arrived by
-then. If more of them arrive than fit into the limit, the slowest is ended, or the newest while none has taken longer
-than `SLOW_CLIENT_SECONDS`.
+then. If the event loop was late itself, the message may be there unread, and has that time once more. If more of them
+arrive than fit into the limit, the slowest is ended, or the newest while none has taken longer than
+`SLOW_CLIENT_SECONDS`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ class SlowUploads:
 
     def __init__(self, max_bytes: int, max_message_bytes: int) -> None:
         self._limit = max(1, max_bytes // max_message_bytes)
+        self._timers: dict[asyncio.Timeout, asyncio.TimerHandle] = {}
         self._began: dict[asyncio.Timeout, float] = {}  # the slowest first
 
     @asynccontextmanager
@@ -33,17 +35,22 @@ class SlowUploads:
         began = loop.time()
         try:
             async with asyncio.timeout(READ_TIMEOUT_SECONDS) as timeout:
-                timer = loop.call_later(GRACE_SECONDS, self._add, timeout, began)
+                self._timers[timeout] = loop.call_later(GRACE_SECONDS, self._end_grace, timeout, began)
                 try:
                     yield
                 finally:
-                    timer.cancel()
+                    self._timers.pop(timeout).cancel()
                     self._began.pop(timeout, None)
         except TimeoutError:
             if loop.time() - began < READ_TIMEOUT_SECONDS:
                 raise overloaded() from None
             problem, fix = "the request did not arrive in time", "send it again, faster or in smaller parts"
             raise error_at(408, "request_timeout", "the message", problem, fix) from None
+
+    def _end_grace(self, timeout: asyncio.Timeout, began: float) -> None:
+        loop = asyncio.get_running_loop()
+        is_late = loop.time() - began > 2 * GRACE_SECONDS
+        self._timers[timeout] = loop.call_later(GRACE_SECONDS if is_late else 0, self._add, timeout, began)
 
     def _add(self, timeout: asyncio.Timeout, began: float) -> None:
         now = asyncio.get_running_loop().time()

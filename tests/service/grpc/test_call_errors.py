@@ -13,7 +13,7 @@ import pytest
 
 from model_store.errors import InputError
 from service.config import Settings
-from service.grpc import calls, codec, status
+from service.grpc import calls, codec, status, turns
 from service.http.exceptions import error_at
 from tests.service.grpc.conftest import grpc, message_class, over_http, penguin_request, request
 
@@ -166,15 +166,11 @@ def test_a_bug_is_an_internal_error_that_tells_nothing(both, monkeypatch, caplog
 
 
 def test_too_many_calls_are_shed(both, monkeypatch):
-    monkeypatch.setattr(calls, "MAX_CALLS", 0)
-    error = both[1].error("ModelInfer", penguin_request())
+    with monkeypatch.context() as patch:
+        patch.setattr(turns, "MAX_WAITING", 0)
+        error = both[1].error("ModelInfer", penguin_request())
     assert (error.code(), dict(error.trailing_metadata())["retry-after"]) == (Code.UNAVAILABLE, "1")
     assert both[1].call("ServerReady").ready
-
-
-def test_a_call_that_has_waited_for_too_long_is_shed(both, monkeypatch):
-    monkeypatch.setattr(calls, "MAX_QUEUE_SECONDS", -1.0)
-    assert both[1].error("ModelInfer", penguin_request()).code() is Code.UNAVAILABLE
 
 
 def test_messages_beyond_the_limit_of_input_are_shed(both, monkeypatch):
