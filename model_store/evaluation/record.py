@@ -21,7 +21,6 @@ from model_store.evaluation.diagnostics_schema import (
     PrecisionRecall,
     Residuals,
     Roc,
-    SliceMetrics,
     Slices,
     WeakSpots,
     WorstRows,
@@ -194,7 +193,6 @@ class TrainingRecord:
     worst_rows: list[dict[str, Any]]
     slices: dict[str, Any] | None
     weak_spots: dict[str, Any] | None
-    slice_metrics: list[dict[str, Any]]
     search: dict[str, Any] | None
     notes: list[str]
 
@@ -223,7 +221,6 @@ class TrainingRecord:
             (load_or_none(WorstRows, diagnostics) or {"worst_rows": []})["worst_rows"],
             load_or_none(Slices, diagnostics.get("slices")),
             load_or_none(WeakSpots, diagnostics.get("weak_spots")),
-            (load_or_none(SliceMetrics, diagnostics) or {"slice_metrics": []})["slice_metrics"],
             load_or_none(Search, training.get("search")),
             (load_or_none(_Notes, training) or {"notes": []})["notes"],
         )

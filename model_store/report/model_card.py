@@ -13,6 +13,7 @@ from typing import Any
 from model_store.artifact.model import Model
 from model_store.evaluation.confidence import wilson_interval
 from model_store.evaluation.error_interval import error_interval
+from model_store.evaluation.group_metrics import parse_slice_metrics
 from model_store.evaluation.record import OVERALL_LABEL_METRICS, TrainingRecord
 from model_store.nn import Average
 from model_store.schema.signature import Signature
@@ -46,17 +47,17 @@ def make_card(model: Model, name: str, number: int, facts: Mapping[str, Any]) ->
 
     facts: of the store: "digest", "published" (see `Publication.as_dict`), "aliases", "signed_by" and "bytes".
     """
-    record = TrainingRecord.parse(model.training)
+    record, groups = TrainingRecord.parse(model.training), parse_slice_metrics(model.training)
     sections = {
         "model_details": _details(model, name, number, facts),
         "intended_use": _use(model.signature),
-        "factors": {"columns_with_metrics": [one["column"] for one in record.slice_metrics]},
+        "factors": {"columns_with_metrics": [one["column"] for one in groups]},
         "metrics": _metrics(model, record),
         "evaluation_data": _evaluation_data(model.training, record),
         "training_data": _training_data(model),
-        "quantitative_analyses": _analyses(record),
+        "quantitative_analyses": _analyses(record, groups),
         "ethical_considerations": {},
-        "caveats_and_recommendations": {"notes": record.notes, "known": _caveats(model, record)},
+        "caveats_and_recommendations": {"notes": record.notes, "known": _caveats(model, record, groups)},
     }
     for location in TO_WRITE:
         section, _, key = location.partition(".")
@@ -165,7 +166,7 @@ def _training_data(model: Model) -> dict[str, Any]:
     return {**{key: part for key, part in parts.items() if part}, "drift_baseline": statistics}
 
 
-def _analyses(record: TrainingRecord) -> dict[str, Any]:
+def _analyses(record: TrainingRecord, groups: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the metrics by class and by group, and the weak spots."""
     found: dict[str, Any] = {}
     by_label = record.classification or record.multi_label
@@ -175,14 +176,14 @@ def _analyses(record: TrainingRecord) -> dict[str, Any]:
             label: {**metrics, "recall_interval": _share_interval(metrics["recall"], metrics["support"])}
             for label, metrics in rows.items()
         }
-    if record.slice_metrics:
-        found["by_group"] = record.slice_metrics
+    if groups:
+        found["by_group"] = groups
     if record.weak_spots is not None:
         found["weak_spots"] = record.weak_spots
     return found
 
 
-def _caveats(model: Model, record: TrainingRecord) -> list[str]:
+def _caveats(model: Model, record: TrainingRecord, groups: list[dict[str, Any]]) -> list[str]:
     """Return what the record says against trusting the metrics."""
     found = record.classification or record.multi_label or record.regression
     caveats = []
@@ -194,7 +195,7 @@ def _caveats(model: Model, record: TrainingRecord) -> list[str]:
         caveats.append(
             "Weak spots were not looked for: there are no held-out rows, too few, or no columns with groups."
         )
-    if found is not None and not record.slice_metrics:
+    if found is not None and not groups:
         caveats.append("The record has no metrics by group.")
     if not any(column.statistics for column in model.signature.inputs):
         caveats.append("No statistics of the training rows are known: drift and values out of range are not noticed.")

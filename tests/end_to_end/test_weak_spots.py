@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from model_store.evaluation.group_metrics import parse_slice_metrics
 from model_store.evaluation.record import TrainingRecord
 from model_store.report.page import render
 from training.pipeline.job import Outcome, from_dict, run
@@ -50,7 +51,7 @@ def test_a_planted_weak_spot_is_in_the_note_the_record_and_the_report(tmp_path: 
         page = render(outcome.model, "planted/1")
         assert "Slices with a higher error" in page
         assert "site north" in page
-        (site,) = [one for one in found.slice_metrics if one["column"] == "site"]
+        (site,) = [one for one in parse_slice_metrics(outcome.model.training) if one["column"] == "site"]
         assert {part["value"] for part in site["slices"]} == {"north", "south", "west"}
 
 
