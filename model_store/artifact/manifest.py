@@ -12,6 +12,7 @@ depends on the clock, the machine, or the versions of Python and NumPy.
     signature    {"inputs": [...], "output": {...}}                               see signature
     training     {...}     what the training job recorded: job, data, split, metrics, baseline, diagnostics, history
     golden       null, or {"instances": [...]}; their outputs are the array "golden.outputs"
+    answers      optional: {"baseline": "mean"}; the baseline is the array "answers.baseline", see answers.py
     arrays       {name: {"dtype": "<f4", "shape": [3, 4], "sha256": "..."}}
 """
 
@@ -24,6 +25,7 @@ from typing import Any
 
 from marshmallow import RAISE, Schema, ValidationError, fields, validate, validates_schema
 
+from model_store.artifact.answers import BASELINE_MEMBER
 from model_store.errors import ArtifactError
 
 FORMAT = 1
@@ -112,6 +114,10 @@ class _Golden(_StrictSchema):
     instances = _List(required=True)
 
 
+class _Answers(_StrictSchema):
+    baseline = _StrictString(required=True, validate=validate.OneOf(["mean"], error="expected 'mean', found {input!r}"))
+
+
 class _Manifest(_StrictSchema):
     format = _StrictInteger(f"expected {FORMAT}", lambda number: number == FORMAT, required=True)
     producer = _StrictString(required=True, validate=validate.Length(1, 100, error="expected 1 to 100 characters"))
@@ -125,6 +131,7 @@ class _Manifest(_StrictSchema):
     signature = _Object(required=True)
     training = _Object(required=True)
     golden = fields.Nested(_Golden, required=True, allow_none=True)
+    answers = fields.Nested(_Answers)
     arrays = _Arrays(
         keys=fields.String(validate=validate.Regexp(_ARRAY_NAME, error="expected letters, digits, '_' between dots")),
         values=fields.Nested(_Array),
@@ -133,13 +140,15 @@ class _Manifest(_StrictSchema):
 
     @validates_schema
     def _check_consistency(self, data: dict[str, Any], **_: Any) -> None:
-        """Check that all arrays have the manifest's dtype, and that golden instances and outputs come together."""
+        """Check that all arrays have the manifest's dtype, and that the arrays beside the layers' have their fields."""
         expected = DTYPES[data["dtype"]]
         for name, array in data["arrays"].items():
             if array["dtype"] != expected:
                 raise ValidationError(f"expected {expected!r}, found {array['dtype']!r}", f"arrays.{name}.dtype")
         if (data["golden"] is not None) != ("golden.outputs" in data["arrays"]):
             raise ValidationError("expected both golden.outputs and golden, or neither", "golden")
+        if ("answers" in data) != (BASELINE_MEMBER in data["arrays"]):
+            raise ValidationError(f"expected both {BASELINE_MEMBER} and answers.baseline, or neither", "answers")
 
 
 _SCHEMA = _Manifest()

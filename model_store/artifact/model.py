@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from model_store.artifact.answers import Answers
 from model_store.errors import ArtifactError, Fault, InputError
 from model_store.nn import Array, Sequential
 from model_store.nn.cost import MAX_ARRAY_BYTES, MAX_ROW_OPERATIONS
@@ -38,6 +39,7 @@ class Model:
     training: Mapping[str, Any] = field(default_factory=dict)
     golden: Golden | None = None
     digest: str | None = None
+    answers: Answers | None = None
 
     def __post_init__(self) -> None:
         """Raise ValueError if network and signature do not fit together."""
@@ -57,6 +59,8 @@ class Model:
             sizes, expected = {len(output.names)}, f"{len(output.names)}, one output for each target"
         if self.network.output_size not in sizes:
             raise ValueError(f"modules: expected an output size of {expected}; found {self.network.output_size}")
+        if self.answers is not None:
+            self.answers.check(self.signature.width)
 
     def encode(
         self, instances: Sequence[Any] | Array, location: str = "instances", warnings: list[Fault] | None = None

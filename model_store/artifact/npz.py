@@ -45,6 +45,8 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from model_store.artifact import manifest as manifests
+from model_store.artifact.answers import MEMBERS as ANSWERS_MEMBERS
+from model_store.artifact.answers import Answers
 from model_store.artifact.file_access import FileBytes, open_artifact
 from model_store.artifact.model import Golden, Model
 from model_store.errors import ArtifactError
@@ -268,6 +270,8 @@ def _arrays_and_manifest(model: Model) -> tuple[dict[str, Array], dict[str, Any]
             raise ArtifactError(f"{name}: expected {dtype}, like the first array; found {array.dtype}")
     if model.golden is not None:
         found[GOLDEN_MEMBER] = model.golden.outputs
+    if model.answers is not None:
+        found |= model.answers.arrays()
     arrays = {name: np.ascontiguousarray(array, manifests.DTYPES[dtype]) for name, array in found.items()}
     for name, array in arrays.items():
         _check_finite(name, array)
@@ -280,6 +284,7 @@ def _arrays_and_manifest(model: Model) -> tuple[dict[str, Array], dict[str, Any]
         "signature": model.signature.config(),
         "training": dict(model.training),
         "golden": None if model.golden is None else {"instances": model.golden.instances},
+        **({} if model.answers is None else {"answers": model.answers.config()}),
         "arrays": {
             name: {
                 "dtype": array.dtype.newbyteorder("<").str,
@@ -307,7 +312,8 @@ def network_without_weights(manifest: Mapping[str, Any]) -> Sequential:
     """Build the manifest's network with zeros that take no memory. ValueError if its parts do not fit."""
     zero = np.zeros((), manifest["dtype"])
     arrays = {name: np.broadcast_to(zero, array["shape"]) for name, array in manifest["arrays"].items()}
-    arrays.pop(GOLDEN_MEMBER, None)
+    for name in (GOLDEN_MEMBER, *ANSWERS_MEMBERS):
+        arrays.pop(name, None)
     return build(manifest["layers"], manifest["dtype"], arrays=arrays)
 
 
@@ -315,10 +321,12 @@ def _assemble_model(manifest: dict[str, Any], arrays: dict[str, Array], digest: 
     golden = None
     if manifest["golden"] is not None:
         golden = Golden(manifest["golden"]["instances"], arrays.pop(GOLDEN_MEMBER))
+    known = {name: arrays.pop(name) for name in ANSWERS_MEMBERS if name in arrays}
+    answers = Answers.read(known) if "answers" in manifest else None
     network = build(manifest["layers"], manifest["dtype"], arrays=arrays)
     signature = read_signature(manifest["signature"])
     training = signature.restore_label_order(manifest["training"])
-    return Model(network, signature, manifest["description"], training, golden, digest)
+    return Model(network, signature, manifest["description"], training, golden, digest, answers)
 
 
 class _Frame(NamedTuple):

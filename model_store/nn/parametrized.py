@@ -48,6 +48,7 @@ class ParametrizedModule(Module):
 
     parameter_names: ClassVar[tuple[str, ...]] = ("weights", "bias")
     buffers: ClassVar[tuple[str, ...]] = ()
+    learns = True  # False: `backward` leaves the gradients of the parameters alone and returns `∂E/∂X` only
     dtype: np.dtype[Any]
     build_options: ClassVar[tuple[str, ...]] = ("dtype", "rng", "initializer", "arrays")
 

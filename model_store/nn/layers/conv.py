@@ -106,8 +106,9 @@ class Conv2D(ParametrizedModule):
     def backward(self, output_grad: Array) -> Array:
         """`∂E/∂W += (∂E/∂Y)ᵀ P`, `∂E/∂b += Σ ∂E/∂Y`; each weight adds its `∂E/∂Y W` to the pixels that it covered."""
         dy = output_grad.reshape(-1, self.filters)
-        self.weights_grad += (dy.T @ self._patches).reshape(self._weights.shape)
-        self.bias_grad += dy.sum(axis=0)
+        if self.learns:
+            self.weights_grad += (dy.T @ self._patches).reshape(self._weights.shape)
+            self.bias_grad += dy.sum(axis=0)
         input_grad = self.window.padded_zeros(len(output_grad), self.dtype)
         for u, v in self.window.offsets:
             pixels = self.window.pixels(input_grad, u, v)

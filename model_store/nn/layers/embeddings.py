@@ -147,7 +147,9 @@ class Embedding(_PositionalLayer):
         return sums.T
 
     def backward(self, output_grad: Array) -> Array:
-        self.weights_grad += self.sum_by_table_row(self.table_rows(self.inputs), output_grad[:, self.others_size :])
+        if self.learns:
+            embedded = output_grad[:, self.others_size :]
+            self.weights_grad += self.sum_by_table_row(self.table_rows(self.inputs), embedded)
         input_grad = np.zeros_like(self.inputs)
         input_grad[:, self.is_other()] = output_grad[:, : self.others_size]
         return input_grad
@@ -268,12 +270,13 @@ class PeriodicEmbedding(_PositionalLayer):
         n, batch = self.numbers.shape
         dz = output_grad[:, self.others_size :].reshape(batch, n, self.size).transpose(1, 0, 2)
         d = np.ascontiguousarray(dz[:, :, :-1])
-        self.weights_grad += self.cosines.transpose(0, 2, 1) @ d
-        self.bias_grad += d.sum(axis=1)
         da = -np.sin(self.angles) * (d @ self._weights.transpose(0, 2, 1))
-        self.phases_grad += da.sum(axis=1)
         two_pi = self.dtype.type(2 * np.pi)
-        self.frequencies_grad += two_pi * (da * self.numbers[:, :, None]).sum(axis=1)
+        if self.learns:
+            self.weights_grad += self.cosines.transpose(0, 2, 1) @ d
+            self.bias_grad += d.sum(axis=1)
+            self.phases_grad += da.sum(axis=1)
+            self.frequencies_grad += two_pi * (da * self.numbers[:, :, None]).sum(axis=1)
         input_grad = np.zeros_like(self.inputs)
         input_grad[:, self.is_other()] = output_grad[:, : self.others_size]
         input_grad[:, self.chosen] = (two_pi * (da * self._frequencies[:, None, :]).sum(axis=2) + dz[:, :, -1]).T

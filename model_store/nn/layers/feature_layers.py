@@ -100,7 +100,8 @@ class FeatureScale(_FeatureLayer):
         return self(inputs)
 
     def backward(self, output_grad: Array) -> Array:
-        self.scale_grad += (output_grad * self.inputs).sum(axis=0)
+        if self.learns:
+            self.scale_grad += (output_grad * self.inputs).sum(axis=0)
         input_grad: Array = output_grad * self._scale
         return input_grad
 
@@ -149,7 +150,8 @@ class ParametricActivation(_FeatureLayer):
         return outputs
 
     def backward(self, output_grad: Array) -> Array:
-        self.alpha_grad += (output_grad * self.difference).sum(axis=0)
+        if self.learns:
+            self.alpha_grad += (output_grad * self.difference).sum(axis=0)
         prime: Array = 1 + self._alpha * (self.function.activation_prime(self.inputs) - 1)
         return output_grad * prime
 

@@ -63,8 +63,9 @@ class Linear(ParametrizedModule):
     def backward(self, output_grad: Array) -> Array:
         """`∂E/∂W += (∂E/∂Y)ᵀ X`, `∂E/∂b += Σ ∂E/∂Y` over the batch, `∂E/∂X = ∂E/∂Y W`."""
         dy = output_grad.T if self._column else output_grad
-        self.weights_grad += dy.T @ self.inputs
-        self.bias_grad += dy.sum(axis=0)
+        if self.learns:
+            self.weights_grad += dy.T @ self.inputs
+            self.bias_grad += dy.sum(axis=0)
         input_grad: Array = dy @ self._weights
         return input_grad.T if self._column else input_grad
 

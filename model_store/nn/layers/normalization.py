@@ -64,6 +64,8 @@ class _Norm(ParametrizedModule):
 
     def _accumulate(self, output_grad: Array) -> None:
         """`∂E/∂scale += Σ ∂E/∂Y ⊙ x̂`, `∂E/∂shift += Σ ∂E/∂Y`, over all but the features."""
+        if not self.learns:
+            return
         axes = tuple(range(output_grad.ndim - 1))
         self.scale_grad += (output_grad * self.normalized).sum(axes)
         self.shift_grad += output_grad.sum(axes)

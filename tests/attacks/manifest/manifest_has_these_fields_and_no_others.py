@@ -11,6 +11,7 @@ def hostile(artifact: ValidArtifact) -> Variants:
         "one more": artifact.with_manifest_value("pickle", "x"),
         "one more in an array": artifact.with_manifest_value("arrays/modules.0.bias/offset", 0),
         "one more next to golden rows": artifact.with_manifest_value("golden/outputs", []),
+        "one more of the answers": artifact.with_manifest_value("answers", {"baseline": "mean", "code": "x"}),
         "no producer": artifact.with_manifest_value("producer", ...),
         "an empty producer": artifact.with_manifest_value("producer", ""),
         "a number as description": artifact.with_manifest_value("description", 1),

@@ -254,6 +254,10 @@ def test_golden_is_whole(assert_rejected: AssertRejected) -> None:
     assert_rejected("golden_is_whole", r"manifest\.golden: expected both")
 
 
+def test_answers_are_whole(assert_rejected: AssertRejected) -> None:
+    assert_rejected("answers_are_whole", r"manifest\.answers(\.\w+)?: |answers\.\w+: expected")
+
+
 def test_readers_raise_artifact_error_alone(artifact: ValidArtifact, tmp_path: Path) -> None:
     """Messages have no control characters and a limited length."""
     path = tmp_path / "hostile.npz"
