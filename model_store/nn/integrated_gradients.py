@@ -13,6 +13,7 @@ and `backward` passes back the mean derivative of each layer between its inputs 
 
 The chain rule holds for such quotients (Shrikumar, Greenside & Kundaje 2017, "Rescale"), so each segment adds up to the
 difference of its ends, but for rounding; with many segments the means become the derivatives of integrated gradients.
+The error falls with the square of the number, so sums of 32 and of 16 segments are extrapolated (Richardson 1911).
 
 An `Embedding` has no derivative to its numbers of categories. Its vectors go straight from those of the baseline to
 those of the row, and what they contribute is the contribution of the number.
@@ -39,7 +40,7 @@ from model_store.nn.module import Module, Shape
 from model_store.nn.parametrized import ParametrizedModule
 from model_store.nn.sequential import Sequential
 
-SEGMENTS = 32  # of a path: as many backward passes, and one forward pass more
+SEGMENTS = 32  # of a path, and then half as many: 48 backward passes, and two forward passes more
 MAX_KEPT_BYTES = 2**28  # of what the layers remember of two points
 _BATCH_BYTES = 2**24  # of what they remember of a batch
 _COPIES = 8  # float32 arrays of the largest size that a layer keeps, or makes, for its backward pass
@@ -47,7 +48,7 @@ _SMALLEST_STEP = 1e-6  # of an input in float64 whose quotient is exact enough; 
 _NODES, _WEIGHTS = ((part + offset) / 2 for part, offset in zip(np.polynomial.legendre.leggauss(3), (1, 0), strict=True))
 
 
-class ExplanationError(ValueError):
+class ExplanationTooLargeError(ValueError):
     """A network needs more memory for its backward pass than a server gives it."""
 
 
@@ -268,22 +269,25 @@ def integrated_gradients(
 ) -> Array:
     """Return the contributions of the inputs (n, inputs) to `value(y)`, in float64, of one output y of each row.
 
-    rows (n, inputs) and baseline (inputs,) are encoded; outputs (n,) are indices of outputs. Thread-safe.
-    ExplanationError if the network needs too much memory.
+    rows (n, inputs) and baseline (inputs,) are encoded; outputs (n,) are indices of outputs; `value` is a function of
+    each number. An even number of segments. Thread-safe.
+    ExplanationTooLargeError if the network needs too much memory.
     """
     kept = _COPIES * _kept_bytes(network, network.input_shape)
     if 2 * kept > MAX_KEPT_BYTES:
-        raise ExplanationError(
+        raise ExplanationTooLargeError(
             f"expected a network whose layers keep {MAX_KEPT_BYTES} bytes of two rows, found {2 * kept}"
         )
     points = max(2, _BATCH_BYTES // max(kept, 1))
     group = max(1, points // (segments + 1))  # of rows
-    found = np.empty((len(rows), rows[0].size), np.float64)
+    found = np.empty(rows.shape, np.float64)
     for start in range(0, len(rows), group):
-        chosen = slice(start, start + group)
-        found[chosen] = _integrate(
-            network, rows[chosen].reshape(-1, found.shape[1]), baseline, outputs[chosen], value, segments, points
+        some = slice(start, start + group)
+        fine, coarse = (
+            _integrate(network, rows[some], baseline, outputs[some], value, count, points)
+            for count in (segments, segments // 2)
         )
+        found[some] = (4 * fine - coarse) / 3
     return found
 
 

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from model_store.artifact.answers import Answers
 from model_store.artifact.model import Golden, Model
 from model_store.errors import StoreError
 from model_store.evaluation.record import OVERALL_LABEL_METRICS
@@ -219,7 +220,8 @@ def train_and_evaluate(
     if ranks > 1 and settings.train.reduce != "exact":
         notes.append(f"{ranks} ranks added the gradients; another number of ranks gives other last bits")
     record["notes"] = [*prepared.notes, *notes]
-    model = Model(network, prepared.signature, settings.model.description, record, golden)
+    answers = Answers(prepared.mean_row.astype(network.dtype))
+    model = Model(network, prepared.signature, settings.model.description, record, golden, answers=answers)
     return Outcome(model, found, baseline, linear, trained.epochs, trained.best_epoch, notes=notes)
 
 

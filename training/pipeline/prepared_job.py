@@ -20,11 +20,12 @@ from training.data.dataset import Dataset
 from training.data.fitting.target_transform import find_invalid_target
 from training.data.splitting import Split
 from training.data.streaming.dataset import StreamedDataset
-from training.encoded_rows import EncodedRows
+from training.encoded_rows import EncodedRows, mean_row
 from training.engine.augmentation import AugmentedSamples, ImageAugmentation
 from training.engine.loop import Samples
 from training.errors import DataError
 from training.evaluation.loss_metrics import TargetLoss
+from training.network.feature_kinds import FeatureKinds
 from training.network.specification import NetworkSpec
 from training.pipeline.row_encoding import encode_compactly, make_samples
 from training.pipeline.streaming_loader import BlockLoader
@@ -95,6 +96,13 @@ class PreparedJob:
         rounded = [np.full(column.width, column.is_constant) for column in self.signature.inputs]
         found: NDArray[np.bool_] = self.samples.constant_features | np.concatenate(rounded)
         return found
+
+    @property
+    def mean_row(self) -> NDArray[np.float64]:
+        """The mean of the training rows (width,), of a category's number the most frequent one."""
+        if self.block_loader is not None:
+            return self.block_loader.mean_row
+        return mean_row(self.x_training, FeatureKinds.of(self.signature).codes)
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -27,9 +27,11 @@ from training.data.streaming.dataset import StreamedDataset
 from training.data.streaming.record_file import ChunkOrder, JoinedRecords, RecordFile
 from training.data.streaming.source import FOLD_FIELD
 from training.data.streaming.text_codes import TextCodes
+from training.encoded_rows import MeanRow
 from training.engine.data_parallel import DataParallel
 from training.engine.loop import Samples, TrainingState
 from training.errors import DataError
+from training.network.feature_kinds import FeatureKinds
 from training.network.specification import NetworkSpec
 
 # A block, at most: rows that are shuffled together. Not larger, as the network waits for the first block of an epoch.
@@ -87,10 +89,13 @@ class _FeatureGroup:
 
 
 class _EncodedPart:
-    """Encoded records of a fold, or of all rows: which features have one value, and the range of the targets."""
+    """Encoded records of a fold, or of all rows: which features have one value, their mean, the range of the targets."""
 
-    def __init__(self, dtype: np.dtype[Any], source: str, network_spec: NetworkSpec, width: int, outputs: int) -> None:
-        self.records = RecordFile(dtype, source)
+    def __init__(
+        self, dtype: np.dtype[Any], source: str, network_spec: NetworkSpec, signature: Signature, outputs: int
+    ) -> None:
+        self.records, width = RecordFile(dtype, source), signature.width
+        self.mean = MeanRow(width, FeatureKinds.of(signature).codes)
         self.constant, self.first = np.ones(width, bool), np.zeros(width, network_spec.dtype)
         self.lowest = np.full(outputs, np.inf, network_spec.dtype)
         self.highest = -self.lowest
@@ -101,6 +106,7 @@ class _EncodedPart:
             return
         if not len(self.records):
             self.first = x[0].copy()
+        self.mean.add(x)
         self.constant &= (x == self.first).all(axis=0)
         self.lowest, self.highest = np.minimum(self.lowest, y.min(axis=0)), np.maximum(self.highest, y.max(axis=0))
         self.records.append(records)
@@ -120,7 +126,7 @@ class BlockLoader(Samples):
         fields = [*(group.field for group in self._groups), y, ("weight", network_spec.dtype, (self._weights,))]
         self._dtype, outputs = np.dtype(fields), network_spec.output_size + self._weights
         self._parts = [
-            _EncodedPart(self._dtype, dataset.source.name, network_spec, self.width, outputs)
+            _EncodedPart(self._dtype, dataset.source.name, network_spec, signature, outputs)
             for _ in range(max(1, len(dataset.folds)))
         ]
         self._encode()
@@ -144,6 +150,11 @@ class BlockLoader(Samples):
     @property
     def first_sample(self) -> NDArray[Any]:
         return self._parts[0].first
+
+    @property
+    def mean_row(self) -> NDArray[np.float64]:
+        """The mean of all rows; see `MeanRow`."""
+        return MeanRow.joined([part.mean for part in self._parts])
 
     @property
     def target_range(self) -> tuple[NDArray[Any], NDArray[Any]]:
