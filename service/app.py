@@ -90,6 +90,7 @@ def create_app(settings: Settings | None = None, *, forks: bool = False) -> Flas
             settings.max_text_characters,
             settings.max_cells,
             settings.max_image_pixels,
+            settings.max_explained_rows,
         ),
         max_extra_versions=settings.max_extra_versions,
         follow=settings.follow,

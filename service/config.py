@@ -157,6 +157,13 @@ class Settings:
         "Most operations of a request, about the multiply-adds of its rows in the network.",
         minimum=1,
     )
+    max_explained_rows: int = _setting(
+        "SERVE_MAX_EXPLAINED_ROWS",
+        100,
+        "Most rows of a request whose answers are explained, of any model; one counts as 500 rows in operations. 0 "
+        "turns explanations off.",
+        minimum=0,
+    )
     max_extra_versions: int = _setting(
         "SERVE_MAX_EXTRA_VERSIONS", 4, "Versions kept in memory in addition to the default and aliased ones.", minimum=1
     )

@@ -141,6 +141,15 @@ class PredictedExampleSchema(Schema):
     predictions = fields.List(fields.Raw(), required=True)
 
 
+class ExplainLimitsSchema(Schema):
+    """Whether the answers of a model are explained."""
+
+    max_rows = fields.Integer(required=True, metadata={"description": "The most rows of a request; 0 if none are."})
+    baseline = fields.Boolean(
+        required=True, metadata={"description": "If false, a request must give the row to compare with."}
+    )
+
+
 class ModelSchema(ModelSummarySchema):
     """A version of a model: inputs, output, metrics on held-out rows, and an example."""
 
@@ -148,6 +157,7 @@ class ModelSchema(ModelSummarySchema):
     inputs = fields.List(fields.Nested(InputColumnSchema), required=True)
     output = fields.Nested(OutputSchema, required=True)
     max_rows = fields.Integer(required=True, metadata={"description": "The most rows of a request without `top_k`."})
+    explain = fields.Nested(ExplainLimitsSchema, required=True)
     training = fields.Dict(keys=fields.String(), values=fields.Raw(), required=True)
     example = fields.Nested(
         PredictedExampleSchema,

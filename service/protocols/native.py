@@ -87,8 +87,15 @@ class PredictParser:
         return served, encoded
 
 
-def predict_response(served: LoadedVersion, predictions: Any, warnings: Sequence[Fault] = ()) -> dict[str, Any]:
+def predict_response(
+    served: LoadedVersion,
+    predictions: Any,
+    warnings: Sequence[Fault] = (),
+    explanations: list[dict[str, Any]] | None = None,
+) -> dict[str, Any]:
     response = {"model": served.name, "version": served.number, "predictions": predictions}
+    if explanations is not None:
+        response["explanations"] = explanations
     return with_warnings(response, warnings) if warnings else response
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from flask import Blueprint, g, request
 from werkzeug.wrappers import Response
 
+from model_store.artifact.explanation import Asked
 from model_store.artifact.receipt import PredictionsHash, make_receipt
 from model_store.errors import Fault, InputError, did_you_mean
 from model_store.nn import Array
@@ -21,6 +22,7 @@ from service.config import Settings
 from service.http.model_version import AT_LEAST_HEADER, MODEL_VERSION_HEADER, require_at_least
 from service.http.request_body import check_json_content_type, parse_json, read_body
 from service.http.responses import ListInBlocks, json_response_in_pieces
+from service.inference.explaining import explain_rows, read_explain
 from service.inference.range_warnings import range_warnings
 from service.inference.runner import InferenceRunner
 from service.protocols import csv_npy
@@ -44,6 +46,7 @@ class PredictResult:
     predictions: ListInBlocks
     warnings: list[Fault]  # of missing values that were filled in
     csv: RowBatch | None = None
+    explanations: list[dict[str, Any]] | None = None
 
     def locate(self, warnings: Sequence[Fault]) -> list[Fault]:
         """Return warnings that name the lines of a CSV body in place of its rows."""
@@ -74,7 +77,7 @@ class Predictor:
         """
         record: RequestRecord = g.request_record
         max_bytes, at_least = self._settings.max_body_bytes, require_at_least(request.headers.get(AT_LEAST_HEADER))
-        is_table = request.mimetype in csv_npy.MEDIA_TYPES
+        is_table, asked = request.mimetype in csv_npy.MEDIA_TYPES, None
         if name is not None or is_table:
             # Before the body is read: an unknown model is reported at once. JSON may name a version.
             record.served = served = self._registry.find(name, version, at_least=at_least if is_table else 0)
@@ -103,16 +106,21 @@ class Predictor:
             if not isinstance(body, dict):
                 raise not_an_object_error(body)
             body.pop(ignored_key, None)
+            wanted = body.pop("explain", None)
             model = body.get("model")
             g.requested_model, g.sent_rows = model if isinstance(model, str) else "", body.get("instances")
             found, faults = self._parser.find_version(body, name, version, at_least)
             record.served = found
             if found is not None:
                 _check_top_k(found, top_k)
+                asked = _read_explain(wanted, found, body.get("instances"), faults)
             served, encoded = self._parser.encode(body, found, faults, top_k, receipt=receipt)
         outputs = self._inference(record, served, encoded.inputs)
+        explanations = None if asked is None else explain_rows(record, served, encoded.inputs, outputs, asked).as_json()
         predictions = prediction_blocks(served.model.signature, outputs, top_k)
-        return PredictResult(served, sent, encoded.inputs, predictions, encoded.warnings, g.get("sent_csv"))
+        return PredictResult(
+            served, sent, encoded.inputs, predictions, encoded.warnings, g.get("sent_csv"), explanations
+        )
 
 
 def create_blueprint(predictor: Predictor) -> Blueprint:
@@ -133,7 +141,7 @@ def create_blueprint(predictor: Predictor) -> Blueprint:
         predictions, predictions_hash = result.predictions, PredictionsHash()
         if asked.receipt:  # of the same objects that are rendered: each block is made once
             predictions = ListInBlocks(partial(_hashed_blocks, predictions, predictions_hash))
-        response = predict_response(served, predictions, result.locate(result.warnings))
+        response = predict_response(served, predictions, result.locate(result.warnings), result.explanations)
         if asked.warnings:
             found = result.locate([*result.warnings, *range_warnings(served, result.inputs)])
             response["warnings"] = [warning.as_dict() for warning in found]
@@ -190,6 +198,18 @@ def _query_parameters() -> QueryParameters:
 
 def _fix_parameter(name: str) -> str:
     return did_you_mean(name, tuple(QUERY_PARAMETERS)) or f"the parameters are {', '.join(QUERY_PARAMETERS)}"
+
+
+def _read_explain(wanted: Any, served: LoadedVersion, rows: Any, faults: list[Fault]) -> Asked | None:
+    """Return what the body's key `explain` asks for. Its faults are added to those of the rest of the body."""
+    try:
+        asked = read_explain(wanted, served)
+    except InputError as error:
+        faults += error.faults
+        return None
+    if asked is not None and isinstance(rows, list):
+        served.row_limit.check_explained("instances", len(rows))
+    return asked
 
 
 def _check_top_k(served: LoadedVersion, top_k: int | None) -> None:

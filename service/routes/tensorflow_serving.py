@@ -18,6 +18,7 @@ from service.config import Settings
 from service.http.model_version import AT_LEAST_HEADER, MODEL_VERSION_HEADER, require_at_least
 from service.http.request_body import read_json
 from service.http.responses import json_response, json_response_in_pieces
+from service.inference.explaining import explain_rows, read_explain
 from service.inference.runner import InferenceRunner
 from service.protocols import model_metadata, tensors
 from service.protocols.native import with_warnings
@@ -85,10 +86,20 @@ def create_blueprint(registry: ModelRegistry, inference: InferenceRunner, settin
             }
         )
 
+    @blueprint.post(f"{_MODEL}:explain")
+    @blueprint.post(f"{_MODEL}/versions/<version>:explain")
+    @blueprint.post(f"{_MODEL}/labels/<version>:explain")
+    def explain(name: str, version: str | None = None) -> Response:
+        """Predict, and explain the predictions as the native protocol does; the verb of KServe's V1 protocol."""
+        return respond(name, version, explains=True)
+
     @blueprint.post(f"{_MODEL}:predict")
     @blueprint.post(f"{_MODEL}/versions/<version>:predict")
     @blueprint.post(f"{_MODEL}/labels/<version>:predict")
     def predict(name: str, version: str | None = None) -> Response:
+        return respond(name, version, explains=False)
+
+    def respond(name: str, version: str | None, *, explains: bool) -> Response:
         # Before the body is read: an unknown model is reported at once.
         at_least = require_at_least(request.headers.get(AT_LEAST_HEADER))
         g.request_record.served = served = registry.find(name, version, at_least=at_least)
@@ -103,17 +114,23 @@ def create_blueprint(registry: ModelRegistry, inference: InferenceRunner, settin
             check_row_count(location, len(rows), served.max_rows)
         rows = _wrap_single_values(rows, signature)
         g.sent_rows = rows  # for the example in an error response
+        asked = read_explain(body.get("explain", True), served) if explains else None
+        if asked is not None and isinstance(rows, list):
+            served.row_limit.check_explained(location, len(rows))
         encoded = encode_rows(served, rows, location)
-        found = signature.decode_arrays(inference(g.request_record, served, encoded.inputs))
+        raw = inference(g.request_record, served, encoded.inputs)
+        found, more = signature.decode_arrays(raw), {}
+        if asked is not None:
+            more["explanations"] = explain_rows(g.request_record, served, encoded.inputs, raw, asked).as_json()
         headers = {MODEL_VERSION_HEADER: str(served.number)}
         if location == "inputs":
             if isinstance(signature.output, RegressionOutput):
                 outputs: Any = column_blocks(signature.output.names, found["values"])
             else:
                 outputs = {key: row_blocks({key: values}, _arrays_to_rows) for key, values in found.items()}
-            return json_response_in_pieces(with_warnings({"outputs": outputs}, encoded.warnings), headers)
+            return json_response_in_pieces(with_warnings({"outputs": outputs, **more}, encoded.warnings), headers)
         convert = signature.predictions if isinstance(signature.output, RegressionOutput) else _arrays_to_rows
-        response = {"predictions": row_blocks(found, convert)}
+        response = {"predictions": row_blocks(found, convert), **more}
         return json_response_in_pieces(with_warnings(response, encoded.warnings), headers)
 
     return blueprint

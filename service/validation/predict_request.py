@@ -155,8 +155,8 @@ class PredictSchema(Schema):
     def _unknown_key(self, key: str, value: Any) -> Fault:
         # A column such as "island" resembles "instances", too.
         is_near = isinstance(value, list) or difflib.get_close_matches(key[:100], ["instances"], cutoff=0.8)
-        meant = [name for name in self.fields if name != "instances" or is_near]
-        fix = did_you_mean(key, meant) or f"the keys are {', '.join(self.fields)}"
+        meant = [name for name in (*self.fields, "explain") if name != "instances" or is_near]
+        fix = did_you_mean(key, meant) or f"the keys are {', '.join((*self.fields, 'explain'))}"
         if key in QUERY_PARAMETERS:
             fix = f"it is a parameter of the URL: ?{key}={QUERY_PARAMETERS[key]}"
         return Fault(key if len(key) <= 100 else key[:97] + "...", "unknown key", fix)

@@ -6,6 +6,7 @@ A request of 100 kB can ask a model of 1,000 classes for 10,000 rows: an answer 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,7 @@ from model_store.artifact.model import Model
 from model_store.errors import Fault
 from model_store.nn import Array
 from model_store.nn.cost import MAX_ARRAY_BYTES
+from model_store.nn.integrated_gradients import ROWS_OF_EXPLANATION, can_integrate
 from model_store.schema.columns import ArrayColumn, Column
 from model_store.schema.columns.number_text import MAX_PARSE_CHARACTERS, PLAIN_CHARACTERS
 from model_store.schema.columns.text import MAX_HASHED_CHARACTERS, TextColumn
@@ -39,6 +41,8 @@ class RowLimit:
     text_characters: int  # in all text columns of a request, and to parse the texts of others
     image_column: ArrayColumn | None = None  # the only input, if it takes image files
     image_pixels: int = 0  # of all image files of a request
+    explained_rows: int = 0  # of a request whose answers are explained; 0 if none are
+    not_explained: str = ""  # why
 
     def max_rows(self, top_k: int | None = None, *, receipt: bool = False) -> int:
         """Return the number of rows, at least 1.
@@ -51,6 +55,12 @@ class RowLimit:
         if receipt:
             values *= RECEIPT_VALUES
         return max(1, min(self.inference_rows, self.output_values // values))
+
+    def check_explained(self, location: str, rows: int) -> None:
+        """Raise RowLimitError if so many rows are too many to explain their answers."""
+        if rows > self.explained_rows:
+            problem = f"expected at most {_rows(self.explained_rows)} to explain for this model, found {rows}"
+            raise RowLimitError(location, problem, "send them in several requests")
 
     def check_rows(self, location: str, rows: list[Any], top_k: int | None = None, *, receipt: bool = False) -> None:
         """Raise RowLimitError if untrusted rows, of any form, are too many or have too many characters of text.
@@ -142,6 +152,7 @@ class RowLimits:
     max_text_characters: int
     max_cells: int
     max_image_pixels: int = 2**24
+    max_explained_rows: int = 100
 
     def for_model(self, model: Model) -> RowLimit:
         """Return how many rows a request for `model` may have.
@@ -162,6 +173,7 @@ class RowLimits:
         )
         several = isinstance(output, MultiLabelOutput)  # the labels, beside their probabilities
         inputs = model.signature.inputs
+        explained_rows, not_explained = self._explained_rows(model)
         return RowLimit(
             inference_rows,
             self.max_output_values,
@@ -173,7 +185,26 @@ class RowLimits:
             text_characters=self.max_text_characters,
             image_column=first if isinstance(first := inputs[0], ArrayColumn) and first.takes_files else None,
             image_pixels=self.max_image_pixels,
+            explained_rows=explained_rows,
+            not_explained=not_explained,
         )
+
+    def _explained_rows(self, model: Model) -> tuple[int, str]:
+        """Return how many answers of a request are explained, and why none are, else "".
+
+        An explanation has a value for each column, or for each value of an array.
+        """
+        if not self.max_explained_rows:
+            return 0, "SERVE_MAX_EXPLAINED_ROWS is 0"
+        values = sum(math.prod(column.shape) for column in model.signature.inputs) + 3
+        rows = min(
+            self.max_explained_rows,
+            model.network.row_cost.max_rows(self.max_operations // ROWS_OF_EXPLANATION),
+            self.max_output_values // values,
+        )
+        if not rows or not can_integrate(model.network):
+            return 0, "an explanation of its network takes too many operations, values or bytes"
+        return rows, ""
 
 
 class RowLimitError(Exception):
