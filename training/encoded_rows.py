@@ -172,7 +172,7 @@ class MeanRow:
     def joined(means: Iterable[MeanRow]) -> NDArray[np.float64]:
         """Return the mean (width,) of the rows of all parts, in float64."""
         parts = [mean for mean in means if mean._rows]
-        row: NDArray[np.float64] = sum(part._sums for part in parts) / sum(part._rows for part in parts)
+        row: NDArray[np.float64] = np.sum([part._sums for part in parts], axis=0) / sum(part._rows for part in parts)
         for position in parts[0]._counts:
             row[position] = np.argmax(sum(part._counts[position] for part in parts))
         return row

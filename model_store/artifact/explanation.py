@@ -130,11 +130,8 @@ def explain(model: Model, inputs: Array, outputs: Array, asked: Asked) -> Explan
     if not (is_finite := np.isfinite(features).all(axis=1)).all():
         problem, fix = "the explanation is not finite", "send values in the range of the training data"
         raise InputError([Fault(f"instances.{i}", problem, fix) for i in np.flatnonzero(~is_finite)[:10]])
-    names = None
-    if is_label:
-        names = [output.labels[i] for i in chosen]
-    elif len(output.names) > 1:
-        names = [output.names[i] for i in chosen]
+    known = output.names if isinstance(output, RegressionOutput) else output.labels
+    names = [known[i] for i in chosen] if is_label or len(known) > 1 else None
     residuals = answers - baselines - features.sum(axis=1)
     return Explanations(names, baselines, answers, _by_column(model, features), residuals, is_label)
 
@@ -149,7 +146,8 @@ def _decoded(output: RegressionOutput, target: int) -> Callable[[Array], Array]:
     def value(numbers: Array) -> Array:
         outputs = np.zeros((numbers.size, len(output.names)))
         outputs[:, target] = numbers.ravel()
-        return output.decode(outputs)[:, target].reshape(numbers.shape)
+        values: Array = output.decode(outputs)[:, target].reshape(numbers.shape)
+        return values
 
     return value
 
@@ -177,7 +175,9 @@ def _read_baseline(row: Any, model: Model, location: str) -> Array:
             ]
             raise InputError(faults, error.total) from error
     if model.answers is None:
-        problem = "expected a model with a baseline, found one without: of an earlier version of this project, or imported"
+        problem = (
+            "expected a model with a baseline, found one without: imported, or trained by an earlier version"
+        )
         fix = f'train it again, or send a row to compare with: "{location}": {{"baseline": row}}'
         raise InputError([Fault(location, problem, fix)])
     return model.answers.baseline
@@ -188,5 +188,6 @@ def _find(wanted: Any, names: tuple[Any, ...], location: str, faults: list[Fault
         if type(wanted) in (str, int) and wanted in (name, str(name)):
             return i
     problem = f"expected one of {list_names(list(names))}; found {describe_value(wanted)}"
-    faults.append(Fault(location, problem, did_you_mean(wanted, map(str, names)) or "send one of those, or leave it out"))
+    fix = did_you_mean(wanted, map(str, names)) or "send one of those, or leave it out"
+    faults.append(Fault(location, problem, fix))
     return None

@@ -12,7 +12,7 @@ from service.telemetry.request_record import RequestRecord, clock
 
 
 def read_explain(value: Any, served: LoadedVersion, location: str = "explain") -> Asked | None:
-    """Return what the key `explain` of a body asks for; None for false. InputError with all faults, or RowLimitError."""
+    """Return what a body's key `explain` asks for, None for false. InputError with all faults, or RowLimitError."""
     if value is None or value is False:
         return None
     limit = served.row_limit

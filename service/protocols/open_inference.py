@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from model_store.errors import Fault, InputError, did_you_mean
@@ -42,6 +43,7 @@ class InferRequest:
     arrays: Mapping[str, Array]
     outputs: Sequence[tuple[TensorSpec, bool]] = ()  # and whether to send each as bytes
     id: str | None = None
+    is_binary: bool = False  # whether to send outputs as bytes that are not requested one by one
 
 
 def split_body(body: bytes, json_length: str | None, max_bytes: int) -> tuple[dict[str, Any] | None, memoryview]:
@@ -66,7 +68,7 @@ def parse_request(
     """Parse what `split_body` returned. Raises InputError with all errors, RowLimitError, or ApiError."""
     declared = tensors.output_specs(served.model)
     if document is None:
-        return InferRequest(_parse_raw_row(tail, served), [(tensor, True) for tensor in declared])
+        return InferRequest(_parse_raw_row(tail, served), [(tensor, True) for tensor in declared], is_binary=True)
     faults = FaultCollector()
     signature = served.model.signature
     check_text_count(_count_texts(document.get("inputs"), signature, served.max_rows), max_bytes)
@@ -75,12 +77,13 @@ def parse_request(
         fix = "set parameters.binary_data_size of each binary input to its number of bytes"
         faults.add("body", f"expected {used} bytes after the JSON, found {len(tail)}", fix)
     served.row_limit.check_tensors("inputs", given)
-    expected = _requested_outputs(document, declared, faults)
+    is_binary = _bool_parameter(document, "parameters", "binary_data_output", False, faults)
+    expected = _requested_outputs(document, declared, is_binary, faults)
     identity = document.get("id")
     if not isinstance(identity, str | None):
         faults.add("id", f"expected a string, found {describe_value(identity)}", "put it in quotes, or leave it out")
     faults.raise_if_any()
-    return InferRequest(given, expected, identity)
+    return InferRequest(given, expected, identity, is_binary)
 
 
 def serialize_response(
@@ -89,14 +92,15 @@ def serialize_response(
     raw: Array,
     warnings: Sequence[Fault],
     coding: str | None,
+    more: Sequence[tuple[TensorSpec, Array]] = (),
 ) -> tuple[list[bytes], dict[str, str]]:
     """Return the body in pieces, and the headers, for the network's outputs `raw`.
 
     `coding` compresses the body: "gzip" or "x-gzip", "deflate" or None. Parameters are strings, numbers or booleans in
-    this protocol, so `warnings` are the lines of one string.
+    this protocol, so `warnings` are the lines of one string. `more` are outputs after the requested ones.
     """
     tail: list[bytes] = []
-    outputs = ListInBlocks(partial(_output_blocks, served.model.signature, raw, request.outputs, tail))
+    outputs = ListInBlocks(partial(_output_blocks, served.model.signature, raw, request, more, tail))
     head: dict[str, Any] = {"model_name": served.name, "model_version": str(served.number)}
     if request.id is not None:
         head["id"] = request.id
@@ -119,13 +123,19 @@ def serialize_response(
 
 
 def _output_blocks(
-    signature: Signature, raw: Array, requested: Sequence[tuple[TensorSpec, bool]], tail: list[bytes]
+    signature: Signature,
+    raw: Array,
+    request: InferRequest,
+    more: Sequence[tuple[TensorSpec, Array]],
+    tail: list[bytes],
 ) -> Iterator[list[Any] | dict[str, Any]]:
     """Yield the outputs for JSON, small ones together: one by one, 60,000 of them took 1 s. Bytes go to `tail`."""
     waiting: list[dict[str, Any]] = []
     values = 0
-    arrays = tensors.output_arrays(signature, raw, [tensor for tensor, _ in requested])
-    for (tensor, binary), array in zip(requested, arrays, strict=True):
+    arrays = tensors.output_arrays(signature, raw, [tensor for tensor, _ in request.outputs])
+    requested = zip(request.outputs, arrays, strict=True)
+    others = (((tensor, request.is_binary), array) for tensor, array in more)
+    for (tensor, binary), array in chain(requested, others):
         output: dict[str, Any] = {"name": tensor.name, "datatype": tensor.datatype, "shape": array.shape}
         if waiting and values + array.size > BLOCK_VALUES:
             yield waiting
@@ -238,10 +248,9 @@ def _parse_inputs(
 
 
 def _requested_outputs(
-    document: Mapping[str, Any], declared: list[TensorSpec], faults: FaultCollector
+    document: Mapping[str, Any], declared: list[TensorSpec], all_binary: bool, faults: FaultCollector
 ) -> list[tuple[TensorSpec, bool]]:
     """Return the requested outputs in order, and whether to send each as bytes."""
-    all_binary = _bool_parameter(document, "parameters", "binary_data_output", False, faults)
     requested = document.get("outputs")
     if requested is None or requested == []:
         return [(tensor, all_binary) for tensor in declared]

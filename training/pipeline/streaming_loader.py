@@ -89,7 +89,7 @@ class _FeatureGroup:
 
 
 class _EncodedPart:
-    """Encoded records of a fold, or of all rows: which features have one value, their mean, the range of the targets."""
+    """Encoded records of a fold, or of all rows: features with one value, the mean, the range of the targets."""
 
     def __init__(
         self, dtype: np.dtype[Any], source: str, network_spec: NetworkSpec, signature: Signature, outputs: int

@@ -17,7 +17,9 @@ def hostile(artifact: ValidArtifact) -> Variants:
         spec = {"dtype": baseline.dtype.str, "shape": list(baseline.shape), "sha256": sha256}
         manifest |= {"answers": {"baseline": "mean"}}
         manifest["arrays"]["answers.baseline"] = spec
-        return artifact.forge(canonical_json(manifest), manifest["arrays"], artifact.arrays | {"answers.baseline": baseline})
+        return artifact.forge(
+            canonical_json(manifest), manifest["arrays"], artifact.arrays | {"answers.baseline": baseline}
+        )
 
     return {
         "a baseline without answers": artifact.with_array("answers.baseline", np.zeros(3, np.float32)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -84,7 +85,7 @@ ELEMENT_WISE = ["Tanh", "ReLU", "LeakyReLU", "GELU", "ExactGELU", "SiLU", "ELU",
 def test_any_network_has_contributions_that_add_up(sizes, kinds, last, scale, members, seed) -> None:
     rng = np.random.default_rng(seed)
     layers = []
-    for i, (before, after) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for i, (before, after) in enumerate(itertools.pairwise(sizes)):
         layers += [{"type": "Linear", "input_size": before, "output_size": after}, _layer(kinds[i], after)]
     layers += [_layer(last, sizes[-1])]
     networks = [build(layers, "float64", rng=rng) for _ in range(members)]
