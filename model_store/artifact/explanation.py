@@ -68,10 +68,8 @@ class Explanations:
         ]
 
 
-def read_asked(value: Any, model: Model, location: str = "explain") -> Asked | None:
-    """Return what a request's untrusted key `explain` asks for; None for false. InputError with all faults."""
-    if value is False or value is None:
-        return None
+def read_asked(value: Any, model: Model, location: str = "explain") -> Asked:
+    """Return what a request's untrusted key `explain`, true or an object, asks for. InputError with all faults."""
     faults: list[Fault] = []
     wanted = {} if value is True else value
     if not isinstance(wanted, dict):
@@ -154,7 +152,8 @@ def _decoded(output: RegressionOutput, target: int) -> Callable[[Array], Array]:
 
 def _by_column(model: Model, features: Array) -> dict[str, Array]:
     """Return the contributions of features (n, width) by column, summed unless the column is an array."""
-    found, start = {}, 0
+    found: dict[str, Array] = {}
+    start = 0
     for column in model.signature.inputs:
         own = features[:, start : start + column.width]
         is_array = isinstance(column, ArrayColumn)
@@ -166,7 +165,8 @@ def _by_column(model: Model, features: Array) -> dict[str, Array]:
 def _read_baseline(row: Any, model: Model, location: str) -> Array:
     if row is not None:
         try:
-            return model.encode([row], f"{location}.baseline")[0]
+            baseline: Array = model.encode([row], f"{location}.baseline")[0]
+            return baseline
         except InputError as error:
             first = f"{location}.baseline.0"
             faults = [
@@ -175,9 +175,7 @@ def _read_baseline(row: Any, model: Model, location: str) -> Array:
             ]
             raise InputError(faults, error.total) from error
     if model.answers is None:
-        problem = (
-            "expected a model with a baseline, found one without: imported, or trained by an earlier version"
-        )
+        problem = "expected a model with a baseline, found one without: imported, or trained by an earlier version"
         fix = f'train it again, or send a row to compare with: "{location}": {{"baseline": row}}'
         raise InputError([Fault(location, problem, fix)])
     return model.answers.baseline

@@ -76,6 +76,7 @@ class Client:
         self.newest_versions: dict[tuple[str, str | None], int] = {}  # seen by predict with never_older
         self._input_tensors: dict[str, list[dict[str, Any]]] = {}
         self.warnings: list[Fault] = []  # of the last predict: the missing values that the service filled in
+        self.explanations: list[dict[str, Any]] = []  # of the last predict, if it asked for them
 
     def __enter__(self) -> Client:
         return self
@@ -99,20 +100,30 @@ class Client:
         found: dict[str, Any] = self._json("GET", _model_path(name, version))
         return found
 
-    def predict(self, name: str, rows: Any, *, version: int | str | None = None, top_k: int | None = None) -> Any:
+    def predict(
+        self,
+        name: str,
+        rows: Any,
+        *,
+        version: int | str | None = None,
+        top_k: int | None = None,
+        explain: bool | Mapping[str, Any] | None = None,
+    ) -> Any:
         """Return predictions: a list for a list of rows, arrays for an array or for arrays by column.
 
         An array of Python objects, such as the values of a data frame with text and numbers, is sent as a list of rows.
         `top_k` returns the probabilities of the `top_k` most probable labels only, for rows in a list. `warnings` then
-        lists the missing values that the service filled in.
+        lists the missing values that the service filled in. With `explain`, True or an object with `label`, `target` or
+        `baseline`, for rows in a list, `explanations` then has the contributions of the columns to each prediction.
         """
-        self.warnings = []
+        self.warnings, self.explanations = [], []
         if not isinstance(rows, Sequence):
             from forward_pass_client import tensors  # noqa: PLC0415 - only arrays need NumPy
 
-            if top_k is not None:
-                problem = f"expected rows in a list, found {type(rows).__name__}"
-                raise InputError([Fault("top_k", problem, "send a list of rows, such as rows.tolist()")])
+            for option, given in (("top_k", top_k is not None), ("explain", bool(explain))):
+                if given:
+                    problem = f"expected rows in a list, found {type(rows).__name__}"
+                    raise InputError([Fault(option, problem, "send a list of rows, such as rows.tolist()")])
             if isinstance(rows, Mapping):
                 return self._infer(name, tensors.check_columns(rows), version)
             array = tensors.check_rows(rows)
@@ -122,13 +133,16 @@ class Client:
         query = "" if top_k is None else f"?top_k={top_k}"
         path = f"{_model_path(name, version)}/predict{query}"
         response, _ = self._request_prediction(
-            path, encode_rows(rows), {"Content-Type": "application/json"}, name, version
+            path, encode_rows(rows, explain or None), {"Content-Type": "application/json"}, name, version
         )
         self._check_json_size(path, response, 200)
         with self._expect_service(path):
             body = json.loads(response)
             self.warnings = [Fault(*(str(each[key]) for key in Fault._fields)) for each in body.get("warnings", [])]
             self._check_predictions(path, body["predictions"], len(rows))
+            if explain:
+                self._check_predictions(path, body["explanations"], len(rows))
+                self.explanations = body["explanations"]
             return body["predictions"]
 
     def _infer(self, name: str, arrays: Mapping[str, Any], version: int | str | None) -> Any:

@@ -12,22 +12,23 @@ from forward_pass_client.errors import Fault, InputError
 _MAX_FAULTS = 100
 
 
-def encode_rows(rows: Any) -> bytes:
+def encode_rows(rows: Any, explain: Any = None) -> bytes:
     """Return the body of a request. NaN is a missing value, as None is. InputError with every value that JSON lacks."""
+    body = {"instances": rows} if explain is None else {"instances": rows, "explain": explain}
     try:
-        return json.dumps({"instances": rows}, allow_nan=False).encode()
+        return json.dumps(body, allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError):  # rows of plain values need no further look
         pass
     faults: list[Fault] = []
     try:
-        plain = _plain_value(rows, "instances", faults)
+        plain = {key: _plain_value(value, key, faults) for key, value in body.items()}
     except RecursionError:
         faults = [
             Fault("instances", "expected rows, found lists nested too deeply, or in themselves", "send flat rows")
         ]
     if faults:
         raise InputError(faults[:_MAX_FAULTS])
-    return json.dumps({"instances": plain}, allow_nan=False).encode()
+    return json.dumps(plain, allow_nan=False).encode()
 
 
 def _plain_value(value: Any, location: str, faults: list[Fault]) -> Any:

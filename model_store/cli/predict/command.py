@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +27,21 @@ from model_store.cli import tables
 from model_store.cli.common import open_output, print_json, print_note, verbosity
 from model_store.cli.group import command, header_option, table_options
 from model_store.cli.predict.batch import Share, ShareType, is_folder, is_pattern, score_batch
+from model_store.cli.predict.explanations import (
+    check_columns,
+    explanation_cells,
+    explanation_header,
+    explanations_table,
+)
 from model_store.cli.predict.images import find_images, predict_images, write_image_predictions
+from model_store.cli.predict.kept_columns import kept_columns, split_names
 from model_store.cli.predict.predictor import Predictor, predictor_from_service, predictor_from_store
 from model_store.cli.terminal import stderr
-from model_store.errors import Fault, InputError, did_you_mean
+from model_store.errors import InputError
 from model_store.schema import row_parser
 from model_store.schema.prediction_table import prediction_cells, prediction_header
 from model_store.schema.row_parser import Header, RowBatch, RowTable, count_filled
-from model_store.schema.signature import (
-    Signature,
-)
+from model_store.schema.signature import RegressionOutput, Signature
 from model_store.tables.formats import is_table, open_table
 from model_store.tables.options import TableOptions
 from model_store.tables.table_file import DelimitedFile
@@ -81,6 +87,10 @@ _TEXT_CELLS = 200  # that a text counts as: however long the texts, a batch has 
 )
 @click.option("--keep-all", is_flag=True, help="Write all columns of FILE before the predictions.")
 @click.option(
+    "--explain", is_flag=True, help="Tell what each column contributed to each prediction: see docs/answers.md."
+)
+@click.option("--explain-label", metavar="LABEL", help="Explain the probability of LABEL, or the target of that name.")
+@click.option(
     "--cluster",
     metavar="ADDRESS",
     help="Score the parts on a Dask cluster: local, local:4 (processes) or the address of a scheduler, such as "
@@ -105,6 +115,8 @@ def predict(
     output: str | None,
     keep: tuple[str, ...],
     keep_all: bool,
+    explain: bool,
+    explain_label: str | None,
     cluster: str | None,
     share: Share | None,
     whole_files: bool,
@@ -124,10 +136,13 @@ def predict(
     """
     if bool(files) == bool(row_texts):
         raise click.UsageError("Give either FILE or --row.")
+    explains = explain or explain_label is not None
     if output is not None and is_folder(output):
+        if explains:
+            raise click.UsageError("--explain writes to a file; a folder takes predictions alone.")
         if url is not None:
             raise click.UsageError("--url writes to a file; a folder needs the store.")
-        given = BatchOptions(None if keep_all else tuple(_split_names(keep)), header, options, whole_files)
+        given = BatchOptions(None if keep_all else tuple(split_names(keep)), header, options, whole_files)
         if keep and keep_all:
             raise click.UsageError("Give either --keep or --keep-all.")
         score_batch(store, model, files, output, given, cluster=cluster, share=share, as_json=as_json)
@@ -138,6 +153,8 @@ def predict(
     images = find_images(files) if files else None
     if images is not None and (header is not None or options != TableOptions() or keep or keep_all):
         raise click.UsageError("--header, --keep and the options of a table need a table.")
+    if images is not None and explains:
+        raise click.UsageError("--explain needs rows: a table, JSON or --row.")
     if images is None and (len(files) > 1 or any(map(is_pattern, files))):
         raise click.UsageError("Several tables need a folder as --output, such as predictions/.")
     if images is not None:
@@ -163,9 +180,13 @@ def predict(
         raise click.UsageError("--output would replace FILE; choose another file.")
     predictor = predictor_from_store(store, model) if url is None else predictor_from_service(url, key, model)
     name = predictor.name
+    wanted: Any = None
+    if explains:
+        key = "target" if isinstance(predictor.signature.output, RegressionOutput) else "label"
+        wanted = True if explain_label is None else {key: explain_label}
     if file is not None and output is not None:
-        kept = None if keep_all else _split_names(keep)
-        count, filled = _predict_file(predictor, file, header, options, output, kept)
+        kept = None if keep_all else split_names(keep)
+        count, filled = _predict_file(predictor, file, header, options, output, kept, wanted)
         rows = "1 row" if count == 1 else f"{count} rows"
         target = "standard output" if output == "-" else output
         print_note(f"Wrote the predictions of {name}/{predictor.version} for {rows} to {target}.")
@@ -175,15 +196,18 @@ def predict(
         return
     if file is None:
         batch = RowBatch(row_parser.parse_json_rows(row_texts))
-        predictions = predictor.predict(batch.rows)
+        predictions, explanations = _predict_rows(predictor, batch.rows, wanted)
     else:
         batch = _read_file(file, predictor.signature, header, options)
-        predictions = _predict_batch(predictor, batch, _display_name(file))
+        predictions, explanations = _predict_batch(predictor, batch, _display_name(file), wanted)
     warnings = _fill_warnings(predictor.signature, count_filled(predictor.signature, batch.rows))
     if as_json:
-        print_json({"model": name, "version": predictor.version, "predictions": predictions, **warnings})
+        found = {"explanations": explanations} if explains else {}
+        print_json({"model": name, "version": predictor.version, "predictions": predictions, **found, **warnings})
     else:
         tables.print_table(tables.predictions_table(predictions))
+        if explains:
+            tables.print_table(explanations_table(explanations))
 
 
 def _print_image_predictions(predictor: Predictor, paths: Sequence[Path], output: str | None, *, as_json: bool) -> None:
@@ -266,11 +290,15 @@ def _predict_file(
     options: TableOptions,
     output: str,
     keep: Sequence[str] | None,
+    wanted: Any,
 ) -> tuple[int, Counter[str]]:
     """Write the predictions after the columns `keep`, None for all. Return the number of rows, and of filled values.
 
+    wanted: what `explain` of a request is; the contributions are written after the predictions, unless it is None.
     InputError with the lines of invalid rows.
     """
+    if wanted is not None:
+        check_columns(predictor.signature)
     signature, name, opener = predictor.signature, _display_name(file), FileOpener(file)
     width = sum(_TEXT_CELLS if column.kind == "text" else math.prod(column.shape) for column in signature.inputs)
     size = max(1, min(5_000, _BATCH_CELLS // max(width, len(prediction_header(signature.output, [])))))
@@ -278,7 +306,7 @@ def _predict_file(
     with open_output(output) as target, _progress(opener, file) as advance, ExitStack() as opened:
         with _own_locations(name):
             table = opened.enter_context(_open_rows(name, opener, signature, header, options))
-        kept = _kept_columns(table, keep, name)
+        kept = kept_columns(table, keep, name)
         writer = csv.writer(target, lineterminator="\n")
         while True:
             with _own_locations(name):
@@ -287,15 +315,17 @@ def _predict_file(
                 break
             if not count:
                 names = table.names or [f"column_{i}" for i in range(1, len(batch.cells[0]) + 1)]
-                writer.writerow(prediction_header(signature.output, [names[i] for i in kept]))
-            predictions = _predict_batch(predictor, batch, name)
-            for cells, prediction in zip(batch.cells, predictions, strict=True):
-                writer.writerow([*(cells[i] for i in kept), *prediction_cells(prediction, signature.output)])
+                writer.writerow(_output_header(signature, [names[i] for i in kept], wanted))
+            predictions, explanations = _predict_batch(predictor, batch, name, wanted)
+            more = map(explanation_cells, explanations) if wanted is not None else repeat([])
+            for cells, prediction, contributions in zip(batch.cells, predictions, more, strict=False):
+                own = prediction_cells(prediction, signature.output)
+                writer.writerow([*(cells[i] for i in kept), *own, *contributions])
             count += len(batch.rows)
             filled += count_filled(signature, batch.rows)
             advance()
         if not count:
-            writer.writerow(prediction_header(signature.output, [table.names[i] for i in kept]))
+            writer.writerow(_output_header(signature, [table.names[i] for i in kept], wanted))
     _print_ignored([name for i, name in enumerate(table.names) if name in table.ignored and i not in kept])
     return count, filled
 
@@ -312,33 +342,26 @@ def _fill_warnings(signature: Signature, counts: Counter[str]) -> dict[str, Any]
     return {"warnings": warnings} if warnings else {}
 
 
-def _split_names(texts: Sequence[str]) -> list[str]:
-    """Return the column names of `--keep id,name`; a name that holds a comma is quoted as in CSV."""
-    return [name.strip() for text in texts for name in next(csv.reader([text]), [])]
-
-
-def _kept_columns(table: RowTable, keep: Sequence[str] | None, name: str) -> Sequence[int]:
-    """Return the indices of columns. InputError if the table has no such column."""
-    if keep is None:
-        return range(table.width)
-    faults = []
-    for one in keep:
-        if one not in table.names:
-            fix = did_you_mean(one, table.names) or f"the columns are {list_names(table.names)}"
-            faults.append(Fault("--keep", f"{name} has no column {one!r}", fix if table.names else "use --keep-all"))
-    if faults:
-        raise InputError(faults)
-    return [table.names.index(one) for one in keep]
-
-
 def _print_ignored(columns: list[str]) -> None:
     if columns:
         print_note(f"Ignored columns: {list_names(columns)}")
 
 
-def _predict_batch(predictor: Predictor, batch: RowBatch, name: str) -> list[Any]:
+def _output_header(signature: Signature, kept: Sequence[str], wanted: Any) -> list[str]:
+    header = prediction_header(signature.output, kept)
+    return header if wanted is None else [*header, *explanation_header(signature, header)]
+
+
+def _predict_rows(predictor: Predictor, rows: list[Any], wanted: Any) -> tuple[list[Any], list[dict[str, Any]]]:
+    """Return predictions, and explanations unless `wanted` is None."""
+    return (predictor.predict(rows), []) if wanted is None else predictor.explain(rows, wanted)
+
+
+def _predict_batch(
+    predictor: Predictor, batch: RowBatch, name: str, wanted: Any
+) -> tuple[list[Any], list[dict[str, Any]]]:
     try:
-        return predictor.predict(batch.rows) if batch.rows else []
+        return _predict_rows(predictor, batch.rows, wanted) if batch.rows else ([], [])
     except InputError as e:
         raise batch.with_lines(e, name) from e
 

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
+from model_store.artifact.explanation import explain, read_asked
 from model_store.cli.group import resolve_reference
+from model_store.cli.predict.explanations import at_row, is_explanation
 from model_store.errors import Fault, InputError, StoreError
 from model_store.registry.store import open_store
 from model_store.schema.columns import KINDS, Column
@@ -32,13 +34,21 @@ class Predictor:
     version: int
     signature: Signature
     predict: Callable[[list[Any]], list[Any]]
+    explain: Callable[[list[Any], Any], tuple[list[Any], list[dict[str, Any]]]]  # predictions, explanations
 
 
 def predictor_from_store(location: str, model: str) -> Predictor:
     store = open_store(location)
     name, number = resolve_reference(store, model)
     version, loaded = store.load(name, number)
-    return Predictor(name, version.number, loaded.signature, loaded.predict)
+
+    def explain_rows(rows: list[Any], wanted: Any) -> tuple[list[Any], list[dict[str, Any]]]:
+        asked = read_asked(wanted, loaded)
+        inputs = loaded.encode(rows)
+        outputs = loaded.network(inputs)
+        return loaded.signature.decode(outputs), explain(loaded, inputs, outputs, asked).as_json()
+
+    return Predictor(name, version.number, loaded.signature, loaded.predict, explain_rows)
 
 
 def predictor_from_service(url: str, key: str | None, model: str) -> Predictor:
@@ -61,20 +71,35 @@ def predictor_from_service(url: str, key: str | None, model: str) -> Predictor:
         metadata = client.model(name, ref or None)
     try:
         number, signature = _read_metadata(metadata)
+        explained = max(1, int(metadata.get("explain", {}).get("max_rows", 1)))
     except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as e:
         found = f"something else: {type(e).__name__}: {e}"[:_MAX_SHOWN_CHARACTERS]
         raise StoreError(f"{url}: expected the version, inputs and output of the model {name}, found {found}") from e
 
     @own_errors()
-    def predict_batch(batch: list[Any]) -> list[Any]:
-        predictions = client.predict(name, batch, version=number)
+    def predict_batch(batch: list[Any], wanted: Any = None) -> list[Any]:
+        predictions = client.predict(name, batch, version=number, explain=wanted)
         for prediction in predictions:
             if not _is_prediction(prediction, signature.output):
                 found = describe_value(prediction)
                 raise StoreError(f"{url}: expected predictions of the model {name}, found {found} among them")
         return list(predictions)
 
-    return Predictor(name, number, signature, predict_batch)
+    def explain_rows(batch: list[Any], wanted: Any) -> tuple[list[Any], list[dict[str, Any]]]:
+        """Send as many rows as the service explains at a time."""
+        predictions: list[Any] = []
+        explanations: list[dict[str, Any]] = []
+        for start in range(0, len(batch), explained):
+            try:
+                predictions += predict_batch(batch[start : start + explained], wanted)
+            except InputError as error:
+                raise at_row(error, start) from error
+            if not all(is_explanation(each, signature) for each in client.explanations):
+                raise StoreError(f"{url}: expected explanations of the model {name}, found something else")
+            explanations += client.explanations
+        return predictions, explanations
+
+    return Predictor(name, number, signature, predict_batch, explain_rows)
 
 
 def _read_metadata(metadata: Mapping[str, Any]) -> tuple[int, Signature]:
