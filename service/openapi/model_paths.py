@@ -11,6 +11,7 @@ from apispec import APISpec
 
 from model_store.schema.columns import Column
 from model_store.schema.signature import ClassificationOutput, MultiLabelOutput, RegressionOutput, Signature
+from service.openapi.explanation_schemas import explain_schema, explanation_schema
 from service.openapi.json_schema import (
     PARAMETERS,
     STRING,
@@ -55,11 +56,16 @@ def add_model_paths(spec: APISpec, served: LoadedVersion) -> None:
     native_rows = rows | {"maxItems": max_rows}
     if max_rows > served.max_rows:
         native_rows["description"] = f"Without top_k at most {served.max_rows}."
+    asked, explanations = {}, {}
+    if served.row_limit.explained_rows:
+        asked = {"explain": component("explain", explain_schema(signature, instance))}
+        explanations = {"explanations": array_schema(component("explanation", explanation_schema(signature)))}
     request = object_schema(
         "instances",
         model={"enum": [name, None]},
         version=VERSION,
         instances=native_rows,
+        **asked,
     ) | {"additionalProperties": False}
     predictions = array_schema(component("prediction", _prediction_schema(signature)))
     response = object_schema(
@@ -67,6 +73,7 @@ def add_model_paths(spec: APISpec, served: LoadedVersion) -> None:
         model={"const": name},
         version=_INTEGER,
         predictions=predictions,
+        **explanations,
         warnings=array_schema(ref("Fault")),
         receipt=ref("Receipt"),
     )
@@ -101,6 +108,12 @@ def add_model_paths(spec: APISpec, served: LoadedVersion) -> None:
     request_body = json_content(component("v1.request", either), rows_example)
     response_body = json_content(component("v1.response", response))
     add(f"/v1/models/{name}:predict", "tensorflow serving", "v1", request_body, response_body, "P")
+    if asked:
+        either = {"allOf": [ref(f"{name}.v1.request"), object_schema("", **asked)]}
+        with_explanations = {"allOf": [ref(f"{name}.v1.response"), object_schema("explanations", **explanations)]}
+        request_body = json_content(component("v1.explain.request", either), rows_example)
+        response_body = json_content(component("v1.explain.response", with_explanations))
+        add(f"/v1/models/{name}:explain", "tensorflow serving", "v1_explain", request_body, response_body, "P")
     request, response = _open_inference_schemas(served)
     request_body = json_content(component("v2.request", request), tensors_example)
     response_body = json_content(component("v2.response", response))
@@ -134,7 +147,7 @@ def _tensorflow_serving_schemas(served: LoadedVersion, rows: Json) -> tuple[Json
     return (
         rows_request | {"not": {"required": ["inputs"]}},
         columns_request | {"not": {"required": ["instances"]}},
-        response | {"minProperties": 1, "maxProperties": 2},
+        response | {"minProperties": 1, "maxProperties": 3},
     )
 
 
