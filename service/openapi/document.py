@@ -31,7 +31,6 @@ from service.openapi.protocol_paths import add_protocol_paths
 from service.openapi.traffic_schema import TRAFFIC
 from service.registry.loaded_version import LoadedVersion
 from service.registry.snapshot import Snapshot
-from service.validation.predict_request import PredictSchema
 
 _KEYLESS_PATHS = ("/", "/healthz", "/readyz", "/ping", "/v2/health/live", "/v2/health/ready")  # need no API key
 
@@ -86,6 +85,7 @@ def _not_described(versions: list[LoadedVersion]) -> str:
 # Generated clients name their classes after these.
 _COMPONENT_NAMES = {
     "ErrorExampleSchema": "Lesson",
+    "PredictBodySchema": "Predict",
     "PredictResponseSchema": "Answer",
     "ModelSummarySchema": "ModelLine",
     "ModelListSchema": "Models",
@@ -143,7 +143,7 @@ def _add_general_paths(spec: APISpec) -> None:
                         REQUEST_ID_PARAMETER,
                         AT_LEAST_PARAMETER,
                     ],
-                    "requestBody": {"required": True, **json_content(PredictSchema())},
+                    "requestBody": {"required": True, **json_content(response_schemas.PredictBodySchema())},
                     "responses": {
                         "200": {
                             "description": "One prediction for each row.",

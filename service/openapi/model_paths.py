@@ -31,6 +31,7 @@ from service.openapi.parameters import (
     TOP_K_PARAMETER,
 )
 from service.protocols import tensors
+from service.protocols.explained_tensors import explanation_specs
 from service.protocols.tensors import TensorSpec
 from service.registry.loaded_version import LoadedVersion
 
@@ -164,6 +165,7 @@ def _open_inference_schemas(served: LoadedVersion) -> tuple[Json, Json]:
         alone = {"type": "array", "minItems": 1, "maxItems": 1, "items": _tensor_schema(table)}
         inputs = {"anyOf": [inputs, alone]}
     outputs = tensors.output_specs(served.model)
+    explained = explanation_specs(signature) if served.row_limit.explained_rows else []
     expected = object_schema("name", name={"enum": [each.name for each in outputs]}, parameters=PARAMETERS)
     request = object_schema(
         "inputs",
@@ -178,7 +180,7 @@ def _open_inference_schemas(served: LoadedVersion) -> tuple[Json, Json]:
         model_version=STRING,
         id=STRING,
         parameters=PARAMETERS,
-        outputs=array_schema({"anyOf": [_tensor_schema(each, is_response=True) for each in outputs]}),
+        outputs=array_schema({"anyOf": [_tensor_schema(each, is_response=True) for each in [*outputs, *explained]]}),
     )
     return request, response
 

@@ -107,6 +107,19 @@ _COMPONENTS: dict[str, Json] = {
     "V1PredictResponse": object_schema(
         predictions=array_schema(_ANY), outputs=_ANY, warnings=array_schema(ref("Fault"))
     ),
+    "V1ExplainRequest": object_schema(
+        signature_name=STRING,
+        instances=array_schema(_ANY),
+        inputs=_ANY,
+        explain={"type": ["boolean", "object", "null"]},
+    ),
+    "V1ExplainResponse": object_schema(
+        "explanations",
+        predictions=array_schema(_ANY),
+        outputs=_ANY,
+        explanations=array_schema(ref("Explanation")),
+        warnings=array_schema(ref("Fault")),
+    ),
     "V1Models": object_schema("models", models=array_schema(STRING)),
     "V1Status": object_schema("error_code error_message", error_code=STRING, error_message=STRING),
     "V1VersionStatus": object_schema("version state status", version=STRING, state=STRING, status=ref("V1Status")),
@@ -124,7 +137,10 @@ _COMPONENTS: dict[str, Json] = {
         "instances", model=STRING, version=VERSION, instances=array_schema(_ANY) | {"minItems": 1}, parameters=_ANY
     ),
     "InvocationResponse": object_schema(
-        "predictions", predictions=array_schema(_ANY), warnings=array_schema(ref("Fault"))
+        "predictions",
+        predictions=array_schema(_ANY),
+        explanations=array_schema(ref("Explanation")),
+        warnings=array_schema(ref("Fault")),
     ),
 }
 _TF_MODEL_PATHS = ("/v1/models/{name}", "/v1/models/{name}/versions/{version}", "/v1/models/{name}/labels/{version}")
@@ -224,6 +240,14 @@ _OPERATIONS: tuple[tuple[str, str, tuple[str, ...], str, str, str], ...] = (
         "Predictions from rows or columns",
         "V1PredictRequest",
         "V1PredictResponse",
+    ),
+    (
+        "tensorflow serving",
+        "post",
+        tuple(f"{path}:explain" for path in _TF_MODEL_PATHS),
+        "Predictions with what each column contributed",
+        "V1ExplainRequest",
+        "V1ExplainResponse",
     ),
 )
 _ERROR_DESCRIPTIONS = {

@@ -1,8 +1,10 @@
-"""The responses of the native protocol as marshmallow schemas, for the OpenAPI document."""
+"""The bodies of the native protocol as marshmallow schemas, for the OpenAPI document."""
 
 from __future__ import annotations
 
 from marshmallow import Schema, fields
+
+from service.validation.predict_request import PredictSchema
 
 
 class FaultSchema(Schema):
@@ -55,12 +57,42 @@ class ReceiptSchema(Schema):
     top_k = fields.Integer(metadata={"description": "As in the request. Left out if it had none."})
 
 
+class PredictBodySchema(PredictSchema):
+    """The body of a predict request, with what the service takes out of it before it checks the rows."""
+
+    explain = fields.Raw(
+        allow_none=True,
+        metadata={
+            "type": ["boolean", "object"],
+            "description": "Explain each prediction: true, or an object with `label` or `target`, and `baseline`.",
+        },
+    )
+
+
+class ExplanationSchema(Schema):
+    """What each column contributed to the difference between the answer and the baseline."""
+
+    label = fields.Raw(metadata={"description": "Of a classifier: the label whose probability is explained."})
+    target = fields.String(metadata={"description": "Of several targets: the explained one."})
+    baseline = fields.Float(required=True, metadata={"description": "The answer for the baseline row."})
+    answer = fields.Float(required=True)
+    contributions = fields.Dict(
+        keys=fields.String(), values=fields.Raw(), required=True, metadata={"description": "By column."}
+    )
+    residual = fields.Float(
+        required=True, metadata={"description": "What the sum of the contributions lacks, by rounding."}
+    )
+
+
 class PredictResponseSchema(Schema):
     """Predictions, one for each row and in the same order."""
 
     model = fields.String(required=True)
     version = fields.Integer(required=True)
     predictions = fields.List(fields.Raw(), required=True)
+    explanations = fields.List(
+        fields.Nested(ExplanationSchema), metadata={"description": "With `explain`: one for each row."}
+    )
     warnings = fields.List(
         fields.Nested(FaultSchema),
         metadata={

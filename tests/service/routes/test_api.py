@@ -352,11 +352,13 @@ def test_openapi_document_keeps_its_component_names(client):
     """Generated clients name their classes after them."""
     schemas = client.get("/openapi.json").json["components"]["schemas"].keys()
     of_model = ("instance", "prediction", "request", "response", "v1.request", "v1.rows", "v1.columns", "v1.response")
+    explained = ("explain", "explanation", "v1.explain.request", "v1.explain.response")
     assert schemas == {
         *("Answer", "Error", "ErrorBody", "Example", "Fault", "Health", "Lesson", "Model", "ModelLine", "Models"),
         *("Alias", "AliasMove", "Aliases", "MoveAlias", "ProtectAlias", "RollBackAlias"),
         *("Network", "NetworkLayer", "WeightArray", "Activations", "ActivationsRequest", "LayerValues"),
         *("Predict", "Publication", "Ready", "Receipt", "InputColumn", "Output", "PredictedExample", "Traffic"),
+        *("ExplainLimits", "Explanation", "V1ExplainRequest", "V1ExplainResponse"),
         *("Empty", "ErrorText", "InvocationRequest", "InvocationResponse"),
         *("V1Metadata", "V1ModelMetadata", "V1ModelSpec", "V1ModelStatus", "V1Models", "V1PredictRequest"),
         *("V1PredictResponse", "V1SignatureDef", "V1Status", "V1VersionStatus"),
@@ -367,7 +369,7 @@ def test_openapi_document_keeps_its_component_names(client):
         *(
             f"{name}.{part}"
             for name in ("image", "penguins", "price")
-            for part in (*of_model, "v2.request", "v2.response")
+            for part in (*of_model, *explained, "v2.request", "v2.response")
         ),
     }
 
