@@ -37,6 +37,7 @@ PAGES = [
             "versions",
             "exports",
             "imports",
+            "answers",
         )
     ),
     *sorted((ROOT / "docs" / "reference").glob("*.md")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from model_store.artifact.explanation import Asked, Explanations, explain
 from model_store.nn import Array
 from service.inference.drift import DriftMonitor
 from service.registry.loaded_version import LoadedVersion
@@ -22,6 +23,15 @@ class InferenceRunner:
         outputs, record.compute_started_at, record.compute_ended_at = self.run(served, inputs)
         self.record_pass(served, inputs, record.compute_ended_at - record.compute_started_at)
         return outputs
+
+    @staticmethod
+    def explain(
+        record: RequestRecord, served: LoadedVersion, inputs: Array, outputs: Array, asked: Asked
+    ) -> Explanations:
+        """Return the explanations of encoded rows with these raw outputs. The record's computing includes them."""
+        found = explain(served.model, inputs, outputs, asked)
+        record.compute_ended_at = clock()
+        return found
 
     @staticmethod
     def run(served: LoadedVersion, inputs: Array) -> tuple[Array, float, float]:

@@ -11,7 +11,7 @@ _NUMBER: Json = {"type": "number"}
 
 def explain_schema(signature: Signature, instance: Json) -> Json:
     """Return the schema of a request's key `explain`."""
-    wanted = {
+    wanted: dict[str, Json] = {
         _name_key(signature): {"enum": [*_names(signature), None]},
         "baseline": {"anyOf": [instance, {"type": "null"}]},
     }

@@ -19,7 +19,7 @@ from model_store.nn import Array
 from model_store.schema.columns import ArrayColumn
 from model_store.schema.signature import RegressionOutput, Signature
 from model_store.utils.values import describe_value
-from service.inference.explaining import read_explain
+from service.protocols.explain_request import read_explain
 from service.protocols.tensors import TensorSpec
 from service.registry.loaded_version import LoadedVersion
 

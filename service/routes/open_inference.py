@@ -15,7 +15,6 @@ from service.http.exceptions import ApiError
 from service.http.model_version import AT_LEAST_HEADER, require_at_least
 from service.http.request_body import check_json_content_type, parse_json, read_body
 from service.http.responses import json_response
-from service.inference.explaining import explain_rows
 from service.inference.runner import InferenceRunner
 from service.protocols import model_metadata, open_inference, open_inference_metadata, tensors
 from service.protocols.explained_tensors import explanation_tensors, read_explain_parameters
@@ -118,7 +117,7 @@ def create_blueprint(
         raw = inference(g.request_record, served, encoded.inputs)
         more = []
         if asked is not None:
-            more = explanation_tensors(explain_rows(g.request_record, served, encoded.inputs, raw, asked))
+            more = explanation_tensors(inference.explain(g.request_record, served, encoded.inputs, raw, asked))
         accepted = request.accept_encodings
         coding = accepted.best_match(["gzip", "deflate", "x-gzip"]) if accepted else None
         content, headers = open_inference.serialize_response(served, infer_request, raw, encoded.warnings, coding, more)

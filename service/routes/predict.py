@@ -22,10 +22,10 @@ from service.config import Settings
 from service.http.model_version import AT_LEAST_HEADER, MODEL_VERSION_HEADER, require_at_least
 from service.http.request_body import check_json_content_type, parse_json, read_body
 from service.http.responses import ListInBlocks, json_response_in_pieces
-from service.inference.explaining import explain_rows, read_explain
 from service.inference.range_warnings import range_warnings
 from service.inference.runner import InferenceRunner
 from service.protocols import csv_npy
+from service.protocols.explain_request import read_explain
 from service.protocols.native import PredictParser, predict_response
 from service.protocols.row_blocks import prediction_blocks
 from service.protocols.row_encoding import encode_rows
@@ -116,7 +116,9 @@ class Predictor:
                 asked = _read_explain(wanted, found, body.get("instances"), faults)
             served, encoded = self._parser.encode(body, found, faults, top_k, receipt=receipt)
         outputs = self._inference(record, served, encoded.inputs)
-        explanations = None if asked is None else explain_rows(record, served, encoded.inputs, outputs, asked).as_json()
+        explanations = (
+            None if asked is None else self._inference.explain(record, served, encoded.inputs, outputs, asked).as_json()
+        )
         predictions = prediction_blocks(served.model.signature, outputs, top_k)
         return PredictResult(
             served, sent, encoded.inputs, predictions, encoded.warnings, g.get("sent_csv"), explanations

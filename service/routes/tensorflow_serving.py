@@ -18,9 +18,9 @@ from service.config import Settings
 from service.http.model_version import AT_LEAST_HEADER, MODEL_VERSION_HEADER, require_at_least
 from service.http.request_body import read_json
 from service.http.responses import json_response, json_response_in_pieces
-from service.inference.explaining import explain_rows, read_explain
 from service.inference.runner import InferenceRunner
 from service.protocols import model_metadata, tensors
+from service.protocols.explain_request import read_explain
 from service.protocols.native import with_warnings
 from service.protocols.row_blocks import column_blocks, row_blocks
 from service.protocols.row_encoding import encode_rows
@@ -121,7 +121,7 @@ def create_blueprint(registry: ModelRegistry, inference: InferenceRunner, settin
         raw = inference(g.request_record, served, encoded.inputs)
         found, more = signature.decode_arrays(raw), {}
         if asked is not None:
-            more["explanations"] = explain_rows(g.request_record, served, encoded.inputs, raw, asked).as_json()
+            more["explanations"] = inference.explain(g.request_record, served, encoded.inputs, raw, asked).as_json()
         headers = {MODEL_VERSION_HEADER: str(served.number)}
         if location == "inputs":
             if isinstance(signature.output, RegressionOutput):

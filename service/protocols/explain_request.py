@@ -1,14 +1,12 @@
-"""Explanations of the rows of a request: what it asks for, how many rows it may have, and the explanations."""
+"""What a request wants explained, in every protocol."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from model_store.artifact.explanation import Asked, Explanations, explain, read_asked
+from model_store.artifact.explanation import Asked, read_asked
 from model_store.errors import Fault, InputError
-from model_store.nn import Array
 from service.registry.loaded_version import LoadedVersion
-from service.telemetry.request_record import RequestRecord, clock
 
 
 def read_explain(value: Any, served: LoadedVersion, location: str = "explain") -> Asked | None:
@@ -24,12 +22,3 @@ def read_explain(value: Any, served: LoadedVersion, location: str = "explain") -
         limit.check_rows(f"{location}.baseline", rows)  # replaces an image file by what was read of it
         value = value | {"baseline": rows[0]}
     return read_asked(value, served.model, location)
-
-
-def explain_rows(
-    record: RequestRecord, served: LoadedVersion, inputs: Array, outputs: Array, asked: Asked
-) -> Explanations:
-    """Return the explanations of encoded rows with these raw outputs. The record's computing includes them."""
-    found = explain(served.model, inputs, outputs, asked)
-    record.compute_ended_at = clock()
-    return found
