@@ -2,6 +2,7 @@
 
 import { showAnswer } from "./model/answers.js";
 import { makeDrawing } from "./model/drawing.js";
+import { showExplanation } from "./model/explanation.js";
 import { ask, compact, make, showFaults } from "./page.js";
 
 // Send a number as a number and any other text as a string, so that the service reports the error.
@@ -36,7 +37,8 @@ async function send(form, text) {
     const body = await response.json();
     status.textContent = `${response.status}, ${Math.max(1, Math.round(performance.now() - started))} ms`;
     const shown = response.ok ? body.predictions.slice(0, 20).map((prediction) => showAnswer(prediction)) : [showFaults(body.error)];
-    result.replaceChildren(...shown, fullResponse(body));
+    const explained = (body.explanations ?? []).slice(0, 20).map(showExplanation);
+    result.replaceChildren(...shown, ...explained, fullResponse(body));
   } catch (problem) {
     status.textContent = "";
     result.replaceChildren(showFaults({ code: "no response", message: String(problem), faults: [] }));

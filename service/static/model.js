@@ -5,6 +5,7 @@ import { prepareAliases } from "./model/aliases.js";
 import { showAnswer, showProblems } from "./model/answers.js";
 import { prepareComparison } from "./model/comparison.js";
 import { makeDrawing } from "./model/drawing.js";
+import { showExplanation } from "./model/explanation.js";
 import { makeField } from "./model/fields.js";
 import { Live, Predictor } from "./model/predictor.js";
 import { LANGUAGES, snippet } from "./model/snippets.js";
@@ -31,8 +32,9 @@ function prepareForm(data, predictor, signal) {
     Object.entries(values).forEach(([name, value]) => fields.get(name).set(value));
     change({ ...row, ...values });
   });
+  const explains = data.explains ? make("input") : null;
   const live = new Live(
-    (given) => predictor.predict([given]),
+    (given) => predictor.predict([given], explains?.checked),
     (found) => show(found, data, form),
     signal,
   );
@@ -83,6 +85,13 @@ function prepareForm(data, predictor, signal) {
     ...LANGUAGES.map((name) => choice("language", name, name === language, () => { language = name; describe(); })),
   );
   form.addEventListener("submit", (event) => event.preventDefault());
+  if (explains) {
+    explains.type = "checkbox";
+    explains.addEventListener("change", () => live.update(row));
+    const label = make("label", undefined, "switch");
+    label.append(explains, make("b", "Explain the answer"));
+    form.querySelector(".where").append(label);
+  }
   form.querySelector(".where").append(...predictor.controls(() => live.update(row)));
   if (surface) document.getElementById("surface").append(surface.element);
   form.hidden = document.querySelector(".request").hidden = false;
@@ -92,6 +101,7 @@ function prepareForm(data, predictor, signal) {
 
 function show(found, data, form) {
   if (found.answers) document.getElementById("answer").replaceChildren(showAnswer(found.answers[0], data.output));
+  document.getElementById("explanation").replaceChildren(...(found.explanations ?? []).map(showExplanation));
   document.getElementById("problems").replaceChildren(...showProblems(found));
   document.getElementById("answer").classList.toggle("stale", !found.answers);
   form.querySelector(".status").textContent = found.status;

@@ -35,21 +35,23 @@ export class Predictor {
     this.path = predictPath(data);
   }
 
-  // Return { answers, warnings, faults, status }: without `answers`, `faults` says why.
-  async predict(rows) {
+  // Return { answers, explanations, warnings, faults, status }: without `answers`, `faults` says why. Explanations are
+  // those that `explains` asks of the service.
+  async predict(rows, explains = false) {
     if (this.#isLocal) return this.#compute(rows, "computed in this browser");
     const started = performance.now();
     try {
       const response = await this.ask(`${this.path}?warnings=true`, {
         method: "POST",
         headers: { "Content-Type": "application/json" },
-        body: JSON.stringify({ instances: rows }),
+        body: JSON.stringify(explains ? { instances: rows, explain: true } : { instances: rows }),
         signal: this.signal,
       });
       const body = await response.json();
       if (!response.ok) return { faults: body.error, status: `status ${response.status}` };
       const spent = Math.max(1, Math.round(performance.now() - started));
-      return { answers: body.predictions, warnings: body.warnings, status: `version ${body.version}, ${spent} ms` };
+      const status = `version ${body.version}, ${spent} ms`;
+      return { answers: body.predictions, explanations: body.explanations, warnings: body.warnings, status };
     } catch (problem) {
       if (this.#local) return this.#compute(rows, "the service does not answer: computed in this browser");
       return { faults: { code: "no response", message: String(problem), faults: [] }, status: "" };

@@ -133,6 +133,37 @@ def test_a_penguins_flipper_moves_the_answer(open_page: OpenPage, trained: Serve
     assert page.locator(".field.number.is-outside").count() == 0
 
 
+def test_an_answer_is_explained_by_column_and_the_bars_follow(open_page: OpenPage, trained: Server) -> None:
+    page = open_page(trained, "/models/penguins/versions/1")
+    is_answered(page)
+    assert page.locator("#explanation .bars").count() == 0
+    page.get_by_label("Explain the answer").check()
+    shown = page.locator("#explanation")
+    shown.locator(".signed .bar").first.wait_for()
+    assert sorted(shown.locator("b").all_inner_texts()) == [
+        *("bill_depth_mm", "bill_length_mm", "body_mass_g", "flipper_length_mm", "island", "sex")
+    ]
+    assert shown.locator(".why").inner_text() == f"Why {label(page)}"
+    before = shown.inner_text()
+    page.get_by_label("flipper_length_mm", exact=True).fill("229")
+    shown.locator(".note", has_not_text=before.splitlines()[1]).wait_for()
+    check_layout(page)
+    page.get_by_label("Explain the answer").uncheck()
+    shown.locator(".signed").wait_for(state="detached")
+
+
+def test_an_image_is_explained_by_a_map(open_page: OpenPage, trained: Server) -> None:
+    page = open_page(trained, "/models/digits")
+    is_answered(page)
+    page.get_by_label("Explain the answer").check()
+    canvas = page.locator("#explanation canvas")
+    canvas.wait_for()
+    assert canvas.evaluate("(one) => [one.width, one.height]") == [8, 8]
+    pixels = canvas.evaluate("(one) => [...one.getContext('2d').getImageData(0, 0, 8, 8).data]")
+    assert max(pixels[3::4]) == 255
+    check_layout(page)
+
+
 def test_a_slider_has_one_request_in_flight_and_the_newest_value_wins(open_page: OpenPage, trained: Server) -> None:
     page = open_page(trained, "/models/xor", DESK)
     is_answered(page)
