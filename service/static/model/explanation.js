@@ -9,7 +9,7 @@ export function showExplanation({ label, target, baseline, answer, contributions
   const box = make("section", undefined, "explanation");
   const of = label ?? target;
   const heading = make("p", of === undefined ? "Why this answer" : `Why ${of}`, "why");
-  const said = `${signed(answer - baseline)} against the baseline's ${short(baseline)}, by column:`;
+  const said = `${signed(answer - baseline)} against the baseline's ${short(Number(baseline.toPrecision(3)))}, by column:`;
   box.append(heading, make("p", said, "note"));
   const arrays = Object.entries(contributions).filter(([, value]) => Array.isArray(value));
   for (const [name, values] of arrays) box.append(map(name, values));
