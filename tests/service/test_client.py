@@ -6,6 +6,8 @@ import csv
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 
@@ -15,6 +17,7 @@ from click.testing import CliRunner
 from werkzeug.serving import make_server
 
 from forward_pass_client import Client, InputError, NotFoundError, ServiceError
+from model_store.artifact.answers import Answers
 from model_store.cli.main import main
 from tests.service.conftest import PENGUIN, move, price
 
@@ -23,7 +26,22 @@ from tests.service.conftest import PENGUIN, move, price
 def url(store, make_client) -> Iterator[str]:
     store.publish("price", price(1))
     move(store, "price", "champion", 1)
-    server = make_server("127.0.0.1", 0, make_client(store).application, threaded=True)
+    with serving(make_client(store)) as address:
+        yield address
+
+
+@pytest.fixture
+def explained_url(store, make_client) -> Iterator[str]:
+    """A service whose price/2 explains its answers."""
+    model = price(2)
+    store.publish("price", replace(model, answers=Answers(np.zeros(model.signature.width, np.float32))))
+    with serving(make_client(store)) as address:
+        yield address
+
+
+@contextmanager
+def serving(client) -> Iterator[str]:
+    server = make_server("127.0.0.1", 0, client.application, threaded=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
@@ -51,6 +69,34 @@ def test_client_asks_for_the_most_probable_labels(url):
             client.predict("penguins", [PENGUIN], top_k=0)
         with pytest.raises(InputError, match="top_k: expected rows in a list, found ndarray"):
             client.predict("price", np.zeros((1, 2)), top_k=1)
+
+
+def test_client_asks_for_explanations(explained_url):
+    with Client(explained_url) as client:
+        version = {"version": 2}
+        plain = client.predict("price", [[3, 80], [4, 90]], **version)
+        assert client.explanations == []
+        assert client.predict("price", [[3, 80], [4, 90]], explain=True, **version) == plain
+        assert [each["answer"] for each in client.explanations] == plain
+        row = {"rooms": np.float32(3), "area": Decimal(80)}
+        client.predict("price", [[4, 90]], explain={"baseline": row}, **version)
+        assert client.explanations[0]["baseline"] == plain[0]
+        client.predict("price", [[4, 90]], **version)
+        assert client.explanations == []
+        with pytest.raises(InputError, match=r"explain\.target: expected one of price; found 'x'"):
+            client.predict("price", [[3, 80]], explain={"target": "x"}, **version)
+        with pytest.raises(InputError, match="explain: expected rows in a list, found ndarray"):
+            client.predict("price", np.ones((2, 2)), explain=True)
+
+
+def test_models_predict_explains_by_a_service(explained_url, store):
+    rows = [f"--row=[{i}, 80]" for i in range(250)]  # more than the service explains in a request
+    local = CliRunner().invoke(main, ["predict", "price/2", *rows, "--explain", "--json", "--store", str(store.root)])
+    remote = CliRunner().invoke(main, ["predict", "price/2", *rows, "--explain", "--json", "--url", explained_url])
+    assert json.loads(remote.stdout)["explanations"] == json.loads(local.stdout)["explanations"]
+    rows[230] = '--row=["x", 80]'
+    failed = CliRunner().invoke(main, ["predict", "price/2", *rows, "--explain", "--url", explained_url])
+    assert "instances.230.rooms" in failed.stderr
 
 
 def test_a_client_that_wants_never_older_versions_gets_none_from_another_replica(url, store, make_client):
