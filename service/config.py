@@ -160,7 +160,7 @@ class Settings:
     max_explained_rows: int = _setting(
         "SERVE_MAX_EXPLAINED_ROWS",
         100,
-        "Most rows of a request whose answers are explained, of any model; one counts as 500 rows in operations. 0 "
+        "Most rows of a request whose answers are explained, of any model; one counts as 250 rows in operations. 0 "
         "turns explanations off.",
         minimum=0,
     )

@@ -729,6 +729,23 @@ DEFENCES = {
         "service/validation/row_limits.py", "self.output_values // values)", "self.inference_rows)",
         "tests/service/routes/test_row_limits.py::test_every_protocol_has_the_limit_of_the_model",
     ),
+    "rows that are explained are limited": Defence(
+        "service/validation/row_limits.py", "if rows > self.explained_rows:", "if False:",
+        "tests/service/routes/test_explain.py::test_more_rows_than_are_explained_are_413",
+    ),
+    "rows that are explained count by their operations": Defence(
+        "service/validation/row_limits.py",
+        "model.network.row_cost.max_rows(self.max_operations // ROWS_OF_EXPLANATION),", "",
+        "tests/service/routes/test_explain.py::test_explanations_that_are_off_or_too_costly_are_refused",
+    ),
+    "a backward pass keeps bounded memory": Defence(
+        "model_store/nn/integrated_gradients.py", "return 2 * _kept_bytes(network) <= MAX_KEPT_BYTES", "return True",
+        "tests/model_store/nn/test_integrated_gradients.py::test_a_network_that_keeps_too_much_memory_is_refused",
+    ),
+    "the row to compare with is checked as rows are": Defence(
+        "service/protocols/explain_request.py", 'limit.check_rows(f"{location}.baseline", rows)', "pass",
+        "tests/service/protocols/test_image_files.py::test_the_pixels_of_a_row_to_compare_with_are_limited",
+    ),
     "rows with a receipt are limited by what it costs": Defence(
         "service/validation/row_limits.py", "values *= RECEIPT_VALUES", "pass",
         "tests/service/routes/test_row_limits.py::test_a_receipt_counts_as_values_of_the_response",

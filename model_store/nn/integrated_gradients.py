@@ -41,9 +41,9 @@ from model_store.nn.parametrized import ParametrizedModule
 from model_store.nn.sequential import Sequential
 
 SEGMENTS = 32  # of a path, and then half as many: 48 backward passes, and two forward passes more
-# Rows of inference that take as long as the explanation of one: 60 to 170 for most networks, 400 for convolutions and
-# for the smallest ones, as benchmarked in batches of 20.
-ROWS_OF_EXPLANATION = 500
+# Rows of inference, by their operations, that take as long as the explanation of one: benchmarked, 20 to 180 for dense
+# networks, 400 for convolutions, in batches of 20.
+ROWS_OF_EXPLANATION = 250
 MAX_KEPT_BYTES = 2**28  # of what the layers remember of two points
 _BATCH_BYTES = 2**24  # of what they remember of a batch
 _COPIES = 8  # float32 arrays of the largest size that a layer keeps, or makes, for its backward pass

@@ -116,6 +116,20 @@ def test_invalid_files_are_reported_with_their_rows(client: FlaskClient) -> None
     assert error["faults"][0]["location"] == "rows.0"
 
 
+def test_the_pixels_of_a_row_to_compare_with_are_limited(client: FlaskClient) -> None:
+    pixels = decode_image(read_image_file(FILES[0]), SHAPE, "center").tolist()
+    by_file, by_pixels = (
+        client.post(PREDICT, json={"instances": [b64(FILES[1])], "explain": {"baseline": baseline}}).json
+        for baseline in (b64(FILES[0]), pixels)
+    )
+    assert by_file == by_pixels
+    assert np.shape(by_file["explanations"][0]["contributions"]["image"]) == SHAPE
+    large = b64(image_file(np.zeros((400, 400), np.uint8)))
+    body = {"instances": [b64(FILES[1])], "explain": {"baseline": large}}
+    error = assert_error(client.post(PREDICT, json=body), 413, "too_many_rows")
+    assert error["faults"][0]["location"] == "explain.baseline"
+
+
 def test_the_pixels_of_a_request_are_counted_before_one_is_decoded(
     client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
