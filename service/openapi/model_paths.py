@@ -31,12 +31,19 @@ from service.openapi.parameters import (
     TOP_K_PARAMETER,
 )
 from service.protocols import tensors
-from service.protocols.explained_tensors import explanation_specs
 from service.protocols.tensors import TensorSpec
 from service.registry.loaded_version import LoadedVersion
 
 _INTEGER: Json = {"type": "integer"}
 _DIMENSION: Json = {"type": "integer", "minimum": 1}
+_EXPLANATION_TENSOR = object_schema(
+    "name datatype shape data",
+    name={"type": "string", "pattern": r"^(contributions|explained)\."},
+    datatype={"enum": ["FP64", "BYTES"]},
+    shape={"type": "array", "items": _DIMENSION},
+    data=array_schema({}),
+    parameters=PARAMETERS,
+)
 
 
 def add_model_paths(spec: APISpec, served: LoadedVersion) -> None:
@@ -165,7 +172,7 @@ def _open_inference_schemas(served: LoadedVersion) -> tuple[Json, Json]:
         alone = {"type": "array", "minItems": 1, "maxItems": 1, "items": _tensor_schema(table)}
         inputs = {"anyOf": [inputs, alone]}
     outputs = tensors.output_specs(served.model)
-    explained = explanation_specs(signature) if served.row_limit.explained_rows else []
+    explained = [_EXPLANATION_TENSOR] if served.row_limit.explained_rows else []
     expected = object_schema("name", name={"enum": [each.name for each in outputs]}, parameters=PARAMETERS)
     request = object_schema(
         "inputs",
@@ -180,7 +187,7 @@ def _open_inference_schemas(served: LoadedVersion) -> tuple[Json, Json]:
         model_version=STRING,
         id=STRING,
         parameters=PARAMETERS,
-        outputs=array_schema({"anyOf": [_tensor_schema(each, is_response=True) for each in [*outputs, *explained]]}),
+        outputs=array_schema({"anyOf": [*(_tensor_schema(each, is_response=True) for each in outputs), *explained]}),
     )
     return request, response
 

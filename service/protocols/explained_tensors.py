@@ -16,8 +16,6 @@ import numpy as np
 from model_store.artifact.explanation import Asked, Explanations
 from model_store.errors import Fault, InputError
 from model_store.nn import Array
-from model_store.schema.columns import ArrayColumn
-from model_store.schema.signature import RegressionOutput, Signature
 from model_store.utils.values import describe_value
 from service.protocols.explain_request import read_explain
 from service.protocols.tensors import TensorSpec
@@ -46,18 +44,6 @@ def _located(fault: Fault) -> Fault:
     if fault.location == "explain" and "baseline" in fault.fix:
         return Fault(location, fault.problem, "train it again, or send a row to compare with to /models/<name>/predict")
     return Fault(location, fault.problem, fault.fix)
-
-
-def explanation_specs(signature: Signature) -> list[TensorSpec]:
-    """Return the tensors that explanations of a model may have."""
-    shapes = [
-        (f"contributions.{column.name}", column.shape if isinstance(column, ArrayColumn) else (1,))
-        for column in signature.inputs
-    ]
-    numbers = [(f"explained.{name}", (1,)) for name in ("baseline", "answer", "residual")]
-    key = "target" if isinstance(signature.output, RegressionOutput) else "label"
-    found = [TensorSpec(name, "FP64", (-1, *shape)) for name, shape in [*shapes, *numbers]]
-    return [*found, TensorSpec(f"explained.{key}", "BYTES", (-1, 1))]
 
 
 def explanation_tensors(found: Explanations) -> list[tuple[TensorSpec, Array]]:
