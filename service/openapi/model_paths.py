@@ -117,7 +117,9 @@ def add_model_paths(spec: APISpec, served: LoadedVersion) -> None:
     response_body = json_content(component("v1.response", response))
     add(f"/v1/models/{name}:predict", "tensorflow serving", "v1", request_body, response_body, "P")
     if asked:
-        either = {"allOf": [ref(f"{name}.v1.request"), object_schema("", **asked)]}
+        forms = {"v1.explain.rows": by_row, "v1.explain.columns": by_column}
+        with_key = {part: form | {"properties": form["properties"] | asked} for part, form in forms.items()}
+        either = {"oneOf": [component(part, form) for part, form in with_key.items()]}
         with_explanations = {"allOf": [ref(f"{name}.v1.response"), object_schema("explanations", **explanations)]}
         request_body = json_content(component("v1.explain.request", either), rows_example)
         response_body = json_content(component("v1.explain.response", with_explanations))

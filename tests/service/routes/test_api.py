@@ -353,6 +353,7 @@ def test_openapi_document_keeps_its_component_names(client):
     schemas = client.get("/openapi.json").json["components"]["schemas"].keys()
     of_model = ("instance", "prediction", "request", "response", "v1.request", "v1.rows", "v1.columns", "v1.response")
     explained = ("explain", "explanation", "v1.explain.request", "v1.explain.response")
+    explained += ("v1.explain.rows", "v1.explain.columns")
     assert schemas == {
         *("Answer", "Error", "ErrorBody", "Example", "Fault", "Health", "Lesson", "Model", "ModelLine", "Models"),
         *("Alias", "AliasMove", "Aliases", "MoveAlias", "ProtectAlias", "RollBackAlias"),
