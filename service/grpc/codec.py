@@ -7,6 +7,7 @@ after its JSON, `contents` the lists in it. The response has the form of the req
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -18,8 +19,9 @@ from service.grpc.messages import ModelInferRequest, ModelInferResponse
 from service.http.exceptions import error_at
 from service.http.request_body import check_text_count
 from service.protocols import tensors
+from service.protocols.explained_tensors import EXPLAIN_PARAMETERS
 from service.protocols.open_inference import InferRequest
-from service.protocols.tensors import MAX_DIMENSIONS, pack_elements
+from service.protocols.tensors import MAX_DIMENSIONS, TensorSpec, pack_elements
 from service.registry.loaded_version import LoadedVersion
 
 _FIELDS = {
@@ -99,10 +101,14 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
 def to_document(request: Any, served: LoadedVersion, max_bytes: int) -> tuple[dict[str, Any], memoryview]:
     """Return a ModelInferRequest as what HTTP's `split_body` returns. Raises InputError, or ApiError 413.
 
-    Parameters are left out: those that HTTP knows are about JSON and bytes.
+    Of the parameters only those of explanations are kept: the others that HTTP knows are about JSON and bytes.
     """
     _check_lengths(request, served)
     document: dict[str, Any] = {"id": request.id or None}
+    if asked := {
+        name: _parameter(request.parameters[name]) for name in EXPLAIN_PARAMETERS if name in request.parameters
+    }:
+        document["parameters"] = asked
     if request.outputs:
         document["outputs"] = [{"name": output.name} for output in request.outputs]
     raw = request.raw_input_contents
@@ -130,6 +136,12 @@ def to_document(request: Any, served: LoadedVersion, max_bytes: int) -> tuple[di
     faults.raise_if_any()
     document["inputs"] = inputs
     return document, memoryview(b"".join(packed))
+
+
+def _parameter(parameter: Any) -> Any:
+    """Return the value of an InferParameter, None without one."""
+    kind = parameter.WhichOneof("parameter_choice")
+    return None if kind is None else getattr(parameter, kind)
 
 
 def _check_lengths(request: Any, served: LoadedVersion) -> None:
@@ -176,16 +188,25 @@ def _typed_values(tensor: Any, location: str, faults: FaultCollector) -> list[An
 
 
 def to_message(
-    served: LoadedVersion, request: InferRequest, raw: Array, warnings: Sequence[Fault], *, as_raw: bool
+    served: LoadedVersion,
+    request: InferRequest,
+    raw: Array,
+    warnings: Sequence[Fault],
+    more: Sequence[tuple[TensorSpec, Array]] = (),
+    *,
+    as_raw: bool,
 ) -> Any:
-    """Return the ModelInferResponse for the network's outputs `raw`; `as_raw`: with `raw_output_contents`."""
+    """Return the ModelInferResponse for the network's outputs `raw`; `as_raw`: with `raw_output_contents`.
+
+    `more` are outputs after the requested ones.
+    """
     response = ModelInferResponse(model_name=served.name, model_version=str(served.number), id=request.id or "")
     if warnings:
         text = "\n".join(f"{each.location}: {each.problem}" for each in warnings)
         response.parameters["warnings"].string_param = text
     specs = [tensor for tensor, _ in request.outputs]
     arrays = tensors.output_arrays(served.model.signature, raw, specs)
-    for tensor, array in zip(specs, arrays, strict=True):
+    for tensor, array in chain(zip(specs, arrays, strict=True), more):
         output = response.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=array.shape)
         if as_raw:
             response.raw_output_contents.append(tensors.to_bytes(array))

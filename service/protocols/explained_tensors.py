@@ -22,6 +22,7 @@ from service.protocols.tensors import TensorSpec
 from service.registry.loaded_version import LoadedVersion
 
 _NAMES = ("label", "target")
+EXPLAIN_PARAMETERS = ("explain", *(f"explain_{name}" for name in _NAMES))
 
 
 def read_explain_parameters(document: Mapping[str, Any] | None, served: LoadedVersion) -> Asked | None:

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from model_store.registry.store import open_store
-from tests.service.conftest import PENGUIN, image, move, price
+from tests.service.conftest import PENGUIN, image, move, penguins, price
 from tests.service.grpc.conftest import grpc, message_class, over_http, penguin_request, request
+from tests.service.routes.test_explain import with_baseline
 
 Code = grpc.StatusCode
 
@@ -81,6 +82,68 @@ def test_requested_outputs_come_in_their_order(both):
     asked.outputs.add(name="label")
     found = both[1].call("ModelInfer", asked)
     assert [each.name for each in found.outputs] == ["probabilities", "label"]
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_explanations_are_the_tensors_of_http(store, make, raw):
+    store.publish("penguins", with_baseline(penguins()))
+    client, ours = make()
+    asked = penguin_request()
+    if not raw:
+        for tensor, data in zip(asked.inputs, asked.raw_input_contents, strict=True):
+            if tensor.datatype == "BYTES":
+                tensor.contents.bytes_contents.append(data[4:])
+            else:
+                tensor.contents.fp64_contents.extend(np.frombuffer(data))
+        del asked.raw_input_contents[:]
+    asked.parameters["explain"].bool_param = True
+    asked.parameters["explain_label"].string_param = "Adelie"
+    found = ours.call("ModelInfer", asked)
+    body = {
+        "parameters": {"explain": True, "explain_label": "Adelie"},
+        "inputs": [
+            {"name": name, "datatype": kind, "shape": [1, 1], "data": [value]}
+            for name, kind, value in (
+                ("island", "BYTES", "Biscoe"), ("mass", "FP64", 4200.5), ("sex", "BYTES", "MALE")
+            )
+        ],
+    }  # fmt: skip
+    expected = client.post("/v2/models/penguins/infer", json=body).json["outputs"]
+    assert [(each.name, each.datatype, [*each.shape]) for each in found.outputs] == [
+        (each["name"], each["datatype"], each["shape"]) for each in expected
+    ]
+    contributions = next(i for i, each in enumerate(expected) if each["name"] == "contributions.mass")
+    if raw:
+        values = np.frombuffer(found.raw_output_contents[contributions]).tolist()
+        assert found.raw_output_contents[-1][4:] == b"Adelie"
+    else:
+        values = [*found.outputs[contributions].contents.fp64_contents]
+        assert [*found.outputs[-1].contents.bytes_contents] == [b"Adelie"]
+    assert values == expected[contributions]["data"]
+
+
+def test_faults_of_what_to_explain_are_those_of_http(store, make):
+    asked = penguin_request()
+    for wrong, words in (
+        ({"explain": ("string_param", "yes")}, "parameters.explain: expected true or false, found"),
+        ({"explain": ("bool_param", True)}, "parameters.explain: expected a model with a baseline"),
+        (
+            {"explain": ("bool_param", True), "explain_label": ("string_param", "x")},
+            "parameters.explain_label: expected one of",
+        ),
+    ):
+        asked.parameters.clear()
+        for name, (field, value) in wrong.items():
+            setattr(asked.parameters[name], field, value)
+        error = make()[1].error("ModelInfer", asked)
+        assert error.code() is Code.INVALID_ARGUMENT
+        assert words in error.details()
+    store.publish("penguins", with_baseline(penguins()))
+    asked = penguin_request(island=[["Biscoe"]] * 2, mass=[[4200.5]] * 2, sex=[["MALE"]] * 2)
+    asked.parameters["explain"].bool_param = True
+    error = make(max_explained_rows=1)[1].error("ModelInfer", asked)
+    assert error.code() is Code.RESOURCE_EXHAUSTED
+    assert "expected at most 1 row to explain" in error.details()
 
 
 def test_metadata_of_the_server_and_of_a_model(both):
