@@ -95,10 +95,10 @@ def read_asked(value: Any, model: Model, location: str = "explain") -> Asked:
     return Asked(baseline, index)
 
 
-def explain(model: Model, inputs: Array, outputs: Array, asked: Asked) -> Explanations:
+def explain(model: Model, inputs: Array, outputs: Array, asked: Asked, location: str = "instances") -> Explanations:
     """Return the explanations of encoded rows (n, width) with the raw outputs (n, outputs). Thread-safe.
 
-    InputError if the network is too large, or if a contribution is not finite.
+    InputError if the network is too large, or if a contribution is not finite: at a row of `location`.
     """
     signature = model.signature
     output = signature.output
@@ -127,7 +127,7 @@ def explain(model: Model, inputs: Array, outputs: Array, asked: Asked) -> Explan
     baselines = at_baseline[numbers][0, chosen].astype(np.float64)
     if not (is_finite := np.isfinite(features).all(axis=1)).all():
         problem, fix = "the explanation is not finite", "send values in the range of the training data"
-        raise InputError([Fault(f"instances.{i}", problem, fix) for i in np.flatnonzero(~is_finite)[:10]])
+        raise InputError([Fault(f"{location}.{i}", problem, fix) for i in np.flatnonzero(~is_finite)[:10]])
     known = output.names if isinstance(output, RegressionOutput) else output.labels
     names = [known[i] for i in chosen] if is_label or len(known) > 1 else None
     residuals = answers - baselines - features.sum(axis=1)

@@ -35,7 +35,8 @@ from service.http.exceptions import error_at
 from service.http.model_version import AT_LEAST_HEADER, MODEL_VERSION_HEADER, require_at_least
 from service.inference.runner import InferenceRunner
 from service.protocols import open_inference, open_inference_metadata, tensors
-from service.protocols.explained_tensors import explanation_tensors, read_explain_parameters
+from service.protocols.explain_request import read_explain_parameters
+from service.protocols.explained_tensors import explanation_tensors
 from service.registry.errors import UnavailableError, UnknownModelError, WouldBlock
 from service.registry.loaded_version import LoadedVersion
 from service.registry.registry import ModelRegistry
@@ -220,14 +221,14 @@ class GrpcService:
         max_bytes = self._settings.max_body_bytes
         document, tail = to_document(request, served, max_bytes)
         infer = open_inference.parse_request(document, tail, served, max_bytes)
-        asked = read_explain_parameters(document, served)
+        asked = read_explain_parameters(document.get("parameters"), served, "parameters.")
         encoded = tensors.encode(served.model, infer.arrays, served.max_rows)
         if asked is not None:
             served.row_limit.check_explained("inputs", len(encoded.inputs))
         raw = self._inference(call.record, served, encoded.inputs)
         more = []
         if asked is not None:
-            more = explanation_tensors(self._inference.explain(call.record, served, encoded.inputs, raw, asked))
+            more = explanation_tensors(self._inference.explain(call.record, served, encoded.inputs, raw, asked, "rows"))
         return to_message(served, infer, raw, encoded.warnings, more, as_raw=bool(request.raw_input_contents))
 
     async def _server_live(self, call: Call, request: Any) -> Any:

@@ -19,7 +19,7 @@ from service.grpc.messages import ModelInferRequest, ModelInferResponse
 from service.http.exceptions import error_at
 from service.http.request_body import check_text_count
 from service.protocols import tensors
-from service.protocols.explained_tensors import EXPLAIN_PARAMETERS
+from service.protocols.explain_request import EXPLAIN_PARAMETERS
 from service.protocols.open_inference import InferRequest
 from service.protocols.tensors import MAX_DIMENSIONS, TensorSpec, pack_elements
 from service.registry.loaded_version import LoadedVersion

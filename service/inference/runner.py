@@ -26,10 +26,18 @@ class InferenceRunner:
 
     @staticmethod
     def explain(
-        record: RequestRecord, served: LoadedVersion, inputs: Array, outputs: Array, asked: Asked
+        record: RequestRecord,
+        served: LoadedVersion,
+        inputs: Array,
+        outputs: Array,
+        asked: Asked,
+        location: str = "instances",
     ) -> Explanations:
-        """Return the explanations of encoded rows with these raw outputs. The record's computing includes them."""
-        found = explain(served.model, inputs, outputs, asked)
+        """Return the explanations of encoded rows with these raw outputs. The record's computing includes them.
+
+        InputError at a row of `location` that has none.
+        """
+        found = explain(served.model, inputs, outputs, asked, location)
         record.compute_ended_at = clock()
         return found
 

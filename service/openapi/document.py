@@ -21,6 +21,7 @@ from service.openapi.network_paths import add_network_paths
 from service.openapi.parameters import (
     AT_LEAST_PARAMETER,
     ERROR_DESCRIPTIONS,
+    EXPLAIN_PARAMETERS,
     NAME_PARAMETER,
     QUERY_PARAMETERS,
     REQUEST_ID_PARAMETER,
@@ -139,6 +140,7 @@ def _add_general_paths(spec: APISpec) -> None:
                     "parameters": [
                         *parameters,
                         *QUERY_PARAMETERS,
+                        *EXPLAIN_PARAMETERS,
                         TOP_K_PARAMETER,
                         REQUEST_ID_PARAMETER,
                         AT_LEAST_PARAMETER,

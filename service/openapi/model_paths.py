@@ -26,6 +26,7 @@ from service.openapi.json_schema import (
 from service.openapi.parameters import (
     AT_LEAST_PARAMETER,
     ERROR_DESCRIPTIONS,
+    EXPLAIN_PARAMETERS,
     QUERY_PARAMETERS,
     REQUEST_ID_PARAMETER,
     TOP_K_PARAMETER,
@@ -53,6 +54,9 @@ def add_model_paths(spec: APISpec, served: LoadedVersion) -> None:
     native_parameters, max_rows = [*QUERY_PARAMETERS, *parameters], served.max_rows
     if not isinstance(signature.output, RegressionOutput):
         native_parameters, max_rows = [TOP_K_PARAMETER, *native_parameters], served.row_limit.max_rows(top_k=1)
+    if served.row_limit.explained_rows:
+        other = "explain_label" if isinstance(signature.output, RegressionOutput) else "explain_target"
+        native_parameters += [parameter for parameter in EXPLAIN_PARAMETERS if parameter["name"] != other]
 
     def component(part: str, schema: Json) -> Json:
         """Add a component, whose name is stable: clients name their classes after it."""

@@ -48,6 +48,18 @@ QUERY_PARAMETERS = [
         ),
     )
 ]
+EXPLAIN_PARAMETERS: list[dict[str, object]] = [
+    {"in": "query", "name": name, "required": False, "schema": schema, "description": text}
+    for name, schema, text in (
+        (
+            "explain",
+            {"type": "string", "enum": ["true", "false"]},
+            "Add what each column contributed to each prediction. JSON may have `explain` in the body instead.",
+        ),
+        ("explain_label", {"type": "string"}, "Classifiers only: the label to explain, in place of the predicted one."),
+        ("explain_target", {"type": "string"}, "Regressions only: the target to explain, in place of the first one."),
+    )
+]
 TOP_K_PARAMETER = {
     "in": "query",
     "name": "top_k",

@@ -8,43 +8,11 @@ The tensors `contributions.<column>` have a row for each of the request; `explai
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
-from model_store.artifact.explanation import Asked, Explanations
-from model_store.errors import Fault, InputError
+from model_store.artifact.explanation import Explanations
 from model_store.nn import Array
-from model_store.utils.values import describe_value
-from service.protocols.explain_request import read_explain
 from service.protocols.tensors import TensorSpec
-from service.registry.loaded_version import LoadedVersion
-
-_NAMES = ("label", "target")
-EXPLAIN_PARAMETERS = ("explain", *(f"explain_{name}" for name in _NAMES))
-
-
-def read_explain_parameters(document: Mapping[str, Any] | None, served: LoadedVersion) -> Asked | None:
-    """Return what the parameters of a request ask for. InputError with all faults."""
-    parameters = (document or {}).get("parameters")
-    if not isinstance(parameters, dict) or "explain" not in parameters:
-        return None
-    if not isinstance(wanted := parameters["explain"], bool):
-        problem = f"expected true or false, found {describe_value(wanted)}"
-        raise InputError([Fault("parameters.explain", problem, "send true or false")])
-    named = {name: parameters[f"explain_{name}"] for name in _NAMES if f"explain_{name}" in parameters}
-    try:
-        return read_explain(named or True, served) if wanted else None
-    except InputError as error:
-        raise InputError([_located(fault) for fault in error.faults], error.total) from error
-
-
-def _located(fault: Fault) -> Fault:
-    location = f"parameters.{fault.location.replace('.', '_')}"
-    if fault.location == "explain" and "baseline" in fault.fix:
-        return Fault(location, fault.problem, "train it again, or send a row to compare with to /models/<name>/predict")
-    return Fault(location, fault.problem, fault.fix)
 
 
 def explanation_tensors(found: Explanations) -> list[tuple[TensorSpec, Array]]:

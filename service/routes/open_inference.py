@@ -17,7 +17,8 @@ from service.http.request_body import check_json_content_type, parse_json, read_
 from service.http.responses import json_response
 from service.inference.runner import InferenceRunner
 from service.protocols import model_metadata, open_inference, open_inference_metadata, tensors
-from service.protocols.explained_tensors import explanation_tensors, read_explain_parameters
+from service.protocols.explain_request import read_explain_parameters
+from service.protocols.explained_tensors import explanation_tensors
 from service.protocols.open_inference_metadata import PLATFORM, check_loads_no_file
 from service.protocols.tensors import TensorSpec
 from service.registry.registry import ModelRegistry
@@ -110,14 +111,15 @@ def create_blueprint(
         if document is not None:
             g.sent_tensors = document.get("inputs"), tail  # for the example in an error response
         infer_request = open_inference.parse_request(document, tail, served, settings.max_body_bytes)
-        asked = read_explain_parameters(document, served)
+        asked = read_explain_parameters((document or {}).get("parameters"), served, "parameters.")
         encoded = tensors.encode(served.model, infer_request.arrays, served.max_rows)
         if asked is not None:
             served.row_limit.check_explained("inputs", len(encoded.inputs))
         raw = inference(g.request_record, served, encoded.inputs)
         more = []
         if asked is not None:
-            more = explanation_tensors(inference.explain(g.request_record, served, encoded.inputs, raw, asked))
+            found = inference.explain(g.request_record, served, encoded.inputs, raw, asked, "rows")
+            more = explanation_tensors(found)
         accepted = request.accept_encodings
         coding = accepted.best_match(["gzip", "deflate", "x-gzip"]) if accepted else None
         content, headers = open_inference.serialize_response(served, infer_request, raw, encoded.warnings, coding, more)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,7 +25,7 @@ from service.http.responses import ListInBlocks, json_response_in_pieces
 from service.inference.range_warnings import range_warnings
 from service.inference.runner import InferenceRunner
 from service.protocols import csv_npy
-from service.protocols.explain_request import read_explain
+from service.protocols.explain_request import EXPLAIN_PARAMETERS, read_explain, read_explain_parameters
 from service.protocols.native import PredictParser, predict_response
 from service.protocols.row_blocks import prediction_blocks
 from service.protocols.row_encoding import encode_rows
@@ -68,12 +68,13 @@ class Predictor:
         *,
         top_k: int | None = None,
         receipt: bool = False,
+        explain: Mapping[str, Any] | None = None,
         ignored_key: str = "",
     ) -> PredictResult:
         """Predict for the current request. `ignored_key` of the body is ignored.
 
         `top_k` leaves only the most probable labels of a classifier in the predictions. Predictions with a `receipt`
-        may have fewer rows.
+        may have fewer rows. `explain` has the parameters of an explanation; a JSON body may ask for one itself.
         """
         record: RequestRecord = g.request_record
         max_bytes, at_least = self._settings.max_body_bytes, require_at_least(request.headers.get(AT_LEAST_HEADER))
@@ -83,6 +84,7 @@ class Predictor:
             record.served = served = self._registry.find(name, version, at_least=at_least if is_table else 0)
         if is_table:
             _check_top_k(served, top_k)
+            asked = read_explain_parameters(explain, served)
             sent = read_body(request, max_bytes)
             max_rows = served.row_limit.max_rows(top_k, receipt=receipt)
             if request.mimetype == csv_npy.CSV:
@@ -99,6 +101,8 @@ class Predictor:
                 encoded = csv_npy.encode_image(sent, served)
             else:
                 encoded = csv_npy.encode_npy(sent, served, max_rows)
+            if asked is not None:
+                served.row_limit.check_explained("rows", len(encoded.inputs))
         else:
             check_json_content_type(request, csv_npy.MEDIA_TYPES)
             sent = read_body(request, max_bytes)
@@ -113,16 +117,25 @@ class Predictor:
             record.served = found
             if found is not None:
                 _check_top_k(found, top_k)
-                asked = _read_explain(wanted, found, body.get("instances"), faults)
+                asked = _read_explain(wanted, explain, found, body.get("instances"), faults)
             served, encoded = self._parser.encode(body, found, faults, top_k, receipt=receipt)
         outputs = self._inference(record, served, encoded.inputs)
-        explanations = (
-            None if asked is None else self._inference.explain(record, served, encoded.inputs, outputs, asked).as_json()
-        )
+        location = "rows" if is_table else "instances"
+        explanations = None if asked is None else self._explain(served, encoded.inputs, outputs, asked, location)
         predictions = prediction_blocks(served.model.signature, outputs, top_k)
         return PredictResult(
             served, sent, encoded.inputs, predictions, encoded.warnings, g.get("sent_csv"), explanations
         )
+
+    def _explain(
+        self, served: LoadedVersion, inputs: Array, outputs: Array, asked: Asked, location: str
+    ) -> list[dict[str, Any]]:
+        """Return the explanations of the current request. InputError at a row, or a line of CSV, that has none."""
+        try:
+            return self._inference.explain(g.request_record, served, inputs, outputs, asked, location).as_json()
+        except InputError as e:
+            batch = g.get("sent_csv")
+            raise e if batch is None else batch.with_lines(e) from e
 
 
 def create_blueprint(predictor: Predictor) -> Blueprint:
@@ -134,7 +147,7 @@ def create_blueprint(predictor: Predictor) -> Blueprint:
     def predict(name: str | None = None, version: str | None = None) -> Response:
         asked = _query_parameters()
         try:
-            result = predictor(name, version, top_k=asked.top_k, receipt=asked.receipt)
+            result = predictor(name, version, top_k=asked.top_k, receipt=asked.receipt, explain=asked.explain)
         except TooManyRowsError as e:
             if not asked.receipt:
                 raise
@@ -169,6 +182,7 @@ class QueryParameters:
     warnings: bool
     receipt: bool
     top_k: int | None
+    explain: dict[str, Any]  # parameters of an explanation
 
 
 _BOOLEANS = {"true": True, "false": False}
@@ -191,21 +205,30 @@ def _query_parameters() -> QueryParameters:
         elif name == "top_k" and not _TOP_K.fullmatch(found):
             problem = f"expected a whole number of labels, 1 or more; found {found[:100]!r}"
             faults.add(name, problem, f"send {fix}")
-        elif name != "top_k" and found not in _BOOLEANS:
+        elif name in {"warnings", "receipt", "explain"} and found not in _BOOLEANS:
             faults.add(name, f"expected true or false, found {found[:100]!r}", f"send {fix}")
     faults.raise_if_any()
     warnings, receipt = (_BOOLEANS[request.args.get(name, "false")] for name in ("warnings", "receipt"))
-    return QueryParameters(warnings, receipt, request.args.get("top_k", type=int))
+    explain: dict[str, Any] = {name: request.args[name] for name in EXPLAIN_PARAMETERS if name in request.args}
+    if "explain" in explain:
+        explain["explain"] = _BOOLEANS[explain["explain"]]
+    return QueryParameters(warnings, receipt, request.args.get("top_k", type=int), explain)
 
 
 def _fix_parameter(name: str) -> str:
     return did_you_mean(name, tuple(QUERY_PARAMETERS)) or f"the parameters are {', '.join(QUERY_PARAMETERS)}"
 
 
-def _read_explain(wanted: Any, served: LoadedVersion, rows: Any, faults: list[Fault]) -> Asked | None:
-    """Return what the body's key `explain` asks for. Its faults are added to those of the rest of the body."""
+def _read_explain(
+    wanted: Any, parameters: Mapping[str, Any] | None, served: LoadedVersion, rows: Any, faults: list[Fault]
+) -> Asked | None:
+    """Return what the body's key `explain`, or else the URL, asks for. Faults are added to those of the rest."""
+    if wanted is not None and parameters:
+        problem = f"expected it in the body or in the URL, found it in both, there as {next(iter(parameters))}"
+        faults.append(Fault("explain", problem, "leave it out of one"))
+        return None
     try:
-        asked = read_explain(wanted, served)
+        asked = read_explain(wanted, served) if wanted is not None else read_explain_parameters(parameters, served)
     except InputError as error:
         faults += error.faults
         return None

@@ -114,7 +114,10 @@ def create_blueprint(registry: ModelRegistry, inference: InferenceRunner, settin
             check_row_count(location, len(rows), served.max_rows)
         rows = _wrap_single_values(rows, signature)
         g.sent_rows = rows  # for the example in an error response
-        asked = read_explain(body.get("explain", True), served) if explains else None
+        wanted = body.get("explain")
+        if explains and (wanted is None or wanted is False):
+            wanted = True
+        asked = read_explain(wanted, served)
         if asked is not None and isinstance(rows, list):
             served.row_limit.check_explained(location, len(rows))
         encoded = encode_rows(served, rows, location)

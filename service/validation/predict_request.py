@@ -19,7 +19,14 @@ from model_store.errors import Fault, InputError, did_you_mean
 from model_store.nn import Array
 from model_store.utils.values import describe_value
 
-QUERY_PARAMETERS = {"warnings": "true", "receipt": "true", "top_k": "5"}  # with a value that is valid
+QUERY_PARAMETERS = {  # with a value that is valid
+    "warnings": "true",
+    "receipt": "true",
+    "top_k": "5",
+    "explain": "true",
+    "explain_label": "NAME",
+    "explain_target": "NAME",
+}
 
 
 class EncodedRows(NamedTuple):

@@ -6,6 +6,7 @@ import base64
 import json
 import struct
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from flask.testing import FlaskClient
 
+from model_store.artifact.answers import Answers
 from model_store.artifact.model import Model
 from model_store.registry.store import open_store
 from model_store.schema.columns import array, image_decoding
@@ -155,6 +157,20 @@ def test_the_pixels_of_a_request_are_counted_before_one_is_decoded(
     many = [b64(image_file(noise(1, 1)))] * 40
     assert_error(client.post(PREDICT, json={"instances": many}), 413, "too_many_rows")  # a file costs by itself
     assert set(sizes) == {1}  # that of the example in an error
+
+
+def test_an_image_file_is_explained_by_a_map_of_its_shape(tmp_path: Path) -> None:
+    model = photo()
+    mean = Answers(np.full(model.signature.width, 0.4, model.network.dtype))
+    open_store(tmp_path / "models").publish("photo", replace(model, answers=mean))
+    app = create_app(Settings(store=str(tmp_path / "models"), poll_seconds=0, cache_dir=str(tmp_path / "cache")))
+    client = app.test_client()
+    found = client.post(f"{PREDICT}?explain_label=cat", data=FILES[0], content_type="image/png").json
+    assert found == client.post(PREDICT, json={"instances": [b64(FILES[0])], "explain": {"label": "cat"}}).json
+    (explanation,) = found["explanations"]
+    contributions = np.array(explanation["contributions"]["image"])
+    assert contributions.shape == SHAPE
+    assert contributions.sum() == pytest.approx(explanation["answer"] - explanation["baseline"], rel=1e-3)
 
 
 def test_a_file_is_read_once_for_the_check_and_the_pixels(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:

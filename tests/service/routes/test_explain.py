@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -91,6 +92,68 @@ def test_a_row_that_is_the_baseline_has_no_contributions(client: FlaskClient) ->
     assert found["answer"] == found["baseline"]
 
 
+def test_a_body_without_keys_is_explained_by_the_url(client: FlaskClient) -> None:
+    """CSV, .npy and JSON: the explanations of the key `explain`."""
+    csv_body = "island,mass,sex\nBiscoe,4200.5,MALE\nDream,6000,MALE\n"
+    rows = [["Biscoe", 4200.5, "MALE"], ["Dream", 6000, "MALE"]]
+    expected = client.post(URL, json={"instances": rows, "explain": {"label": "Adelie"}}).json
+    table = {"data": csv_body, "content_type": "text/csv"}
+    assert client.post(f"{URL}?explain_label=Adelie", **table).json == expected
+    assert client.post(f"{URL}?explain=true&explain_label=Adelie", json={"instances": rows}).json == expected
+    plain = client.post(f"{URL}?explain=false&explain_label=Adelie", **table)
+    assert plain.data == client.post(URL, **table).data
+    pixels = io.BytesIO()
+    np.save(pixels, np.array([[[1.0, 2], [3, 4]]]))
+    found = client.post("/models/image/predict?explain=true", data=pixels.getvalue(), content_type="application/x-npy")
+    instances = {"instances": [[[1, 2], [3, 4]]], "explain": True}
+    assert found.json == client.post("/models/image/predict", json=instances).json
+    assert np.shape(found.json["explanations"][0]["contributions"]["pixels"]) == (2, 2)
+
+
+def test_faults_of_what_the_url_asks_are_422(client: FlaskClient) -> None:
+    table = {"data": "island,mass,sex\nBiscoe,4200.5,MALE\n", "content_type": "text/csv"}
+    rows = {"json": {"instances": [PENGUIN]}}
+    for query, sent, location, words in (
+        ("explain=yes", table, "explain", "expected true or false"),
+        ("explain=true&explain=true", table, "explain", "expected once"),
+        ("explain_label=Gentto", table, "explain_label", "did you mean 'Gentoo'"),
+        ("explain_label=Gentto", rows, "explain_label", "did you mean 'Gentoo'"),
+        ("explain_target=x", table, "explain_target", "unknown key"),
+        ("explain=true", {"json": {"instances": [PENGUIN], "explain": True}}, "explain", "in both"),
+    ):
+        error = assert_error(client.post(f"{URL}?{query}", **sent), 422, "invalid_request")
+        (fault,) = error["faults"]
+        assert fault["location"] == location
+        assert words in fault["problem"] + fault["fix"]
+    error = assert_error(client.post("/models/old/predict?explain=true", **table), 422, "invalid_request")
+    assert "send JSON with a row to compare with" in error["faults"][0]["fix"]
+    assert_error(client.post("/invocations?explain=true", **rows), 422, "invalid_request")
+
+
+def test_more_rows_of_a_table_than_are_explained_are_413(tmp_path: Path) -> None:
+    client = make_client(tmp_path, max_explained_rows=1)
+    table = {"data": "island,mass,sex\n" + "Biscoe,4200.5,MALE\n" * 2, "content_type": "text/csv"}
+    assert client.post(URL, **table).status_code == 200
+    error = assert_error(client.post(f"{URL}?explain=true", **table), 413, "too_many_rows")
+    assert "expected at most 1 row to explain" in error["message"]
+
+
+def test_a_row_whose_explanation_is_not_finite_is_named_in_every_protocol(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "model_store.artifact.explanation.integrated_gradients", lambda _, rows, *__: np.full(rows.shape, np.nan)
+    )
+    table = {"data": "island,mass,sex\nBiscoe,4200.5,MALE\n", "content_type": "text/csv"}
+    for path, sent, location in (
+        (URL, {"json": {"instances": [PENGUIN], "explain": True}}, "instances.0"),
+        (f"{URL}?explain=true", table, "line 2"),
+        ("/v1/models/penguins:explain", {"json": {"instances": [PENGUIN]}}, "instances.0"),
+        ("/v2/models/penguins/infer", {"json": penguin_tensors(explain=True)}, "rows.0"),
+    ):
+        assert f"{location}: the explanation is not finite" in client.post(path, **sent).get_data(as_text=True)
+
+
 def test_a_regression_is_explained_in_the_units_of_its_target(client: FlaskClient) -> None:
     answer = client.post("/models/price/predict", json={"instances": [[3, 80]], "explain": True}).json
     (found,) = answer["explanations"]
@@ -175,6 +238,11 @@ def test_kserves_verb_explains_rows_and_columns(client: FlaskClient, path: str) 
     columns = {"island": ["Biscoe", "Dream"], "mass": [4200.5, 6000], "sex": [None, "MALE"]}
     by_column = client.post(f"/v1/models/penguins{path}:explain", json={"inputs": columns}).json
     assert by_column["explanations"] == native
+    for wanted in (True, False, None):  # the verb asks for them
+        body = {"instances": ROWS[:2], "explain": wanted}
+        assert client.post(f"/v1/models/penguins{path}:explain", json=body).json["explanations"] == native
+    by_key = client.post(f"/v1/models/penguins{path}:predict", json={"instances": ROWS[:2], "explain": True})
+    assert by_key.json["explanations"] == native
     labelled = client.post(
         f"/v1/models/penguins{path}:explain", json={"instances": ROWS[:2], "explain": {"label": "Adelie"}}
     )
