@@ -9,16 +9,15 @@ from service.openapi.json_schema import Json, object_schema
 _NUMBER: Json = {"type": "number"}
 
 
-def explain_schema(signature: Signature, instance: Json) -> Json:
-    """Return the schema of a request's key `explain`."""
-    wanted: dict[str, Json] = {
-        _name_key(signature): {"enum": [*_names(signature), None]},
-        "baseline": {"anyOf": [instance, {"type": "null"}]},
-    }
-    asked = object_schema("", **wanted) | {"additionalProperties": False}
+def explain_schema(signature: Signature, instance: Json, *, has_baseline: bool) -> Json:
+    """Return the schema of a request's key `explain`. A model without a baseline needs one in the request."""
+    baseline = {"anyOf": [instance, {"type": "null"}]} if has_baseline else instance
+    named: dict[str, Json] = {_name_key(signature): {"enum": [*_names(signature), None]}}
+    asked = object_schema("" if has_baseline else "baseline", **named, baseline=baseline)
+    plain: Json = {"type": ["boolean", "null"]} if has_baseline else {"enum": [False, None]}
     return {
         "description": "Explain each prediction: what each column contributed to the difference to a baseline.",
-        "anyOf": [{"type": ["boolean", "null"]}, asked],
+        "anyOf": [plain, asked | {"additionalProperties": False}],
     }
 
 

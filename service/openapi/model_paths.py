@@ -54,7 +54,7 @@ def add_model_paths(spec: APISpec, served: LoadedVersion) -> None:
     native_parameters, max_rows = [*QUERY_PARAMETERS, *parameters], served.max_rows
     if not isinstance(signature.output, RegressionOutput):
         native_parameters, max_rows = [TOP_K_PARAMETER, *native_parameters], served.row_limit.max_rows(top_k=1)
-    if served.row_limit.explained_rows:
+    if served.row_limit.explained_rows and served.model.answers is not None:
         other = "explain_label" if isinstance(signature.output, RegressionOutput) else "explain_target"
         native_parameters += [parameter for parameter in EXPLAIN_PARAMETERS if parameter["name"] != other]
 
@@ -70,7 +70,8 @@ def add_model_paths(spec: APISpec, served: LoadedVersion) -> None:
         native_rows["description"] = f"Without top_k at most {served.max_rows}."
     asked, explanations = {}, {}
     if served.row_limit.explained_rows:
-        asked = {"explain": component("explain", explain_schema(signature, instance))}
+        has_baseline = served.model.answers is not None
+        asked = {"explain": component("explain", explain_schema(signature, instance, has_baseline=has_baseline))}
         explanations = {"explanations": array_schema(component("explanation", explanation_schema(signature)))}
     request = object_schema(
         "instances",

@@ -17,6 +17,7 @@ from model_store.nn import Linear, Sequential
 from model_store.registry.store import open_store
 from model_store.schema.signature import NumberColumn, RegressionOutput, Signature
 from tests.service.conftest import image, move, penguins, price
+from tests.service.routes.test_explain import with_baseline
 from tests.service.server.server_process import Server, free_port
 
 
@@ -32,7 +33,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Run two workers with four models, one of them with two versions and an alias."""
     folder = tmp_path_factory.mktemp("clients")
     store = open_store(folder / "models")
-    models = {"penguins": penguins(), "image": image(), "price": price(), "half_plus_two": half_plus_two()}
+    models = {
+        "penguins": with_baseline(penguins()),
+        "image": image(),
+        "price": price(),
+        "half_plus_two": half_plus_two(),
+    }
     for name, model in models.items():
         store.publish(name, model)
     store.publish("price", price(1))

@@ -103,3 +103,11 @@ def test_first_version(ask, server):
     assert answer == {"predictions": [{"label": expected["label"], "probabilities": probabilities}]}
     with pytest.raises(Exception, match="did you mean 'Biscoe'"):
         ask("infer", {"instances": [row | {"island": "Bisco"}]}, model_name="penguins", protocol="v1")
+
+
+def test_explain(ask):
+    """Version 1 of the protocol: explanations"""
+    row = {"island": "Biscoe", "mass": 4200.5, "sex": "MALE"}
+    (found,) = ask("explain", "penguins", {"instances": [row]}, protocol="v1")["explanations"]
+    total = sum(found["contributions"].values())
+    assert total == pytest.approx(found["answer"] - found["baseline"], rel=1e-3)

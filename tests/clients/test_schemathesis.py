@@ -12,6 +12,7 @@ import pytest
 
 from model_store.registry.store import open_store
 from tests.service.conftest import image, penguins, price
+from tests.service.routes.test_explain import with_baseline
 from tests.service.server.server_process import Server, free_port
 
 pytest.importorskip("schemathesis", reason="the clients of others are installed by make clients")
@@ -45,7 +46,7 @@ def own_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Serve
     """Run a server for this test, without and with the repository API."""
     store = open_store(tmp_path / "models")
     # A number column accepts any number of the network's dtype; JSON Schema cannot express the range of float32.
-    models = {"penguins": penguins(dtype="float64"), "image": image(), "price": price(dtype="float64")}
+    models = {"penguins": with_baseline(penguins(dtype="float64")), "image": image(), "price": price(dtype="float64")}
     for name, model in models.items():
         store.publish(name, model)
     second = free_port()

@@ -146,6 +146,17 @@ def test_infer_parameters(client, server):
     check(answer, wanted_penguins(server))
 
 
+def test_infer_explained(client, server):
+    """Inference with explanations, by a parameter"""
+    parameters = {"explain": True, "explain_label": "Gentoo"}
+    answer = client.infer("penguins", penguin_tensors(), parameters=parameters)
+    check(answer, wanted_penguins(server))
+    contributions = sum(answer.as_numpy(f"contributions.{name}") for name in ("island", "mass", "sex"))
+    difference = answer.as_numpy("explained.answer") - answer.as_numpy("explained.baseline")
+    np.testing.assert_allclose(contributions, difference, rtol=1e-3)
+    assert answer.as_numpy("explained.label").ravel().tolist() == [b"Gentoo"] * 2
+
+
 def test_infer_at_once(server):
     """Concurrent inference requests"""
     answers: SimpleQueue[Any] = SimpleQueue()

@@ -300,6 +300,9 @@ def test_requests_and_responses_match_the_openapi_document(client: FlaskClient) 
         check("/predict", {"model": "penguins", "instances": ROWS, "explain": explain})
     check("/models/image/predict", {"instances": [[1, 2, 3, 4]], "explain": {"target": "ink"}})
     check("/models/price/predict", {"instances": [[3, 80]], "explain": True})
+    check("/models/old/predict", {"instances": ROWS, "explain": {"baseline": PENGUIN}})
+    explain = document["components"]["schemas"]["old.explain"]
+    assert not jsonschema.Draft202012Validator({**explain, "components": document["components"]}).is_valid(True)
     check("/v1/models/penguins:explain", {"instances": ROWS, "explain": wanted})
     check("/v2/models/penguins/infer", penguin_tensors(explain=True))
 
