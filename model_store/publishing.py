@@ -13,6 +13,7 @@ import operator
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from model_store.artifact.golden_rows import golden_count, make_up_rows
+from model_store.artifact.mean_row import mean_of_rows
 from model_store.artifact.model import Golden, Model
 from model_store.errors import StoreError
 from model_store.nn import LAYERS, Array, Module, Sequential, Sigmoid, Softmax
@@ -132,6 +134,7 @@ def publish(
     description: str = "",
     metrics: Mapping[str, Any] | None = None,
     examples: Sequence[Any] | Array | None = None,
+    baseline: Sequence[Any] | Array | None = None,
     who: str | None = None,
     when: datetime | None = None,
 ) -> Version:
@@ -143,6 +146,9 @@ def publish(
     examples: rows as callers send them, of which the first 8 become golden rows: every machine that loads the model
         checks that it reproduces its outputs for them, and the service shows the first one. By default rows are made up
         from the signature's statistics, so that the file holds no row of the data.
+    baseline: rows as callers send them, such as the training rows. Their mean, as the network takes them, is kept:
+        explanations compare answers with it. By default the means of a signature's numbers, if it has them of all
+        columns, as that of `make_signature(x, columns=...)` does; else a request must send a row to compare with.
     who, when: recorded beside the version; by default the current user and the current time.
 
     ValueError if network, signature and metrics do not fit together, InputError for examples that do not fit the
@@ -154,11 +160,26 @@ def publish(
     served = _servable(network)
     _check_ending(served, signature)
     model = Model(served, signature, description, {"metrics": _checked_metrics(metrics)} if metrics else {})
-    rows = make_up_rows(signature, np.random.default_rng(0)) if examples is None else _first_rows(examples)
-    outputs = served(model.encode(rows, "examples"))
+    rows = _mean_instance(signature) if baseline is None else baseline
+    answers = None if rows is None else mean_of_rows(model, rows, "baseline")
+    return publish_model(store, name, replace(model, answers=answers), examples=examples, who=who, when=when)
+
+
+def publish_model(
+    store: Store,
+    name: str,
+    model: Model,
+    *,
+    examples: Sequence[Any] | Array | None = None,
+    who: str | None = None,
+    when: datetime | None = None,
+) -> Version:
+    """Publish a model without golden rows as the next version of `name`, with its report; see `publish`."""
+    rows = make_up_rows(model.signature, np.random.default_rng(0)) if examples is None else _first_rows(examples)
+    outputs = model.network(model.encode(rows, "examples"))
     if not np.isfinite(outputs).all():
         raise ValueError("publish.network: expected finite outputs for the example rows, found others; train it again")
-    model = Model(served, signature, description, model.training, Golden(rows, outputs))
+    model = replace(model, golden=Golden(rows, outputs))
     version = store.publish(name, model, who=who, when=when)
     reference = f"{version.name}/{version.number}"
     try:
@@ -166,6 +187,15 @@ def publish(
     except StoreError as error:
         raise StoreError(f"{reference} is published, but not its report: {error}") from error
     return version
+
+
+def _mean_instance(signature: Signature) -> list[Any] | None:
+    """Return a row of the means of a signature's columns, None unless all are numbers whose means are known."""
+    means = [
+        column.statistics.get("mean") if isinstance(column, NumberColumn) and column.statistics else None
+        for column in signature.inputs
+    ]
+    return None if None in means else [means]
 
 
 def _check_different(argument: str, names: Sequence[Any]) -> None:

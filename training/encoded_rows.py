@@ -5,12 +5,15 @@ One-hot features are nearly all zeros: a column of 834 categories takes 3.3 KB a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from model_store.artifact.mean_row import MeanRow
+from model_store.schema.signature import Signature
 
 T = TypeVar("T", bound=NDArray[Any])
 PIECE_VALUES = 1 << 18  # expanded at a time: a megabyte, still in the cache when the network works on it
@@ -151,37 +154,10 @@ def hold_features(x: EncodedRows, mask: NDArray[np.bool_], values: NDArray[Any])
     return replace(x, held=(mask, values)) if isinstance(x, CompactRows) else np.where(mask, values, x)
 
 
-class MeanRow:
-    """The mean of rows that come in pieces: of each feature, or the most frequent number of a category.
-
-    codes: how many numbers the feature at a position has, if it is the number of a category.
-    """
-
-    def __init__(self, width: int, codes: Mapping[int, int]) -> None:
-        self._rows, self._sums = 0, np.zeros(width)
-        self._counts = {position: np.zeros(count, np.int64) for position, count in codes.items()}
-
-    def add(self, x: NDArray[Any]) -> None:
-        """Add a piece of rows (n, width)."""
-        self._rows += len(x)
-        self._sums += x.sum(axis=0, dtype=np.float64)
-        for position, counts in self._counts.items():
-            counts += np.bincount(x[:, position].astype(np.intp), minlength=len(counts))
-
-    @staticmethod
-    def joined(means: Iterable[MeanRow]) -> NDArray[np.float64]:
-        """Return the mean (width,) of the rows of all parts, in float64."""
-        parts = [mean for mean in means if mean._rows]
-        row: NDArray[np.float64] = np.sum([part._sums for part in parts], axis=0) / sum(part._rows for part in parts)
-        for position in parts[0]._counts:
-            row[position] = np.argmax(sum(part._counts[position] for part in parts))
-        return row
-
-
-def mean_row(x: EncodedRows, codes: Mapping[int, int]) -> NDArray[np.float64]:
-    """Return the mean of rows in memory; see `MeanRow`."""
-    mean = MeanRow(x.shape[1], codes)
+def mean_row(x: EncodedRows, signature: Signature) -> MeanRow:
+    """Return the mean of rows in memory."""
+    mean = MeanRow(signature)
     size = max(1, PIECE_VALUES // x.shape[1])
     for piece in x.pieces() if isinstance(x, CompactRows) else (x[i : i + size] for i in range(0, len(x), size)):
         mean.add(piece)
-    return MeanRow.joined([mean])
+    return mean

@@ -63,6 +63,49 @@ def test_a_published_network_answers_as_the_trained_one(store: Store) -> None:
     assert publish(store, "flowers", network, signature).number == 2
 
 
+def test_the_mean_of_the_rows_is_the_baseline_of_explanations(store: Store) -> None:
+    options = {"offset": X.mean(0), "scale": X.std(0), "labels": LABELS}
+    known = make_signature(X, columns=COLUMNS, **options)
+    unknown = make_signature(shape=(2,), columns=COLUMNS, **options)
+    for name, signature, rows, expected in (
+        ("statistics", known, None, np.zeros(2)),
+        ("rows", unknown, X[:7], known.encode(X[:7]).mean(axis=0)),
+        ("objects", unknown, [dict(zip(COLUMNS, row, strict=True)) for row in X[:7].tolist()], None),
+        ("neither", unknown, None, None),
+    ):
+        publish(store, name, classifier(ReLU()), signature, baseline=rows)
+        answers = store.load(name)[1].answers
+        if name == "objects":
+            expected = store.load("rows")[1].answers.baseline
+        if expected is None:
+            assert answers is None
+        else:
+            np.testing.assert_allclose(answers.baseline, expected, rtol=1e-5, atol=1e-6)
+    images = RNG.integers(0, 256, (20, 6, 6))
+    publish(
+        store,
+        "images",
+        classifier(features=36),
+        make_signature(images, scale=255, labels=LABELS),
+        baseline=images,
+    )
+    np.testing.assert_allclose(
+        store.load("images")[1].answers.baseline, images.reshape(20, 36).mean(axis=0) / 255, rtol=1e-5
+    )
+
+
+def test_rows_of_the_baseline_that_do_not_fit_are_named(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("model_store.artifact.mean_row._PIECE_VALUES", 6)
+    signature = make_signature(X, columns=COLUMNS, labels=LABELS)
+    for rows, words in (
+        ([*X[:7].tolist(), [1, "x"]], "baseline.7.width: expected a number"),
+        ([], "baseline: expected one row or more"),
+    ):
+        with pytest.raises(InputError, match=words):
+            publish(store, "flowers", classifier(ReLU()), signature, baseline=rows)
+    assert not store.root.exists()
+
+
 def test_images_regressions_and_single_outputs_are_published(store: Store) -> None:
     images = RNG.integers(0, 256, (20, 6, 6))
     convolution = Sequential([Conv2D((6, 6, 1), 2), ReLU(), Flatten((4, 4, 2)), Linear(32, 3), Softmax()])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from model_store.artifact.mean_row import code_counts
 from model_store.schema.columns import CategoryColumn, NumberColumn
 from model_store.schema.signature import Signature
 from training.config.layer_spec import DEFAULT_MAX_ONE_HOT, LayerSpec
@@ -20,14 +21,12 @@ class FeatureKinds:
     @classmethod
     def of(cls, signature: Signature) -> FeatureKinds:
         """Return the kinds of a signature's encoded features."""
-        numbers, codes, position = [], {}, 0
+        numbers, position = [], 0
         for column in signature.inputs:
             if isinstance(column, NumberColumn):
                 numbers.append(position)
-            elif isinstance(column, CategoryColumn) and column.encoding == "code":
-                codes[position] = len(column.categories) + 1  # the last one is for unknown categories
             position += column.width
-        return cls(tuple(numbers), codes)
+        return cls(tuple(numbers), code_counts(signature))
 
     def after(self, taken: Sequence[int]) -> FeatureKinds:
         """Return the kinds of what an embedding passes on, first, before its own features, which have none."""

@@ -220,7 +220,7 @@ def train_and_evaluate(
     if ranks > 1 and settings.train.reduce != "exact":
         notes.append(f"{ranks} ranks added the gradients; another number of ranks gives other last bits")
     record["notes"] = [*prepared.notes, *notes]
-    answers = Answers(prepared.mean_row.astype(network.dtype))
+    answers = Answers(prepared.mean.row.astype(network.dtype))
     model = Model(network, prepared.signature, settings.model.description, record, golden, answers=answers)
     return Outcome(model, found, baseline, linear, trained.epochs, trained.best_epoch, notes=notes)
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model_store.artifact.mean_row import MeanRow
 from model_store.errors import Fault, InputError
 from model_store.nn import Sequential
 from model_store.schema.signature import Signature
@@ -25,7 +26,6 @@ from training.engine.augmentation import AugmentedSamples, ImageAugmentation
 from training.engine.loop import Samples
 from training.errors import DataError
 from training.evaluation.loss_metrics import TargetLoss
-from training.network.feature_kinds import FeatureKinds
 from training.network.specification import NetworkSpec
 from training.pipeline.row_encoding import encode_compactly, make_samples
 from training.pipeline.streaming_loader import BlockLoader
@@ -98,11 +98,9 @@ class PreparedJob:
         return found
 
     @property
-    def mean_row(self) -> NDArray[np.float64]:
-        """The mean of the training rows (width,), of a category's number the most frequent one."""
-        if self.block_loader is not None:
-            return self.block_loader.mean_row
-        return mean_row(self.x_training, FeatureKinds.of(self.signature).codes)
+    def mean(self) -> MeanRow:
+        """The mean of the training rows."""
+        return mean_row(self.x_training, self.signature) if self.block_loader is None else self.block_loader.mean
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model_store.artifact.mean_row import MeanRow
 from model_store.errors import Fault
 from model_store.schema.columns import CategoryColumn, Column, FaultCollector, RowLocations
 from model_store.schema.signature import Signature
@@ -27,11 +28,9 @@ from training.data.streaming.dataset import StreamedDataset
 from training.data.streaming.record_file import ChunkOrder, JoinedRecords, RecordFile
 from training.data.streaming.source import FOLD_FIELD
 from training.data.streaming.text_codes import TextCodes
-from training.encoded_rows import MeanRow
 from training.engine.data_parallel import DataParallel
 from training.engine.loop import Samples, TrainingState
 from training.errors import DataError
-from training.network.feature_kinds import FeatureKinds
 from training.network.specification import NetworkSpec
 
 # A block, at most: rows that are shuffled together. Not larger, as the network waits for the first block of an epoch.
@@ -95,7 +94,7 @@ class _EncodedPart:
         self, dtype: np.dtype[Any], source: str, network_spec: NetworkSpec, signature: Signature, outputs: int
     ) -> None:
         self.records, width = RecordFile(dtype, source), signature.width
-        self.mean = MeanRow(width, FeatureKinds.of(signature).codes)
+        self.mean = MeanRow(signature)
         self.constant, self.first = np.ones(width, bool), np.zeros(width, network_spec.dtype)
         self.lowest = np.full(outputs, np.inf, network_spec.dtype)
         self.highest = -self.lowest
@@ -152,8 +151,8 @@ class BlockLoader(Samples):
         return self._parts[0].first
 
     @property
-    def mean_row(self) -> NDArray[np.float64]:
-        """The mean of all rows; see `MeanRow`."""
+    def mean(self) -> MeanRow:
+        """The mean of all rows."""
         return MeanRow.joined([part.mean for part in self._parts])
 
     @property

@@ -16,6 +16,8 @@ from sklearn.utils.validation import check_is_fitted
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from model_store import publishing
+from model_store.artifact.answers import Answers
+from model_store.artifact.mean_row import MeanRow
 from model_store.artifact.model import Model
 from model_store.nn import Average, Sequential
 from model_store.registry.store import Store, Version, open_store
@@ -42,7 +44,7 @@ class TrainedJob:
     """What `partial_fit` and `warm_start` continue from: the fitted preprocessing and the networks, but no row.
 
     `names` are those of the columns of X by place. `rows` and `columns` chose the network. `epochs` counts those of
-    `partial_fit`.
+    `partial_fit`, and `mean` is that of all rows that it was given.
     """
 
     names: list[str]
@@ -53,6 +55,7 @@ class TrainedJob:
     formats: dict[str, Any]
     networks: tuple[IncrementalNetwork, ...] = ()
     epochs: int = 0
+    mean: MeanRow | None = None  # in pickles of earlier versions
 
 
 class ForwardPassEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -150,7 +153,7 @@ class ForwardPassEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn
         store = store if isinstance(store, Store) else open_store(store)
         model = self.model_ if description is None else replace(self.model_, description=description)
         if model.golden is None:  # of `partial_fit`
-            return publishing.publish(store, name, model.network, model.signature, description=model.description)
+            return publishing.publish_model(store, name, model)
         job = model.training["job"]
         named = {**job["model"], "name": name, "description": model.description}
         model = replace(model, training={**model.training, "job": {**job, "model": named}})
@@ -213,6 +216,7 @@ class ForwardPassEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn
             dict(dataset.kinds),
             dict(dataset.formats),
             tuple(IncrementalNetwork(network) for network in _members(outcome.model.network)),
+            mean=prepared.mean,
         )
 
     def _continue(
@@ -236,7 +240,11 @@ class ForwardPassEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn
         ]
         networks = [one.network for one, _ in results]
         network = networks[0] if len(networks) == 1 else Sequential([Average(networks)])
-        self.model_ = Model(network, prepared.signature, job.settings.model.description)
+        mean: MeanRow | None = prepared.mean
+        if before is not None:
+            mean = None if before.mean is None else MeanRow.joined([before.mean, prepared.mean])
+        answers = None if mean is None else Answers(mean.row.astype(network.dtype))
+        self.model_ = Model(network, prepared.signature, job.settings.model.description, answers=answers)
         self.notes_, self.n_iter_ = prepared.notes, getattr(self, "n_iter_", 0) + 1
         self.loss_curve_ = [*getattr(self, "loss_curve_", []), results[0][1]]
         self.validation_loss_curve_ = getattr(self, "validation_loss_curve_", [])
@@ -249,6 +257,7 @@ class ForwardPassEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn
             dict(dataset.formats),
             tuple(one for one, _ in results),
             epochs + 1,
+            mean,
         )
 
     def _table(

@@ -60,7 +60,7 @@ def test_rows_in_compact_form_have_the_same_mean(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("training.pipeline.row_encoding.MIN_COMPACT_BYTES", 0)
     compact = prepared(tmp_path)
     if isinstance(compact.x_training, CompactRows):
-        np.testing.assert_allclose(compact.mean_row, plain.mean_row, rtol=1e-6)
+        np.testing.assert_allclose(compact.mean.row, plain.mean.row, rtol=1e-6)
     else:
         pytest.fail("expected rows in compact form")
 
@@ -70,4 +70,4 @@ def test_a_stream_has_the_mean_of_its_rows(tmp_path: Path) -> None:
     assert job.block_loader is not None
     x, _ = job.block_loader.sample(ROWS, np.random.default_rng(0))
     assert len(x) == len(job.block_loader)
-    np.testing.assert_allclose(job.mean_row, expected(x, positions_of_codes(job)), rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(job.mean.row, expected(x, positions_of_codes(job)), rtol=1e-6, atol=1e-7)

@@ -109,7 +109,29 @@ def test_equal_rows_publish_equal_digests_in_any_order(store: Store) -> None:
 
 def test_a_model_of_partial_fit_is_published(store: Store) -> None:
     x, y = load_diabetes(return_X_y=True)
-    regressor = ForwardPassRegressor(hidden_layer_sizes=(8,)).partial_fit(x, y)
+    regressor = ForwardPassRegressor(hidden_layer_sizes=(8,)).partial_fit(x[:300], y[:300])
+    regressor.partial_fit(x[300:], y[300:])
     regressor.publish(str(store.root), "steps")
-    answer = client(store).post("/models/steps/predict", json={"instances": x[:9].tolist()}).get_json()
+    answer = client(store).post("/models/steps/predict", json={"instances": x[:9].tolist(), "explain": True}).get_json()
     assert np.array(answer["predictions"]).tobytes() == regressor.predict(x[:9]).tobytes()
+    baseline = regressor.model_.answers.baseline
+    np.testing.assert_allclose(baseline, regressor.model_.encode(x).mean(axis=0), rtol=1e-5, atol=1e-6)
+    for explanation in answer["explanations"]:
+        total = sum(explanation["contributions"].values())
+        assert total == pytest.approx(explanation["answer"] - explanation["baseline"], rel=1e-3)
+
+
+def test_partial_fit_after_fit_counts_the_rows_of_both() -> None:
+    x, y = load_diabetes(return_X_y=True)
+    regressor = ForwardPassRegressor(**SMALL, validation_fraction=0).fit(x[:300], y[:300])
+    regressor.partial_fit(x[300:], y[300:])
+    baseline = regressor.model_.answers.baseline
+    np.testing.assert_allclose(baseline, regressor.model_.encode(x).mean(axis=0), rtol=1e-4, atol=1e-5)
+
+
+def test_partial_fit_on_a_pickle_of_an_earlier_version_has_no_baseline() -> None:
+    """It does not know the rows before."""
+    x, y = load_diabetes(return_X_y=True)
+    regressor = ForwardPassRegressor(hidden_layer_sizes=(8,)).partial_fit(x, y)
+    del regressor._trained.__dict__["mean"]
+    assert regressor.partial_fit(x, y).model_.answers is None
