@@ -14,7 +14,9 @@ def explain_schema(signature: Signature, instance: Json, *, has_baseline: bool) 
     baseline = {"anyOf": [instance, {"type": "null"}]} if has_baseline else instance
     named: dict[str, Json] = {_name_key(signature): {"enum": [*_names(signature), None]}}
     asked = object_schema("" if has_baseline else "baseline", **named, baseline=baseline)
-    plain: Json = {"type": ["boolean", "null"]} if has_baseline else {"enum": [False, None]}
+    plain: Json = {"type": ["boolean", "null"]}
+    if not has_baseline:  # an enum of values of two types is more than generators of clients understand
+        plain["not"] = {"const": True}
     return {
         "description": "Explain each prediction: what each column contributed to the difference to a baseline.",
         "anyOf": [plain, asked | {"additionalProperties": False}],
