@@ -5,6 +5,7 @@ from __future__ import annotations
 from model_store.schema.columns import ArrayColumn, Column
 from model_store.schema.signature import RegressionOutput, Signature
 from service.openapi.json_schema import Json, object_schema
+from service.openapi.parameters import EXPLAIN_PARAMETERS
 
 _NUMBER: Json = {"type": "number"}
 
@@ -21,6 +22,14 @@ def explain_schema(signature: Signature, instance: Json, *, has_baseline: bool) 
         "description": "Explain each prediction: what each column contributed to the difference to a baseline.",
         "anyOf": [plain, asked | {"additionalProperties": False}],
     }
+
+
+def explain_parameters(signature: Signature) -> list[Json]:
+    """Return the parameters of the URL."""
+    name = f"explain_{_name_key(signature)}"
+    own: Json = {"type": "string", "enum": list(map(str, _names(signature)))}
+    plain, *named = EXPLAIN_PARAMETERS
+    return [plain, *(parameter | {"schema": own} for parameter in named if parameter["name"] == name)]
 
 
 def explanation_schema(signature: Signature) -> Json:

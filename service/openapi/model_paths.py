@@ -11,7 +11,7 @@ from apispec import APISpec
 
 from model_store.schema.columns import Column
 from model_store.schema.signature import ClassificationOutput, MultiLabelOutput, RegressionOutput, Signature
-from service.openapi.explanation_schemas import explain_schema, explanation_schema
+from service.openapi.explanation_schemas import explain_parameters, explain_schema, explanation_schema
 from service.openapi.json_schema import (
     PARAMETERS,
     STRING,
@@ -26,7 +26,6 @@ from service.openapi.json_schema import (
 from service.openapi.parameters import (
     AT_LEAST_PARAMETER,
     ERROR_DESCRIPTIONS,
-    EXPLAIN_PARAMETERS,
     QUERY_PARAMETERS,
     REQUEST_ID_PARAMETER,
     TOP_K_PARAMETER,
@@ -55,8 +54,7 @@ def add_model_paths(spec: APISpec, served: LoadedVersion) -> None:
     if not isinstance(signature.output, RegressionOutput):
         native_parameters, max_rows = [TOP_K_PARAMETER, *native_parameters], served.row_limit.max_rows(top_k=1)
     if served.row_limit.explained_rows and served.model.answers is not None:
-        other = "explain_label" if isinstance(signature.output, RegressionOutput) else "explain_target"
-        native_parameters += [parameter for parameter in EXPLAIN_PARAMETERS if parameter["name"] != other]
+        native_parameters += explain_parameters(signature)
 
     def component(part: str, schema: Json) -> Json:
         """Add a component, whose name is stable: clients name their classes after it."""

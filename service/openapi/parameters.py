@@ -54,7 +54,7 @@ EXPLAIN_PARAMETERS: list[dict[str, object]] = [
         (
             "explain",
             {"type": "string", "enum": ["true", "false"]},
-            "Add what each column contributed to each prediction. JSON may have `explain` in the body instead.",
+            "Add what each column contributed to each prediction. `explain` in a JSON body overrides it.",
         ),
         ("explain_label", {"type": "string"}, "Classifiers only: the label to explain, in place of the predicted one."),
         ("explain_target", {"type": "string"}, "Regressions only: the target to explain, in place of the first one."),

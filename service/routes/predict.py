@@ -223,10 +223,6 @@ def _read_explain(
     wanted: Any, parameters: Mapping[str, Any] | None, served: LoadedVersion, rows: Any, faults: list[Fault]
 ) -> Asked | None:
     """Return what the body's key `explain`, or else the URL, asks for. Faults are added to those of the rest."""
-    if wanted is not None and parameters:
-        problem = f"expected it in the body or in the URL, found it in both, there as {next(iter(parameters))}"
-        faults.append(Fault("explain", problem, "leave it out of one"))
-        return None
     try:
         asked = read_explain(wanted, served) if wanted is not None else read_explain_parameters(parameters, served)
     except InputError as error:
