@@ -535,7 +535,7 @@ DEFENCES = {
     ),
     "the fast path requires a key": Defence(
         "service/server/fast_path.py",
-        'self._access.check(_ENDPOINT, head.uncached_headers.get("AUTHORIZATION"), "")', '""',
+        'self._keys.require_scope(head.uncached_headers.get("AUTHORIZATION"), self._scope)', '""',
         "tests/service/server/test_fast_path.py::test_keys_are_required_on_the_fast_path_too",
     ),
     "a key is valid for its scopes only": Defence(

@@ -9,6 +9,7 @@ beginning: its responses are equal except for ids and times.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
 from typing import Literal
 
@@ -34,7 +35,7 @@ from service.security.access_control import AccessControl
 from service.security.api_keys import AccessDeniedError
 from service.server.gunicorn_compat import ParsedHead
 from service.server.request_reader import RequestHead
-from service.server.response_head import header_lines, response_head
+from service.server.response_head import header_lines, status_lines
 from service.telemetry.request_record import RequestRecord, RequestRecorder, clock, loggable
 from service.validation.predict_request import is_version_ref
 from service.validation.row_limits import RowLimitError
@@ -72,8 +73,18 @@ class PredictTarget:
     ) -> None:
         self.name, self.version, self.at_least = name, version, at_least
         self.method, self.path = loggable("POST", uri)
-        self.response_lines = _JSON_LINES + header_lines(cross_origin_headers)
         self.route = _ROUTES[(name is not None) + (version is not None)]
+        self._lines = _JSON_LINES + header_lines(cross_origin_headers)
+        self._started_for: tuple[int, int] | None = None  # the second and the version of `_start`
+        self._start = ""
+
+    def response_start(self, served: LoadedVersion) -> str:
+        """Return the head of a response up to the headers that each request has of its own."""
+        key = int(time.time()), served.number
+        if key != self._started_for:
+            lines = f"{status_lines('200 OK', key[0], close=False)}{self._lines}"
+            self._started_for, self._start = key, f"{lines}{MODEL_VERSION_HEADER}: {served.number}\r\n"
+        return self._start
 
 
 class ParsedPredict:
@@ -109,7 +120,8 @@ class FastPath:
         settings: Settings,
     ) -> None:
         self._registry, self._parser, self._inference, self._recorder = registry, parser, inference, recorder
-        self._access, self._cross_origin, self._hosts, self._settings = access, cross_origin, hosts, settings
+        self._keys, self._scope = access.keys, access.required_scope(_ENDPOINT)
+        self._cross_origin, self._hosts, self._settings = cross_origin, hosts, settings
         self._table_reader = SimdjsonReader()
         self._last_pass: tuple[LoadedVersion, Array, float] | None = None  # until `record_metrics` counts it
 
@@ -122,8 +134,8 @@ class FastPath:
             return None
         record = RequestRecord(target.method, target.path, client_ip, arrived_at)
         try:
-            # No port: which listener serves predictions makes no difference.
-            record.key_name = self._access.check(_ENDPOINT, head.uncached_headers.get("AUTHORIZATION"), "")
+            # Every listener serves predictions.
+            record.key_name = self._keys.require_scope(head.uncached_headers.get("AUTHORIZATION"), self._scope)
             found = self._parse_table(body, target) or self._parse_rows(body, target)
         except _FALLBACK_ERRORS:  # Flask reports it
             return None
@@ -210,15 +222,9 @@ class FastPath:
         self._recorder.identify(
             record, headers.get("X-REQUEST-ID", ""), headers.get("TRACEPARENT", ""), headers.get("TRACESTATE", "")
         )
-        lines = self._recorder.response_lines(record)
-        version = f"{MODEL_VERSION_HEADER}: {request.served.number}\r\n"
         request.has_response = True
-        return (
-            response_head(
-                "200 OK", f"{request.target.response_lines}{version}Content-Length: {len(body)}\r\n{lines}", close=False
-            )
-            + body
-        )
+        start, lines = request.target.response_start(request.served), self._recorder.response_lines(record)
+        return f"{start}Content-Length: {len(body)}\r\n{lines}\r\n".encode("latin-1") + body
 
     def _parse_target(self, head: ParsedHead) -> PredictTarget | Literal[False]:
         path = _PREDICT_PATH.fullmatch(head.path)

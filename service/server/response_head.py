@@ -15,11 +15,11 @@ def header_lines(headers: Sequence[tuple[str, str]]) -> str:
 
 def response_head(status: str, lines: str, *, close: bool) -> bytes:
     """Return the head of a response: `status` such as "200 OK", and `lines` from `header_lines`."""
-    connection = "close" if close else "keep-alive"
-    head = f"HTTP/1.1 {status}\r\n{_server_lines(int(time.time()))}Connection: {connection}\r\n{lines}\r\n"
-    return head.encode("latin-1")
+    return f"{status_lines(status, int(time.time()), close=close)}{lines}\r\n".encode("latin-1")
 
 
-@lru_cache(maxsize=1)
-def _server_lines(second: int) -> str:
-    return f"Server: gunicorn\r\nDate: {formatdate(second, usegmt=True)}\r\n"
+@lru_cache(maxsize=16)
+def status_lines(status: str, second: int, *, close: bool) -> str:
+    """Return the first lines of a response that is sent in this second of Unix time, up to its own headers."""
+    date, connection = formatdate(second, usegmt=True), "close" if close else "keep-alive"
+    return f"HTTP/1.1 {status}\r\nServer: gunicorn\r\nDate: {date}\r\nConnection: {connection}\r\n"

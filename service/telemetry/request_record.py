@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from model_store.utils.printable import printable
-from service.telemetry.cell_file import CounterCell, HistogramCells
+from service.telemetry.cell_file import CounterCell, HistogramCells, add_all
 from service.telemetry.metrics import Metrics
 from service.telemetry.trace_context import parse_tracestate
 
@@ -245,10 +245,10 @@ class RequestRecorder:
             self.tracer.export(record)
 
     def _make_cells(self, route: str, name: str, version: str, status: int) -> _RequestCells:
-        metrics = self.metrics
-        seconds = [] if route in self._unlogged_routes else [metrics.request_seconds.labels(route, name, version)]
-        requests = metrics.requests.labels(route, name, version, str(status))
-        self._cells[route, name, version, status] = cells = _RequestCells(metrics, requests, seconds, (name, version))
+        cells = _RequestCells(
+            self.metrics, route, (name, version), status, has_seconds=route not in self._unlogged_routes
+        )
+        self._cells[route, name, version, status] = cells
         return cells
 
 
@@ -256,9 +256,11 @@ class _RequestCells:
     """The cells that count the requests of one route, version and status: finding them takes longer than counting."""
 
     def __init__(
-        self, metrics: Metrics, requests: CounterCell, seconds: list[HistogramCells], labels: tuple[str, str]
+        self, metrics: Metrics, route: str, labels: tuple[str, str], status: int, *, has_seconds: bool
     ) -> None:
-        self._metrics, self._requests, self._seconds, self._labels = metrics, requests, seconds, labels
+        self._metrics, self._labels = metrics, labels
+        self._requests = metrics.requests.labels(route, *labels, str(status))
+        self._seconds = [metrics.request_seconds.labels(route, *labels)] if has_seconds else []
         self._rows: CounterCell | None = None
         self._stages: list[HistogramCells] = []
 
@@ -269,9 +271,8 @@ class _RequestCells:
             self._rows = self._metrics.rows.labels(*self._labels)
         with self._metrics.counters.cell_lock:
             self._requests.add(1.0)
-            for seconds in self._seconds:
-                seconds.add(record.ended_at - record.arrived_at)
+            if self._seconds:
+                add_all(self._seconds, (record.ended_at - record.arrived_at,))
             if predicted and self._rows is not None:
                 self._rows.add(record.rows)
-                for stage, spent in zip(self._stages, record.stages, strict=True):
-                    stage.add(spent)
+                add_all(self._stages, record.stages)
