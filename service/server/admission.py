@@ -44,8 +44,10 @@ class AdmissionController:
 
     def update(self, connection: Connection) -> None:
         """Count a connection again, whose input or output has changed."""
-        waiting = len(connection.pending_request.content) if connection.pending_request is not None else 0
-        input_bytes, output_bytes = connection.reader.buffered_bytes + waiting, len(connection.send_buffer)
+        reader, pending, output_bytes = connection.reader, connection.pending_request, len(connection.send_buffer)
+        input_bytes = reader.buffered_bytes if reader.buffer or reader.head is not None else 0
+        if pending is not None:
+            input_bytes += len(pending.content)
         if connection.send_pieces:
             output_bytes += sum(map(len, connection.send_pieces))
         self.input_bytes += input_bytes - connection.input_bytes
@@ -87,9 +89,9 @@ class AdmissionController:
         """
         return heapq.nsmallest(count, self.connections, _eviction_order)
 
-    def queued_too_long(self, connection: Connection) -> bool:
+    def queued_too_long(self, connection: Connection, now: float) -> bool:
         """True if the connection's request gets 503 instead of a response: it has been queued for too long."""
-        return time.monotonic() - connection.arrived_at > MAX_QUEUE_SECONDS
+        return now - connection.arrived_at > MAX_QUEUE_SECONDS
 
     def is_large(self, connection: Connection) -> bool:
         """True if the connection's input exceeds its share of the limit."""

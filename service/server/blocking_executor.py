@@ -75,6 +75,10 @@ class BlockingExecutor:
                 request.abandoned = True
                 yield connection, request
 
+    def has_completed(self) -> bool:
+        """True if `completed` may yield a response."""
+        return not self._results.empty()
+
     def completed(self) -> Iterator[tuple[Connection, bytearray, bool]]:
         """Yield the responses that are ready, and whether their connections must then close.
 

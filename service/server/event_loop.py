@@ -77,7 +77,8 @@ class EventLoop:
 
     def poll(self, timeout: float) -> None:
         """Handle what has happened to the connections; wait up to `timeout` seconds if there is nothing to do."""
-        busy = self.has_queued_requests or self.readable_connections or self.chunked_connections
+        waiting = self.queue or self.large_queue or self.priority_queue or self.scrape_queue
+        busy = waiting or self.readable_connections or self.chunked_connections
         events = self.selector.select(0 if busy else self.acceptor.poll_timeout(timeout))
         now = time.monotonic()
         self.acceptor.on_poll(any(key.data is None and key.fd != self._wake_pipe[0] for key, _ in events), now)
@@ -131,14 +132,22 @@ class EventLoop:
 
     def send_response(self, connection: Connection, response: bytes | bytearray, *, close: bool) -> None:
         """Send the response to the connection's pending request, after what its send buffer holds already."""
-        connection.send_buffer += response
         connection.pending_request = None
         connection.close_after_send = close
         if close:
             connection.reader.discard()
-        connection.last_sent_at = time.monotonic()
-        connection.deadline = connection.last_sent_at + READ_TIMEOUT_SECONDS
-        self._send(connection)
+        connection.last_sent_at = now = time.monotonic()
+        connection.deadline = now + READ_TIMEOUT_SECONDS
+        if response and not connection.send_buffer:
+            sent = self._send_bytes(connection, response)  # mostly all of it, which then needs no buffer
+            if sent is None:
+                return
+            response = response[sent:]
+        connection.send_buffer += response
+        if connection.send_buffer or connection.input_bytes:
+            self._send(connection)
+        else:
+            self._end_response(connection, now)
 
     def send_error(
         self,
@@ -263,7 +272,7 @@ class EventLoop:
         if request is not None:
             connection.pending_request, connection.arrived_at = request, since
         self.admission.update(connection)
-        if self._shed_large_uploads(connection):
+        if self.admission.input_over_limit and self._shed_large_uploads(connection):
             return
         if request is not None:
             self._queue_of(connection, request.head.path).append(connection)
@@ -286,8 +295,6 @@ class EventLoop:
 
     def _shed_large_uploads(self, newest: Connection) -> bool:
         """Shed large requests while input is over its limit; True if `newest`, which is in no queue yet, is shed."""
-        if not self.admission.input_over_limit:
-            return False
         shed_newest = False
         for connection in self.admission.uploads_to_shed():
             waiting = connection.pending_request
@@ -300,24 +307,35 @@ class EventLoop:
             self.send_overloaded(connection, close=close)
         return shed_newest
 
+    def _send_bytes(self, connection: Connection, data: bytes | bytearray) -> int | None:
+        """Send what the socket takes; return how many bytes, None if the connection is closed."""
+        try:
+            return connection.sock.send(data)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError:
+            self.close(connection)
+            return None
+
     def _send(self, connection: Connection) -> None:
+        """Send on, from the buffer and the pieces."""
         if connection.send_buffer:
-            try:
-                sent = connection.sock.send(connection.send_buffer)
-            except (BlockingIOError, InterruptedError):
-                sent = 0
-            except OSError:
-                self.close(connection)
+            sent = self._send_bytes(connection, connection.send_buffer)
+            if sent is None:
                 return
             del connection.send_buffer[:sent]
             if connection.send_pieces and not connection.send_buffer:
                 connection.send_buffer += connection.send_pieces.popleft()
-            self.admission.update(connection)
-            if connection.send_buffer:
-                if sent:
-                    connection.last_sent_at = time.monotonic()
-                self._watch(connection, selectors.EVENT_WRITE)
-                return
+            if connection.send_buffer and sent:
+                connection.last_sent_at = time.monotonic()
+        self.admission.update(connection)
+        if connection.send_buffer:
+            self._watch(connection, selectors.EVENT_WRITE)
+        else:
+            self._end_response(connection, time.monotonic())
+
+    def _end_response(self, connection: Connection, now: float) -> None:
+        """Close the connection, or read its next request, once the response is sent."""
         if connection.close_after_send:
             self._linger(connection)
             return
@@ -326,10 +344,10 @@ class EventLoop:
         reader = connection.reader
         if reader.head is None:  # part of the next request may have arrived before this response was sent
             idle = LINGER_SECONDS if self.draining else self._keepalive_seconds
-            connection.deadline = time.monotonic() + (READ_TIMEOUT_SECONDS if reader.buffer else idle)
+            connection.deadline = now + (READ_TIMEOUT_SECONDS if reader.buffer else idle)
         self._watch(connection, selectors.EVENT_READ)
         if reader.buffer or reader.at_end:
-            self._parse_next_request(connection, time.monotonic())
+            self._parse_next_request(connection, now)
 
     def _linger(self, connection: Connection) -> None:
         """End our side, and wait for the client to close: closing at once would discard the response on its way."""

@@ -86,7 +86,8 @@ class EventWorker(Worker):  # type: ignore[misc]
         """Poll the connections, then respond to some of the queued requests."""
         loop = self.event_loop
         loop.poll(timeout)
-        self._collect_offloaded()
+        if self.executor.has_completed():
+            self._collect_offloaded()
         if urgent := loop.priority_queue or loop.scrape_queue:  # one per turn: a flood would keep all others waiting
             connection = urgent.popleft()
             if connection.pending_request is not None and connection in loop.connections:
@@ -107,7 +108,7 @@ class EventWorker(Worker):  # type: ignore[misc]
         self._process_queue(loop.queue, MAX_REQUESTS_PER_TURN)
         ended = time.monotonic()
         self._large_request_seconds -= ended - began
-        while loop.large_queue and loop.admission.queued_too_long(loop.large_queue[0]):
+        while loop.large_queue and loop.admission.queued_too_long(loop.large_queue[0], time.monotonic()):
             self._process_queue(loop.large_queue, 1)
         if loop.large_queue and (not loop.queue or self._large_request_seconds <= 0):
             self._process_queue(loop.large_queue, 1)
@@ -119,16 +120,17 @@ class EventWorker(Worker):  # type: ignore[misc]
         groups: dict[Any, list[tuple[Connection, ParsedPredict]]] = {}
         rows: dict[Any, int] = {}
         other: tuple[Connection, BufferedRequest] | None = None
-        end = time.monotonic() + MAX_TURN_SECONDS
+        now = time.monotonic()
+        end = now + MAX_TURN_SECONDS
         for _ in range(min(len(queue), max_requests)):
-            if time.monotonic() > end:
+            if now > end:
                 break
             connection = queue.popleft()
             request = connection.pending_request
             if request is None or connection not in loop.connections:
                 continue
             loop.admission.release_input_bytes(connection)  # it is no longer waiting, so it cannot be shed
-            if loop.admission.queued_too_long(connection):
+            if loop.admission.queued_too_long(connection, now):
                 loop.send_overloaded(connection, close=request.closes_connection)
                 continue
             parsed = self._try_fast_path(connection, request) if self.alive and not request.framing_lost else None
@@ -141,6 +143,7 @@ class EventWorker(Worker):  # type: ignore[misc]
             if rows[served] >= served.batching.target_batch_rows:
                 self._respond_batch(groups.pop(served))
                 del rows[served]
+            now = time.monotonic()
         for group in groups.values():
             self._respond_batch(group)
         if other is not None:

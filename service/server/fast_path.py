@@ -90,7 +90,7 @@ class PredictTarget:
 class ParsedPredict:
     """A parsed predict request, the version that serves it, and its record."""
 
-    __slots__ = ("has_response", "head", "inputs", "record", "served", "target", "warnings")
+    __slots__ = ("body", "has_response", "head", "inputs", "record", "served", "target", "warnings")
 
     def __init__(
         self,
@@ -103,6 +103,7 @@ class ParsedPredict:
     ) -> None:
         self.head, self.target, self.served, self.inputs, self.warnings = head, target, served, inputs, warnings
         self.record, self.has_response = record, False
+        self.body: bytes | None = None  # of the response; None if Flask has to make it
 
 
 class FastPath:
@@ -157,19 +158,19 @@ class FastPath:
         inputs = batch[0].inputs if len(batch) == 1 else np.concatenate([request.inputs for request in batch])
         outputs, computing, computed = self._inference.run(served, inputs)
         self._last_pass = served, inputs, computed - computing
-        bodies: list[bytes | None] = []
         start = 0
         for request in batch:
-            end = start + len(request.inputs)
-            bodies.append(_encode_body(served, outputs[start:end], request.warnings))
+            end = start + request.record.rows
+            of_request = outputs if len(batch) == 1 else outputs[start:end]
+            request.body = _encode_body(served, of_request, request.warnings)
             start = end
-        if None in bodies:  # Flask counts the rows of those
-            counted = [request.inputs for request, body in zip(batch, bodies, strict=True) if body is not None]
+        counted = [request.inputs for request in batch if request.body is not None]
+        if len(counted) < len(batch):  # Flask counts the rows of the others
             self._last_pass = (served, np.concatenate(counted), computed - computing) if counted else None
         # What may fail has been done: Flask handles either all of them or none, and each is recorded once.
         return [
-            None if body is None else self._build_response(request, body, computing, computed)
-            for request, body in zip(batch, bodies, strict=True)
+            None if request.body is None else self._build_response(request, request.body, computing, computed)
+            for request in batch
         ]
 
     def record_metrics(self, batch: Sequence[ParsedPredict]) -> None:

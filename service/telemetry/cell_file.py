@@ -19,7 +19,7 @@ import os
 import struct
 import threading
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import IO
 
@@ -112,14 +112,12 @@ class HistogramCells:
 
     def observe(self, value: float) -> None:
         with self.file.lock:
-            add_all((self,), (value,))
+            self.add(value)
 
-
-def add_all(histograms: Iterable[HistogramCells], values: Iterable[float]) -> None:
-    """Observe a value in each of some histograms while holding their lock."""
-    for histogram, value in zip(histograms, values, strict=True):
-        cells, indices = histogram.cells, histogram.indices
-        cells[indices[bisect_left(histogram.bounds, value)]] += 1.0
+    def add(self, value: float) -> None:
+        """Observe a value while holding the lock."""
+        cells, indices = self.cells, self.indices
+        cells[indices[bisect_left(self.bounds, value)]] += 1.0
         cells[indices[-1]] += value
 
 

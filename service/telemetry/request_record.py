@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from model_store.utils.printable import printable
-from service.telemetry.cell_file import CounterCell, HistogramCells, add_all
+from service.telemetry.cell_file import CounterCell, HistogramCells
 from service.telemetry.metrics import Metrics
 from service.telemetry.trace_context import parse_tracestate
 
@@ -271,8 +271,9 @@ class _RequestCells:
             self._rows = self._metrics.rows.labels(*self._labels)
         with self._metrics.counters.cell_lock:
             self._requests.add(1.0)
-            if self._seconds:
-                add_all(self._seconds, (record.ended_at - record.arrived_at,))
+            for seconds in self._seconds:
+                seconds.add(record.ended_at - record.arrived_at)
             if predicted and self._rows is not None:
                 self._rows.add(record.rows)
-                add_all(self._stages, record.stages)
+                for stage, spent in zip(self._stages, record.stages):  # noqa: B905 - `strict` takes longer than a stage
+                    stage.add(spent)
