@@ -677,6 +677,20 @@ DEFENCES = {
         "service/grpc/codec.py", "if kind is not ModelInferRequest and len(data) > _UNCOUNTED_BYTES:", "if False:",
         f"{GRPC}/test_call_errors.py::test_a_large_health_check_is_refused_unparsed",
     ),
+    "image files become one byte for each value": Defence(
+        "model_store/schema/columns/array.py", "np.uint8 if all(map(is_encoded, values)) else np.float64",
+        "np.float64",
+        f"{IMAGES}::test_files_of_large_images_take_little_more_than_their_features",
+    ),
+    "arrays are encoded some rows at a time": Defence(
+        "model_store/schema/signature.py", "count = max(1, _ENCODED_VALUES // max(1, column.width))",
+        "count = len(values)",
+        f"{IMAGES}::test_files_of_large_images_take_little_more_than_their_features",
+    ),
+    "random numbers of a large array have few digits": Defence(
+        "model_store/importing/publication.py", "if column.width > _EXACT_VALUES:", "if False:",
+        "tests/model_store/importing/test_costs.py::test_random_numbers_of_a_large_array_have_few_digits",
+    ),
     "calls over gRPC beyond a limit are shed": Defence(
         "service/grpc/turns.py", "if self._counts.total() > MAX_WAITING:", "if False:",
         f"{GRPC}/test_turns.py::test_of_too_many_calls_the_newest_of_the_busiest_client_is_shed",

@@ -20,6 +20,8 @@ TOLERANCE = 1e-5  # absolute, of outputs above 1 relative
 _COMPARED_ROWS = 256
 _MAX_COMPARED_VALUES = 4_000_000
 _MISSING_SHARE = 0.1
+_EXACT_VALUES = 4096  # of a larger array, random numbers have few digits: the manifest with them is read several times
+_STEP_BITS = 4  # they are multiples of a sixteenth of the deviation, or a little less
 _OWN_ANSWERS = "this network"
 
 
@@ -167,6 +169,9 @@ def _draw_values(column: Column, count: int, rng: np.random.Generator, is_whole:
     elif isinstance(column, ArrayColumn):
         low, high = -np.inf if column.low is None else column.low, np.inf if column.high is None else column.high
         numbers = column.offset + column.scale * rng.standard_normal((count, *column.shape))
+        if column.width > _EXACT_VALUES:
+            step = 2.0 ** (np.floor(np.log2(column.scale)) - _STEP_BITS)
+            numbers = np.rint(numbers / step) * step
         return _rounded(np.clip(numbers, low, high), is_whole)
     else:
         return column.draw_values(count, rng)

@@ -122,16 +122,22 @@ class Signature:
             encoded = ignoring_overflow(self._scale, table, dtype)
         else:
             faults, locations = FaultCollector(), RowLocations(location, range(len(table)))
-            encoded = ignoring_overflow(self._encode_arrays, table, locations, faults, dtype)
+            encoded = np.empty((len(table), self.width), dtype)
+            ignoring_overflow(self._encode_array, self.inputs[0], table, locations, faults, encoded)
             faults.raise_if_any()
         if not is_finite(encoded):
             self._check_overflow(encoded, RowLocations(location, range(len(table))), FaultCollector())
         return encoded
 
-    def _encode_arrays(
-        self, values: Array, locations: RowLocations, faults: FaultCollector, dtype: npt.DTypeLike
-    ) -> Array:
-        return self.inputs[0].encode(values, locations, faults).astype(dtype)
+    @staticmethod
+    def _encode_array(
+        column: Column, values: Array, locations: RowLocations, faults: FaultCollector, encoded: Array
+    ) -> None:
+        """Encode the arrays of a column into `encoded` (n, width), some rows at a time: each block is float64."""
+        count = max(1, _ENCODED_VALUES // max(1, column.width))
+        for start in range(0, len(values), count):
+            rows = slice(start, start + count)
+            encoded[rows] = column.encode(values[rows], locations.part(rows), faults)
 
     def _scale(self, table: Array, dtype: npt.DTypeLike) -> Array:
         """Return the features of a table of numbers; infinite ones if they overflow."""
@@ -366,6 +372,9 @@ class Signature:
         count, start = len(locations), 0
         encoded = np.empty((count, self.width), dtype)
         for column, values in zip(self.inputs, columns, strict=True):
+            if values is not None and column.is_whole_row:
+                self._encode_array(column, values, locations, faults, encoded)
+                continue
             if values is not None:
                 block = column.encode(values, locations, faults)
             elif column.fill is None:
@@ -411,6 +420,7 @@ def _add_replacement_warnings(warnings: list[Fault] | None, faults: FaultCollect
         warnings += replacement_warnings(faults.replaced, location)
 
 
+_ENCODED_VALUES = 2**18  # of arrays, as float64 at a time
 _OVERFLOW_FEATURES = 1 << 16  # of a row, searched at a time for the first faults
 _PATHS_KEYED_BY_LABEL = (
     ("metrics", "classes"),

@@ -77,7 +77,7 @@ class ArrayColumn(Column):
         return math.prod(self.shape)
 
     def parse(self, values: list[Any], locations: RowLocations, faults: FaultCollector) -> Array:
-        """Return untrusted arrays, nested like `shape` or flat, or image files, as (n, width) float64."""
+        """Return untrusted arrays, nested like `shape` or flat, as (n, width) float64; uint8 if all are image files."""
         if self.image_crop is not None and any(map(is_encoded, values)):
             return self._parse_images(values, locations, faults)
         parsed = self._stack(values)
@@ -94,7 +94,8 @@ class ArrayColumn(Column):
 
     def _parse_images(self, values: list[Any], locations: RowLocations, faults: FaultCollector) -> Array:
         """Return values of which some are image files. None is decoded if another one cannot be."""
-        parsed = np.zeros((len(values), self.width))
+        # A pixel is one byte: in float64, small files of many pixels would take eight times as much.
+        parsed = np.zeros((len(values), self.width), np.uint8 if all(map(is_encoded, values)) else np.float64)
         files: list[tuple[int, ImageFile]] = []
         rejected: dict[int, tuple[str, str]] = {}
         for i, value in enumerate(values):

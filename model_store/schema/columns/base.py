@@ -146,6 +146,9 @@ class RowLocations(Sequence[str]):
     def __getitem__(self, i: Any) -> Any:
         return f"{self.prefix}.{self.rows[i]}"
 
+    def part(self, rows: slice) -> RowLocations:
+        return RowLocations(self.prefix, self.rows[rows])
+
 
 def replacement_warnings(replaced: FaultCollector, location: str) -> list[Fault]:
     """Return a warning for each replaced value, the first ones and the number of others if they are many."""

@@ -20,6 +20,7 @@ from model_store.schema.columns import FaultCollector, RowLocations
 from model_store.schema.columns.array import ArrayColumn
 from model_store.schema.columns.image_decoding import CROPS, decode_image, read_encoded
 from model_store.schema.columns.image_file import _MARKER, ImageFileError, read_image_file
+from model_store.schema.signature import RegressionOutput, Signature
 from tests.image_files import (
     PNG_SIGNATURE,
     chunk,
@@ -207,6 +208,23 @@ def test_scaling_images_takes_one_copy_of_their_values() -> None:
         tracemalloc.stop()
     assert peak < 1.2 * values.nbytes
     np.testing.assert_array_equal(encoded, (values - 0.0) / 255.0)
+
+
+def test_files_of_large_images_take_little_more_than_their_features() -> None:
+    """111 files of 224 x 224 pixels took 335 MB: a copy of all values in float64 is twice as large as the features."""
+    column = ArrayColumn("image", (224, 224, 3), 127.5, 127.5, 0.0, 255.0, image_crop="none")
+    signature = Signature((column,), RegressionOutput(("y",), (0.0,), (1.0,)))
+    rows = [png(1, 1) for _ in range(20)]
+    signature.encode(rows[:1])
+    tracemalloc.start()
+    try:
+        encoded = signature.encode(rows)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.75 * encoded.nbytes
+    assert encoded.shape == (20, column.width)
+    assert (encoded == -1).all()
 
 
 def test_the_rows_of_a_narrow_image_count() -> None:
