@@ -169,6 +169,19 @@ _OTHER_MODELS: dict[type[Section], tuple[type[Section], type[Section]]] = {  # t
 }
 
 
+class _LogLosses(Section):
+    before = Number()
+    after = Number()
+
+
+class _Temperature(Section):
+    """The number that the logits were divided by, and the log loss of rows that it was not fitted on."""
+
+    value = Number(validate=validate.Range(1e-3, 1e3))
+    rows = Count()
+    log_loss = fields.Nested(_LogLosses, required=True)
+
+
 class _Notes(Section):
     notes = ListField(fields.String(validate=validate.Length(max=_MAX_NOTE_LENGTH)), required=True)
 
@@ -184,6 +197,8 @@ class TrainingRecord:
     baseline: dict[str, Any] | None
     linear: dict[str, Any] | None
     calibration: dict[str, Any] | None
+    uncalibrated: dict[str, Any] | None
+    temperature: dict[str, Any] | None
     roc: dict[str, Any] | None
     label_roc: dict[str, Any] | None
     precision_recall: dict[str, Any] | None
@@ -212,6 +227,8 @@ class TrainingRecord:
             load_or_none(baseline, training.get("baseline")),
             load_or_none(linear, training.get("linear")),
             load_or_none(Calibration, diagnostics.get("calibration")),
+            load_or_none(Calibration, diagnostics.get("uncalibrated")),
+            load_or_none(_Temperature, training.get("temperature")),
             load_or_none(Roc, diagnostics.get("roc")),
             load_or_none(LabelRoc, diagnostics.get("label_roc")),
             load_or_none(PrecisionRecall, diagnostics.get("precision_recall")),

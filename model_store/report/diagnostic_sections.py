@@ -46,7 +46,19 @@ def calibration(record: TrainingRecord) -> Markup | None:
         f"Expected calibration error: {format_percent(found['expected_error'])}. "
         f"Log loss: {format_number(found['log_loss'])}."
     )
-    return section("Calibration", figure("Reliability diagram", charts.reliability_diagram(found), caption))
+    diagram = figure("Reliability diagram", charts.reliability_diagram(found), caption)
+    fit, before = record.temperature, record.uncalibrated
+    if fit is None or before is None:
+        return section("Calibration", diagram)
+    caption = (
+        f"The same before temperature scaling, which divides the logits by {format_number(fit['value'])}. On "
+        f"{format_number(fit['rows'])} validation rows, each with the temperature of the other half, it changes the "
+        f"log loss from {format_number(fit['log_loss']['before'])} to {format_number(fit['log_loss']['after'])}. "
+        f"Expected calibration error before: {format_percent(before['expected_error'])}. "
+        f"Log loss before: {format_number(before['log_loss'])}."
+    )
+    other = figure("Before temperature scaling", charts.reliability_diagram(before), caption)
+    return section("Calibration", diagram, other)
 
 
 def thresholds(record: TrainingRecord) -> Markup | None:

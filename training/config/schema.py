@@ -36,6 +36,7 @@ from training.config.fields import (
 from training.config.layer_spec import OUTPUT_ACTIVATIONS, LayersField
 from training.config.search_schema import SearchSchema, check_search
 from training.config.settings import (
+    AnswersSection,
     DataSection,
     ImageSection,
     JobSettings,
@@ -283,6 +284,11 @@ class NetworkSchema(SectionSchema):
     dtype = ChoiceField(("float32", "float64"))
 
 
+class AnswersSchema(SectionSchema):
+    settings_class = AnswersSection
+    temperature = CheckedField("true or false", lambda value: isinstance(value, bool))
+
+
 class PublishSchema(SectionSchema):
     settings_class = PublishSection
     alias = CheckedField(
@@ -298,6 +304,7 @@ class JobSchema(SectionSchema):
     split = SectionField(SplitSchema)
     network = SectionField(NetworkSchema)
     train = SectionField(TrainSchema)
+    answers = SectionField(AnswersSchema)
     publish = SectionField(PublishSchema)
     search = SectionField(SearchSchema)
 
@@ -332,6 +339,7 @@ SECTION_SCHEMAS.update(
     split=SplitSchema,
     network=NetworkSchema,
     train=TrainSchema,
+    answers=AnswersSchema,
     publish=PublishSchema,
     search=SearchSchema,
 )

@@ -185,6 +185,13 @@ class TrainSection:
 
 
 @dataclass(frozen=True)
+class AnswersSection:
+    """What is fitted on held-out rows after the training, for the answers of the model."""
+
+    temperature: bool = True
+
+
+@dataclass(frozen=True)
 class PublishSection:
     alias: str | None = None
 
@@ -210,6 +217,7 @@ class JobSettings:
     split: SplitSection = field(default_factory=SplitSection)
     network: NetworkSection = field(default_factory=NetworkSection)
     train: TrainSection = field(default_factory=TrainSection)
+    answers: AnswersSection = field(default_factory=AnswersSection)
     publish: PublishSection = field(default_factory=PublishSection)
     search: SearchSection | None = None
 

@@ -3,6 +3,7 @@
     calibration       {"of": label, "rows", "expected_error", "log_loss", "bins": [...]}; a bin is {"low", "high",
                       "rows", "said", "found"}: the mean predicted probability and the observed frequency
                       a row of a multi-label classifier is a pair of a row and a label there
+    uncalibrated      the same of the probabilities before temperature scaling, if there was any
     roc               for two classes: {"of": label, "area", "points": [[false-positive rate, true-positive rate], ...]}
     label_roc         for several labels: {"left_out", "curves": [...]}, a "roc" of each of the most frequent ones that
                       some rows have and others do not
@@ -52,6 +53,7 @@ from training.evaluation.metrics import Weights, log_loss, log_probabilities
 from training.evaluation.predictor import Predictor
 from training.evaluation.row_slices import ColumnSlices, cut_column
 from training.evaluation.slice_metrics import slice_metrics
+from training.evaluation.temperature import unscale_log_probabilities
 from training.evaluation.threshold_curves import label_roc, threshold_curves
 from training.evaluation.weak_spots import find_weak_spots
 
@@ -98,12 +100,14 @@ def diagnose(
     raw_values: bool = False,
     loss: TargetLoss = SQUARED_ERROR,
     held_out: bool = True,
+    temperature: float | None = None,
 ) -> dict[str, Any]:
     """Return the diagnostics of the network that predicts the rows, or of the networks of an ensemble out of fold.
 
     held_out: False if the network was trained on the rows; weak spots are not looked for then.
     loss: that of a regression, whose metric measures importance and slices if it has one of its own.
     row_budget: the number of rows that permutation importance may send through the network.
+    temperature: that the logits were divided by, if they were.
     raw_values: True if the points of a regression may be the values of rows.
     """
     output, part, part_predictor = signature.output, rows, predictor
@@ -118,17 +122,23 @@ def diagnose(
     if isinstance(output, ClassificationOutput):
         log_p = part_predictor.apply(log_probabilities, part.x)
         diagnostics["calibration"] = calibration(output.labels, part.y, log_p, part.weights)
+        if temperature is not None:
+            before = unscale_log_probabilities(log_p, temperature)
+            diagnostics["uncalibrated"] = calibration(output.labels, part.y, before, part.weights)
         if len(output.labels) == 2:
             diagnostics |= threshold_curves(output.labels[1], part.y == 1, log_p[:, 1] - log_p[:, 0], part.weights)
         diagnostics["worst_rows"] = worst_classified(output, part.y, log_p, part.locate)
         measure, errors = "error_rate", (log_p.argmax(axis=1) != part.y).astype(np.float64)
         row_values = {"error_rate": errors, "log_loss": -log_p[np.arange(len(log_p)), part.y]}
     elif isinstance(output, MultiLabelOutput):
-        log_yes, log_no = np.moveaxis(part_predictor.apply(label_log_probabilities, part.x), 1, 0)
+        log_p = part_predictor.apply(label_log_probabilities, part.x)
+        log_yes, log_no = np.moveaxis(log_p, 1, 0)
         true, predicted = part.y > 0, output.decode(part.outputs)["labels"]
         row_losses = -np.where(true, log_yes, log_no).mean(axis=1)
-        mean_loss = float(np.average(row_losses, weights=part.weights))
-        diagnostics["calibration"] = label_calibration(true, np.exp(log_yes), mean_loss, part.weights)
+        diagnostics["calibration"] = label_calibration(true, log_p, part.weights)
+        if temperature is not None:
+            before = unscale_log_probabilities(log_p, temperature)
+            diagnostics["uncalibrated"] = label_calibration(true, before, part.weights)
         diagnostics["label_roc"] = label_roc(output.labels, true, log_yes - log_no, part.weights)
         diagnostics["worst_rows"] = worst_labelled(output, true, predicted, row_losses, part.locate)
         measure, errors = "error_rate", (true != predicted).any(axis=1).astype(np.float64)
@@ -215,10 +225,14 @@ def calibration(
     }
 
 
-def label_calibration(
-    y_true: NDArray[np.bool_], p: NDArray[np.float64], log_loss: float, weights: Weights = None
-) -> dict[str, Any]:
-    """Return the same for all pairs of a row and a label together: y_true and p are (rows, labels)."""
+def label_calibration(y_true: NDArray[np.bool_], log_p: NDArray[np.float64], weights: Weights = None) -> dict[str, Any]:
+    """Return the same for all pairs of a row and a label together: y_true (rows, labels), log_p (rows, 2, labels).
+
+    log_p: see `label_log_probabilities`.
+    """
+    log_yes, log_no = np.moveaxis(log_p, 1, 0)
+    p = np.exp(log_yes)
+    log_loss = float(np.average(-np.where(y_true, log_yes, log_no).mean(axis=1), weights=weights))
     of_pairs = None if weights is None else np.repeat(weights, p.shape[1])
     bins, error = _calibration_bins(p.reshape(-1), y_true.reshape(-1), of_pairs)
     return {"of": ANY_LABEL, "rows": len(p), "expected_error": error, "log_loss": log_loss, "bins": bins}

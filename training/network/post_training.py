@@ -1,4 +1,5 @@
-"""Changes to a trained network: features that were constant no longer count, outputs stay in the training range.
+"""Changes to a trained network: features that were constant no longer count, outputs stay in the training range, and
+probabilities are calibrated.
 
 `copy_arrays` gives the weights of a trained network to another one, which continues from them.
 """
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model_store.nn import Clip, ConstantInputs, Dropout, Flatten, Linear, Sequential
+from model_store.nn import Clip, ConstantInputs, Dropout, Flatten, Linear, Sequential, Sigmoid, Softmax
 
 
 def hold_constant_features(network: Sequential, constant: NDArray[np.bool_], values: NDArray[Any]) -> Sequential:
@@ -39,6 +40,24 @@ def set_output_range(network: Sequential, low: NDArray[Any], high: NDArray[Any])
     last = network.modules[-1]
     if isinstance(last, Clip):
         last.low, last.high = low, high
+
+
+def has_logits(network: Sequential) -> bool:
+    """Return True if a network ends in a dense layer and a softmax or sigmoid, whose logits `divide_logits` scales."""
+    last = network.modules[-2:]
+    return len(last) == 2 and isinstance(last[0], Linear) and isinstance(last[1], (Softmax, Sigmoid))
+
+
+def divide_logits(network: Sequential, temperature: float) -> None:
+    """Divide the logits of a network by a temperature: weights and bias of its last dense layer, without a new layer.
+
+    ValueError unless the network `has_logits`.
+    """
+    if not has_logits(network):
+        raise ValueError("modules: expected a Linear and a Softmax or Sigmoid at the end")
+    last: Any = network.modules[-2]
+    last.weights /= temperature
+    last.bias /= temperature
 
 
 def copy_arrays(trained: Sequential, network: Sequential) -> None:

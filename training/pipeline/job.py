@@ -40,6 +40,7 @@ from training.evaluation import metrics
 from training.evaluation.diagnostics import EvaluatedRows, diagnose
 from training.evaluation.outcome_notes import OUT_OF_FOLD_ROWS, describe_weak_spots, find_outcome_notes
 from training.evaluation.predictor import Predictor
+from training.pipeline.calibration import scale_temperature
 from training.pipeline.golden_rows import make_golden
 from training.pipeline.linear_model import fit_linear_model
 from training.pipeline.network_training import (
@@ -151,6 +152,7 @@ def train_and_evaluate(
         else:
             trained = train_ensemble(prepared, settings.train.ensemble, on_epoch, checkpoint, communicator)
         network = trained.network
+        temperature = scale_temperature(prepared, network)
         evaluated = _evaluated_rows(prepared, trained)
         rows, x = evaluated.rows, evaluated.x
         outputs = evaluated.predictor.apply(apply_in_pieces, x)
@@ -194,6 +196,7 @@ def train_and_evaluate(
                 raw_values=settings.model.examples == "rows",
                 loss=loss,
                 held_out=evaluated.of != TRAINING_ROWS,
+                temperature=None if temperature is None else temperature.temperature,
             )
         golden = make_golden(
             settings.model.examples,
@@ -210,6 +213,7 @@ def train_and_evaluate(
         "metrics": found,
         "baseline": baseline,
         **({} if linear is None else {"linear": linear}),
+        **({} if temperature is None else {"temperature": temperature.as_json()}),
         **charts,
         "epochs": trained.epochs,
         "best_epoch": trained.best_epoch,

@@ -78,7 +78,7 @@ def test_the_record_describes_the_training(job_file: Path) -> None:
             "notes",
         ),
     }
-    assert set(record["job"]) == {"model", "data", "split", "network", "train"}
+    assert set(record["job"]) == {"model", "data", "split", "network", "train", "answers"}
     assert record["job"]["train"]["loss"] == "cross_entropy"
     assert record["job"]["network"]["output"] == "softmax"
     assert record["job"]["data"]["path"] == "flowers.csv"
