@@ -61,12 +61,16 @@ def _find_other_label(
         wrong = ((np.asarray(found["labels"], bool) != expected) & ~undecided).any(axis=1)
         shown: list[Any] = [expected, found["labels"]]
     elif isinstance(output, ClassificationOutput):
+        expected = output.predicted(probabilities)
         place = {label: i for i, label in enumerate(output.labels)}
         places = np.array([place.get(label, -1) for label in found["label"].tolist()], np.intp)
         largest = probabilities.max(axis=1)
         chosen = np.where(places < 0, -np.inf, probabilities[np.arange(len(places)), places])
-        wrong = (places != probabilities.argmax(axis=1)) & (chosen < largest - 2 * TOLERANCE)
-        shown = [np.array(output.labels, object)[probabilities.argmax(axis=1)], found["label"]]
+        decided = chosen < largest - 2 * TOLERANCE
+        if output.threshold is not None:
+            decided = np.abs(probabilities[:, 1] - output.threshold) > TOLERANCE
+        wrong = (places != expected) & (decided | (places < 0))
+        shown = [np.array(output.labels, object)[expected], found["label"]]
     else:
         return None
     rows = np.flatnonzero(wrong)

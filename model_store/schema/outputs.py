@@ -17,16 +17,34 @@ from model_store.utils.values import list_names
 class ClassificationOutput:
     """The output of a classifier: one of `labels`, with a probability for each.
 
-    The network has one output for each label, or for two labels a single one: the probability of the second.
+    The network has one output for each label, or for two labels a single one: the probability of the second. The most
+    probable label is predicted. With a `threshold`, for two labels, it is the second one if its probability is at least
+    the threshold.
     """
 
     name: str
     labels: tuple[str | int, ...]
     kind: Literal["classes"] = "classes"
+    threshold: float | None = None
+
+    newer_attributes = ("threshold",)
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a threshold of more than two labels: which of them would it be of?"""
+        if self.threshold is not None and len(self.labels) != 2:
+            raise ValueError(f"signature.output.threshold: expected two labels, found {len(self.labels)}")
+
+    def predicted(self, outputs: Array) -> Array:
+        """Return the indices of the predicted labels (n,) of raw outputs (n, labels), or (n, 1) for two labels."""
+        second = outputs[:, -1]
+        if self.threshold is not None:
+            return (second >= np.float64(self.threshold)).astype(np.intp)
+        return (second > 1 - second).astype(np.intp) if outputs.shape[1] == 1 else outputs.argmax(axis=1)
 
     def public_details(self) -> dict[str, Any]:
         """Return what callers see of the output."""
-        return {"kind": self.kind, "name": self.name, "labels": list(self.labels)}
+        details: dict[str, Any] = {"kind": self.kind, "name": self.name, "labels": list(self.labels)}
+        return details if self.threshold is None else details | {"threshold": self.threshold}
 
 
 @dataclass(frozen=True)

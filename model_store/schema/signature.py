@@ -220,9 +220,10 @@ class Signature:
             return self.output.decode(outputs)
         if isinstance(self.output, ClassificationOutput):
             self._check_finite(outputs)
+            labels = self._labels[self.output.predicted(outputs)]
             if outputs.shape[1] == 1:
                 outputs = np.concatenate([1 - outputs, outputs], axis=1)
-            return {"label": self._labels[outputs.argmax(axis=1)], "probabilities": outputs}
+            return {"label": labels, "probabilities": outputs}
         scale, offset = self._output_scaling
         values = outputs.astype(np.float64)
         if outputs.dtype == np.float32 and self._outputs_fit:

@@ -52,6 +52,9 @@ class _ClassificationSchema(_PartSchema):
     result_class = ClassificationOutput
     name = fields.String(required=True, validate=_NAME)
     labels = fields.List(fields.Raw(validate=_check_label), required=True, validate=validate.Length(min=2))
+    threshold = finite_number_field(
+        _check_threshold, error_messages={"null": "expected a number between 0 and 1, found none"}
+    )
 
 
 class _TransformField(fields.Field[TargetTransform]):

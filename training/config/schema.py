@@ -46,6 +46,7 @@ from training.config.settings import (
     SplitSection,
     is_image_folder,
 )
+from training.config.threshold_rule import METRICS, find_threshold_problem
 from training.config.train_schema import TrainSchema
 
 # Fields --------------------------------------------------------------------------------------------------------------
@@ -284,9 +285,20 @@ class NetworkSchema(SectionSchema):
     dtype = ChoiceField(("float32", "float64"))
 
 
+class ThresholdField(fields.Field[Any]):
+    """How the threshold of two classes is chosen: see `choose_threshold`."""
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> Any:
+        if problem := find_threshold_problem(value):
+            fix = did_you_mean(value, METRICS) if isinstance(value, str) else ""
+            raise validation_error(f"{problem}, found {describe_value(value)}", fix)
+        return value
+
+
 class AnswersSchema(SectionSchema):
     settings_class = AnswersSection
     temperature = CheckedField("true or false", lambda value: isinstance(value, bool))
+    threshold = ThresholdField()
 
 
 class PublishSchema(SectionSchema):

@@ -189,6 +189,7 @@ class AnswersSection:
     """What is fitted on held-out rows after the training, for the answers of the model."""
 
     temperature: bool = True
+    threshold: float | str | dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -127,8 +127,9 @@ def diagnose(
             diagnostics["uncalibrated"] = calibration(output.labels, part.y, before, part.weights)
         if len(output.labels) == 2:
             diagnostics |= threshold_curves(output.labels[1], part.y == 1, log_p[:, 1] - log_p[:, 0], part.weights)
-        diagnostics["worst_rows"] = worst_classified(output, part.y, log_p, part.locate)
-        measure, errors = "error_rate", (log_p.argmax(axis=1) != part.y).astype(np.float64)
+        classes = output.predicted(part.outputs)
+        diagnostics["worst_rows"] = worst_classified(output, part.y, classes, log_p, part.locate)
+        measure, errors = "error_rate", (classes != part.y).astype(np.float64)
         row_values = {"error_rate": errors, "log_loss": -log_p[np.arange(len(log_p)), part.y]}
     elif isinstance(output, MultiLabelOutput):
         log_p = part_predictor.apply(label_log_probabilities, part.x)

@@ -26,6 +26,7 @@ _Z_95 = 1.96
 def worst_classified(
     output: ClassificationOutput,
     y_true: NDArray[Any],
+    predicted: NDArray[Any],
     log_p: NDArray[np.float64],
     locate: Callable[[int], str],
 ) -> list[dict[str, Any]]:
@@ -34,7 +35,6 @@ def worst_classified(
     locate: returns the location of an evaluated row in the data, such as "line 7".
     """
     true = log_p[np.arange(len(log_p)), y_true]
-    predicted = log_p.argmax(axis=1)
     wrong = np.flatnonzero(predicted != y_true)
     return [
         {

@@ -39,7 +39,7 @@ def evaluate(
     if isinstance(output, MultiLabelOutput):
         return multi_label_metrics(output, y_true, outputs, weights)
     if isinstance(output, ClassificationOutput):
-        return classification_metrics(output.labels, y_true, predicted_classes(outputs), weights)
+        return classification_metrics(output.labels, y_true, output.predicted(outputs), weights)
     return regression_metrics(output.names, y_true, output.decode(outputs), weights, loss)
 
 
@@ -53,7 +53,7 @@ def row_results(
     if isinstance(output, MultiLabelOutput):
         return RowResults.of_classes(digest, (output.decode(outputs)["labels"] == (y_true > 0)).all(axis=1))
     if isinstance(output, ClassificationOutput):
-        return RowResults.of_classes(digest, predicted_classes(outputs) == y_true)
+        return RowResults.of_classes(digest, output.predicted(outputs) == y_true)
     predicted = output.decode(outputs)
     with np.errstate(all="ignore"):  # an undefined deviance is not kept
         losses = None if loss.metric is None else loss.errors(y_true.astype(np.float64), predicted.astype(np.float64))
@@ -85,14 +85,6 @@ def evaluate_baseline(
         "answer": [finite_or_none(value) for value in best],
         **regression_metrics(output.names, y_true, np.broadcast_to(best, y_true.shape), weights, loss),
     }
-
-
-def predicted_classes(outputs: NDArray[Any]) -> NDArray[np.intp]:
-    """Return the index of the predicted label of each row. A single output is the probability of the second label."""
-    if outputs.shape[1] == 1:
-        return (outputs[:, 0] > 1 - outputs[:, 0]).astype(np.intp)
-    indices: NDArray[np.intp] = outputs.argmax(axis=1)
-    return indices
 
 
 def log_probabilities(network: Sequential, x: EncodedRows) -> NDArray[np.float64]:

@@ -124,6 +124,5 @@ def unscale_log_probabilities(log_p: NDArray[np.float64], temperature: float) ->
 def _probabilities(logits: NDArray[np.float64], *, is_softmax: bool) -> NDArray[np.float64]:
     if not is_softmax:
         return np.asarray(np.exp(-np.logaddexp(0, -logits)))
-    p = np.exp(logits - logits.max(axis=1, keepdims=True))
-    p /= p.sum(axis=1, keepdims=True)
-    return p
+    p: NDArray[np.float64] = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(p / p.sum(axis=1, keepdims=True))

@@ -1,4 +1,5 @@
-"""The calibration of a trained network on its validation rows: the temperature of its probabilities.
+"""The calibration of a trained network on its validation rows: the temperature of its probabilities, and the decision
+threshold of two classes.
 
 The networks of an ensemble keep their logits: each has its own validation rows, and no row is left that none of them
 trained on, so nothing can show that a temperature helps their average. Averaging is what calibrates it, and an average
@@ -7,13 +8,19 @@ of calibrated networks says too little; Rahaman & Thiery 2021, "Uncertainty quan
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
+from model_store.errors import Fault
 from model_store.nn import Sequential, Softmax
-from model_store.schema.signature import RegressionOutput
+from model_store.schema.signature import ClassificationOutput, RegressionOutput, Signature
 from training.encoded_rows import apply_in_pieces
+from training.errors import JobError
+from training.evaluation.decision_threshold import ChosenThreshold, UnreachableThresholdError, choose_threshold
 from training.evaluation.temperature import MIN_ROWS, TemperatureFit, fit_temperature
 from training.network.post_training import divide_logits, has_logits
+from training.pipeline.network_training import TrainedNetwork
 from training.pipeline.prepared_job import PreparedJob
 
 _FOLDS_KEY = 8  # of the generator of the halves, after those of an ensemble
@@ -40,3 +47,52 @@ def scale_temperature(prepared: PreparedJob, network: Sequential) -> Temperature
     if fit is not None:
         divide_logits(network, fit.temperature)
     return fit
+
+
+def check_threshold(prepared: PreparedJob) -> None:
+    """Raise JobError if the job asks for a decision threshold that cannot be chosen: before the training."""
+    settings, output = prepared.job.settings, prepared.signature.output
+    rule = settings.answers.threshold
+    if rule is None:
+        return
+    if not isinstance(output, ClassificationOutput) or len(output.labels) != 2:
+        problem = "only for two classes"
+        fix = "remove it"
+        if isinstance(output, ClassificationOutput):
+            problem += f", found {len(output.labels)}"
+        elif not isinstance(output, RegressionOutput):
+            fix = "write label_threshold in [data], for several labels"
+        raise JobError(prepared.job.source, [Fault("answers.threshold", problem, fix)])
+    is_fixed = isinstance(rule, int | float)
+    if not is_fixed and settings.train.ensemble is None and not len(prepared.split.validation):
+        problem = "expected validation rows to choose it on, found none"
+        fix = "write validation = 0.2 in [split], or a number as threshold"
+        raise JobError(prepared.job.source, [Fault("answers.threshold", problem, fix)])
+
+
+def add_threshold(prepared: PreparedJob, trained: TrainedNetwork) -> tuple[Signature, ChosenThreshold | None]:
+    """Return the signature with the decision threshold that the job asks for, and how it was chosen.
+
+    It is chosen on the validation rows; for an ensemble on the rows that its networks predict out of fold. JobError if
+    these are of one label, or no threshold reaches the precision.
+    """
+    signature, rule = prepared.signature, prepared.job.settings.answers.threshold
+    if rule is None or not isinstance(output := signature.output, ClassificationOutput):
+        return signature, None
+    if isinstance(rule, int | float):
+        p, rows = np.empty(0), np.empty(0, np.int64)
+    elif (held := trained.out_of_fold) is not None:
+        rows = held.rows
+        p = held.predictor.apply(apply_in_pieces, prepared.encode_rows(rows))[:, -1]
+    else:
+        rows = prepared.split.validation
+        p = apply_in_pieces(trained.network, prepared.x_validation)[:, -1]
+    try:
+        positive = prepared.dataset.targets[rows] == 1
+        chosen = choose_threshold(rule, p, positive, prepared.weights(rows))
+    except UnreachableThresholdError as error:
+        fix = "ask for less, or hold out more validation rows"
+        raise JobError(
+            prepared.job.source, [Fault("answers.threshold", f"{error} in {len(rows)} rows", fix)]
+        ) from error
+    return replace(signature, output=replace(output, threshold=chosen.threshold)), chosen

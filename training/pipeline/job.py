@@ -40,7 +40,7 @@ from training.evaluation import metrics
 from training.evaluation.diagnostics import EvaluatedRows, diagnose
 from training.evaluation.outcome_notes import OUT_OF_FOLD_ROWS, describe_weak_spots, find_outcome_notes
 from training.evaluation.predictor import Predictor
-from training.pipeline.calibration import scale_temperature
+from training.pipeline.calibration import add_threshold, check_threshold, scale_temperature
 from training.pipeline.golden_rows import make_golden
 from training.pipeline.linear_model import fit_linear_model
 from training.pipeline.network_training import (
@@ -145,6 +145,7 @@ def train_and_evaluate(
         and the others call `work`.
     """
     settings = prepared.job.settings
+    check_threshold(prepared)
     check_ranks(prepared, ranks := 1 if communicator is None else communicator.Get_size())
     with threadpool_limits(settings.train.threads, user_api="blas"), np.errstate(all="ignore"):
         if settings.train.ensemble is None:
@@ -153,12 +154,13 @@ def train_and_evaluate(
             trained = train_ensemble(prepared, settings.train.ensemble, on_epoch, checkpoint, communicator)
         network = trained.network
         temperature = scale_temperature(prepared, network)
+        signature, threshold = add_threshold(prepared, trained)
         evaluated = _evaluated_rows(prepared, trained)
         rows, x = evaluated.rows, evaluated.x
         outputs = evaluated.predictor.apply(apply_in_pieces, x)
         if not np.isfinite(outputs).all():
             raise DivergedError(trained.best_epoch, trained.steps, math.nan)
-        targets, output, stream = prepared.dataset.targets, prepared.signature.output, prepared.stream
+        targets, output, stream = prepared.dataset.targets, signature.output, prepared.stream
         loss = prepared.target_loss
         weights, weight_column = prepared.weights(rows), settings.data.weight
         of = evaluated.of
@@ -182,7 +184,7 @@ def train_and_evaluate(
             networks = (settings.train.ensemble or 1) if evaluated.of == TEST_ROWS else 1  # that predict each row
             charts["diagnostics"] = diagnose(
                 evaluated.predictor,
-                prepared.signature,
+                signature,
                 EvaluatedRows(
                     x,
                     targets[rows],
@@ -201,7 +203,7 @@ def train_and_evaluate(
         golden = make_golden(
             settings.model.examples,
             network,
-            prepared.signature,
+            signature,
             lambda count: Golden(prepared.instances(rows[:count]), apply_in_pieces(network, x[:count])),
             make_generators(settings)[4],
         )
@@ -214,6 +216,7 @@ def train_and_evaluate(
         "baseline": baseline,
         **({} if linear is None else {"linear": linear}),
         **({} if temperature is None else {"temperature": temperature.as_json()}),
+        **({} if threshold is None else {"threshold": threshold.as_json()}),
         **charts,
         "epochs": trained.epochs,
         "best_epoch": trained.best_epoch,
@@ -225,7 +228,7 @@ def train_and_evaluate(
         notes.append(f"{ranks} ranks added the gradients; another number of ranks gives other last bits")
     record["notes"] = [*prepared.notes, *notes]
     answers = Answers(prepared.mean.row.astype(network.dtype))
-    model = Model(network, prepared.signature, settings.model.description, record, golden, answers=answers)
+    model = Model(network, signature, settings.model.description, record, golden, answers=answers)
     return Outcome(model, found, baseline, linear, trained.epochs, trained.best_epoch, notes=notes)
 
 

@@ -11,6 +11,7 @@ from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
+from model_store.schema.signature import ClassificationOutput
 from training.sklearn.base import ForwardPassEstimator
 from training.sklearn.validation import Targets, check_targets, target_names
 
@@ -165,8 +166,8 @@ class ForwardPassClassifier(ClassifierMixin, ForwardPassEstimator):  # type: ign
         """Return the most probable class of each row, (n,); of several labels, whether a row has each, (n, labels)."""
         found = self.predict_proba(X)
         output = self.model_.signature.output
-        if output.kind == "classes":
-            return np.asarray(self.classes_[found.argmax(axis=1)])
+        if isinstance(output, ClassificationOutput):
+            return np.asarray(self.classes_[output.predicted(found)])
         return (found >= output.threshold).astype(np.int64)  # type: ignore[union-attr]
 
     def _encode_targets(self, y: Any, rows: int, used: NDArray[np.intp], *, known: bool) -> Targets:

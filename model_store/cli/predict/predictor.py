@@ -143,5 +143,5 @@ def _output_from_metadata(about: Mapping[str, Any]) -> Output:
     if about["kind"] == "labels":
         return MultiLabelOutput(about["name"], tuple(about["labels"]), about["separator"], about["threshold"])
     if about["kind"] == "classes":
-        return ClassificationOutput(about["name"], tuple(about["labels"]))
+        return ClassificationOutput(about["name"], tuple(about["labels"]), threshold=about.get("threshold"))
     return RegressionOutput(tuple(about["names"]), (0.0,) * len(about["names"]), (1.0,) * len(about["names"]))

@@ -17,6 +17,12 @@ int predicted_label(const real *output) {
     return label;
 }
 """
+_SECOND = """\
+/* The label: an index of `labels`; the second one if its probability reaches the threshold. */
+int predicted_label(const real *output) {
+    return output[1] >= %s;
+}
+"""
 _QUANTILE = """\
 /* The value at a score: linear between knots, constant outside. */
 static double between_knots(double score, const double *values) {
@@ -41,7 +47,7 @@ def add_output(code: Code, signature: Signature, values: Values) -> str:
             code.run(f"output[1] = (real){values.name}[0];")
         else:
             code.run(f"for (size_t i = 0; i < OUTPUTS; i++) output[i] = (real){values.name}[i];")
-        return _LARGEST
+        return _LARGEST if output.threshold is None else _SECOND % number(output.threshold)
     code.run(f"for (size_t i = 0; i < OUTPUTS; i++) output[i] = (real){values.name}[i];")
     return _threshold_function(output)
 

@@ -147,7 +147,8 @@ def _head(source: ExportSource, code: Code, encoding: EncodingCode) -> str:
     if isinstance(output, RegressionOutput):
         outputs = "The output is the value of each of `targets`."
     elif isinstance(output, ClassificationOutput):
-        outputs = "The output is\n   the probability of each of `labels`; `predicted_label` returns the most probable."
+        which = "the most probable" if output.threshold is None else "the one by the threshold"
+        outputs = f"The output is\n   the probability of each of `labels`; `predicted_label` returns {which}."
     else:
         outputs = "The output is\n   the probability of each of `labels`; `has_label` compares it with the threshold."
     layers = ", ".join(type(module).__name__ for module in model.network.modules)

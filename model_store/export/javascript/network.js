@@ -206,6 +206,7 @@ function decode(outputs, location) {
   if (kind === "values") return names.length === 1 ? values[0] : Object.fromEntries(names.map((name, i) => [name, values[i]]));
   const probabilities = Object.fromEntries(labels.map((label, i) => [String(label), values[i]]));
   if (kind === "labels") return { labels: labels.filter((_, i) => values[i] >= threshold), probabilities };
+  if (typeof threshold === "number") return { label: labels[values[1] >= threshold ? 1 : 0], probabilities };
   return { label: labels[values.indexOf(Math.max(...values))], probabilities };
 }
 

@@ -18,7 +18,7 @@ from model_store.export.base import ExportError, ExportSource
 from model_store.nn import LAYERS, Array, Average, Module, ParametricActivation, Sequential
 from model_store.schema.columns import KINDS, ArrayColumn, CategoryColumn, Column, DateColumn, NumberColumn, TextColumn
 from model_store.schema.columns.date import CYCLES
-from model_store.schema.signature import ClassificationOutput, MultiLabelOutput, Output, RegressionOutput
+from model_store.schema.signature import MultiLabelOutput, Output, RegressionOutput
 from model_store.utils.extras import install_command
 
 _EXTRA = "javascript"
@@ -173,7 +173,7 @@ def _output(output: Output) -> dict[str, Any]:
             "transform": transform,
         }  # fmt: skip
     found = {"kind": output.kind, "name": output.name, "labels": output.labels}
-    return found if isinstance(output, ClassificationOutput) else found | {"threshold": output.threshold}
+    return found if output.threshold is None else found | {"threshold": output.threshold}
 
 
 def _layers(network: Sequential) -> list[dict[str, Any]]:

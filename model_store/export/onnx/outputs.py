@@ -41,7 +41,12 @@ def add_outputs(graph: Graph, output: Output, y: str, width: int, dtype: Any, ac
         graph.output(LABEL, graph.cast(reached, np.int64), tensor_type(np.int64), [width])
     else:
         labels, none = label_array(output)
-        label = graph.op("Gather", labels, graph.op("ArgMax", y, axis=1, keepdims=0))
+        if output.threshold is None:
+            place = graph.op("ArgMax", y, axis=1, keepdims=0)
+        else:
+            second = graph.cast(graph.op("Gather", y, np.int64(1), axis=1), np.float64)
+            place = graph.cast(graph.op("GreaterOrEqual", second, np.float64(output.threshold)), np.int64)
+        label = graph.op("Gather", labels, place)
         label = graph.op("Where", graph.op("Squeeze", accepted, np.array([1])), label, none)
         graph.output(LABEL, label, tensor_type(labels.dtype), [])
     graph.output(PROBABILITIES, probabilities, tensor_type(dtype), [width])

@@ -20,14 +20,20 @@ def check_finite(outputs: Array) -> None:
 
 
 def decode_classes(output: Output, outputs: Array) -> list[Any]:
-    """Return the most probable label and the probability of each; one output is that of the second of two labels."""
+    """Return the predicted label and the probability of each; one output is that of the second of two labels.
+
+    The most probable label is predicted; with a threshold, the second one if its probability is at least as large.
+    """
     check_finite(outputs)
     if outputs.shape[1] == 1:
         outputs = np.concatenate([1 - outputs, outputs], axis=1)
     labels, names = output["labels"], list(map(str, output["labels"]))
+    places = outputs.argmax(axis=1)
+    if "threshold" in output:
+        places = (outputs[:, 1] >= np.float64(output["threshold"])).astype(np.intp)
     return [
-        {"label": labels[best], "probabilities": dict(zip(names, row, strict=True))}
-        for best, row in zip(outputs.argmax(axis=1).tolist(), outputs.tolist(), strict=True)
+        {"label": labels[place], "probabilities": dict(zip(names, row, strict=True))}
+        for place, row in zip(places.tolist(), outputs.tolist(), strict=True)
     ]
 
 

@@ -69,6 +69,8 @@ def hostile(artifact: ValidArtifact) -> Variants:
         ),
         "a label more": artifact.with_manifest_value("signature/output/labels", ["no", "yes", "maybe"]),
         "a label twice": artifact.with_manifest_value("signature/output/labels", ["no", "no"]),
+        "a threshold of a class above 1": artifact.with_manifest_value("signature/output/threshold", 1.5),
+        "a threshold of a class that is none": artifact.with_manifest_value("signature/output/threshold", None),
         "more labels than outputs": artifact.with_manifest_value("signature/output", _labels(labels=["a", "b", "c"])),
         "a threshold of 1": artifact.with_manifest_value("signature/output", _labels(threshold=1)),
         "a separator without a character": artifact.with_manifest_value("signature/output", _labels(separator="")),

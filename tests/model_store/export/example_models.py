@@ -46,6 +46,7 @@ CLOCK = DateColumn("clock", 43_200.0, 20_000.0, format=DateFormat("time"), cycle
 TITLE = TextColumn("title", 32, "")
 
 SPECIES = ClassificationOutput("species", ("ant", "bee", "cat"))
+RARE = ClassificationOutput("y", ("no", "yes"), threshold=0.3)
 PRICE = RegressionOutput(("price",), (2.5e5,), (4e4,))
 
 
@@ -182,6 +183,8 @@ MADE: dict[str, Callable[[], Model]] = {
     "texts": lambda: classifier(TITLE, AGE),
     "one output": lambda: classifier(AGE, HEIGHT, output=ClassificationOutput("y", (0, 1)), last="Sigmoid", outputs=1),
     "two outputs": lambda: classifier(AGE, output=ClassificationOutput("y", ("no", "yes")), outputs=2),
+    "one output and a threshold": lambda: classifier(AGE, output=RARE, last="Sigmoid", outputs=1),
+    "two outputs and a threshold": lambda: classifier(AGE, HEIGHT, output=RARE, outputs=2),
     "several labels": lambda: classifier(
         AGE, HEIGHT, output=MultiLabelOutput("tags", ("red", "wet", "hot"), "|", 0.3), last="Sigmoid"
     ),

@@ -22,7 +22,7 @@ def locate(i: int) -> str:
 def test_the_worst_rows_of_a_classifier_are_wrong_and_the_least_likely_first() -> None:
     p = np.array([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7], [0.01, 0.99]])
     output = ClassificationOutput("kind", ("no", "yes"))
-    found = worst_classified(output, np.array([0, 0, 1, 0]), np.log(p), locate)
+    found = worst_classified(output, np.array([0, 0, 1, 0]), p.argmax(axis=1), np.log(p), locate)
     assert [(one["row"], one["true"], one["predicted"]) for one in found] == [
         ("line 5", "no", "yes"),
         ("line 3", "no", "yes"),

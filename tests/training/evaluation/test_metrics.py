@@ -25,7 +25,15 @@ def test_precision_recall_and_f1_of_each_class() -> None:
 
 
 def test_one_output_is_the_probability_of_the_second_label() -> None:
-    assert metrics.predicted_classes(np.array([[0.2], [0.5], [0.7]])).tolist() == [0, 0, 1]
+    output = ClassificationOutput("y", ("no", "yes"))
+    assert output.predicted(np.array([[0.2], [0.5], [0.7]])).tolist() == [0, 0, 1]
+
+
+def test_metrics_are_those_of_the_threshold() -> None:
+    output, outputs = ClassificationOutput("y", ("no", "yes"), threshold=0.2), np.array([[0.1], [0.2], [0.7]])
+    for raw in (outputs, np.concatenate([1 - outputs, outputs], axis=1)):
+        assert metrics.evaluate(output, np.array([0, 1, 1]), raw)["accuracy"] == 1
+        assert metrics.row_results(output, np.array([1, 1, 1]), raw, "d").as_json()
 
 
 def test_the_classification_baseline_predicts_the_most_frequent_training_class() -> None:

@@ -11,6 +11,7 @@ import pytest
 from model_store.evaluation.record import TrainingRecord
 from model_store.report.page import render
 from tests.training.tables import job
+from training.errors import JobError
 from training.pipeline.job import Outcome, prepare, train_and_evaluate
 
 KEYS: dict[str, Any] = {"epochs": 60, "learning_rate": 0.05, "optimizer": "adam", "batch_size": 16}
@@ -94,3 +95,60 @@ def test_a_regression_has_no_temperature(tmp_path: Path) -> None:
     table = "x,y\n" + "".join(f"{i},{2 * i}\n" for i in range(300))
     _, outcome = trained(tmp_path, table, train={"epochs": 2})
     assert "temperature" not in outcome.model.training
+
+
+def rare_table(rows: int = 800) -> str:
+    """Return rows of which a tenth are `b`, by chance: at a probability of 1/2, hardly any is predicted."""
+    rng = np.random.default_rng(2)
+    x = rng.standard_normal((rows, 2))
+    y = rng.random(rows) < 0.35 / (1 + np.exp(-3 * x[:, 0]))
+    return "p,q,y\n" + "".join(f"{a:.4f},{b:.4f},{'ab'[k]}\n" for (a, b), k in zip(x, y.astype(int), strict=True))
+
+
+@pytest.mark.parametrize("sections", [{}, {"network": {"output": "sigmoid"}}, {"train": {**KEYS, "ensemble": 2}}])
+def test_the_threshold_of_a_job_decides_the_labels(tmp_path: Path, sections: dict[str, Any]) -> None:
+    content = {"train": KEYS, **sections}
+    prepared, outcome = trained(tmp_path, rare_table(), answers={"threshold": "f1"}, **content)
+    _, plain = trained(tmp_path, rare_table(), **content)
+    found = outcome.model.training["threshold"]
+    output: Any = outcome.model.signature.output
+    assert output.threshold == found["value"] < 0.5
+    assert found["by"] == "f1"
+    assert found["rows"] == (640 if "ensemble" in content["train"] else prepared.sizes["validation"])
+    answers = outcome.model.predict(prepared.evaluation_instances)
+    assert [one["label"] for one in answers] == ["ab"[one["probabilities"]["b"] >= found["value"]] for one in answers]
+    right = sum(one["label"] == label for one, label in zip(answers, prepared.evaluation_labels, strict=True))
+    assert outcome.metrics["accuracy"] == right / len(answers)
+    assert outcome.metrics["classes"]["b"]["recall"] > plain.metrics["classes"]["b"]["recall"]
+    assert "threshold" not in plain.model.training
+
+
+def test_a_fixed_threshold_needs_no_validation_rows(tmp_path: Path) -> None:
+    _, outcome = trained(tmp_path, rare_table(), answers={"threshold": 0.2}, split={"validation": 0}, train=KEYS)
+    assert outcome.model.signature.config()["output"]["threshold"] == 0.2
+
+
+BLIND = "x,y\n" + "".join(f"{i % 2},{'ab'[i // 2 % 2]}\n" for i in range(400))  # x says nothing of y
+
+
+@pytest.mark.parametrize(
+    ("table", "sections", "message"),
+    [
+        (noisy_table(labels="abc"), {}, "answers.threshold: only for two classes, found 3"),
+        ("x,y\n" + "".join(f"{i},{2 * i}\n" for i in range(300)), {}, "answers.threshold: only for two classes"),
+        (noisy_table(), {"split": {"validation": 0}}, "expected validation rows to choose it on, found none"),
+        (BLIND, {"answers": {"threshold": {"precision": 1.0}}}, "expected a precision of 1.0, found 0."),
+    ],
+)
+def test_a_threshold_that_cannot_be_chosen_is_refused(
+    tmp_path: Path, table: str, sections: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(JobError) as caught:
+        trained(tmp_path, table, **{"train": {"epochs": 1}, "answers": {"threshold": "f1"}, **sections})
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("rule", ["f2", 1, {"precision": 0}, {"cost": {"false_positive": 1}}])
+def test_a_rule_that_does_not_exist_is_a_fault_of_the_job(tmp_path: Path, rule: Any) -> None:
+    with pytest.raises(JobError, match=r"answers\.threshold: expected"):
+        trained(tmp_path, noisy_table(), answers={"threshold": rule})
