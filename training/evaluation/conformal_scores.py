@@ -45,7 +45,7 @@ def regression_scores(
 
 
 def classification_scores(y_true: NDArray[np.int64], probabilities: NDArray[Any]) -> Conformal:
-    """Return the conformal scores of class indices (n,) and probabilities (n, labels): of many labels raps, else aps."""
+    """Return the conformal scores of class indices (n,), probabilities (n, labels): raps of many labels, else aps."""
     many = probabilities.shape[1] > _MAX_APS_LABELS
     penalty, rank = (PENALTY, RANK) if many else (0.0, 0)
     scores = label_scores(probabilities, penalty, rank)[np.arange(len(y_true)), y_true]

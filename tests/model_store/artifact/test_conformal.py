@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from model_store.artifact.conformal import (
     score_rank,
 )
 
+FIXTURES = Path(__file__).parents[2] / "fixtures"
 LEVELS = [round(0.05 * k, 2) for k in range(1, 20)] + [0.99, 0.999]
 
 
@@ -139,3 +141,28 @@ def test_each_target_has_its_own_scores() -> None:
     assert low.tolist() == [[-2, -20]]
     assert high.tolist() == [[2, 20]]
     assert conformal.max_level == 0.75
+
+
+@pytest.fixture(scope="module")
+def mapie() -> dict[str, Any]:
+    """MAPIE 1.6.0 on the same rows; see tests/fixtures/make_mapie.py."""
+    with np.load(FIXTURES / "mapie.npz") as file:
+        return dict(file)
+
+
+def test_intervals_are_those_of_mapie(mapie: dict[str, Any]) -> None:
+    conformal = Conformal("absolute", np.sort(np.abs(mapie["targets"] - mapie["values"][:, 0]))[None])
+    for i, level in enumerate(mapie["levels"].tolist()):
+        low, high = conformal.intervals(mapie["new"], level)
+        assert low[:, 0] == pytest.approx(mapie["intervals"][:, 0, i], rel=1e-12)
+        assert high[:, 0] == pytest.approx(mapie["intervals"][:, 1, i], rel=1e-12)
+
+
+@pytest.mark.parametrize("method", ["aps", "raps"])
+def test_scores_of_labels_and_their_quantiles_are_those_of_mapie(mapie: dict[str, Any], method: str) -> None:
+    p, y = mapie["probabilities"], mapie["labels"]
+    penalty, rank = (float(mapie["penalty"]), int(mapie["rank"])) if method == "raps" else (0.0, 0)
+    scores = label_scores(p, penalty, rank)[np.arange(len(y)), y]
+    assert scores == pytest.approx(mapie[method], rel=1e-12)
+    found = [quantile(np.sort(scores), level) for level in mapie["levels"].tolist()]
+    assert found == pytest.approx(mapie[f"{method}_quantiles"].tolist(), rel=1e-12)
