@@ -19,8 +19,9 @@ The scores of labels are not randomised: an answer is the same each time, and se
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
@@ -70,6 +71,14 @@ class Conformal:
     def max_level(self) -> float:
         """The largest level that can be promised, `n / (n + 1)`."""
         return self.rows / (self.rows + 1)
+
+    def astype(self, dtype: np.dtype[Any]) -> Conformal:
+        """Return the scores in another precision, rounded up: a quantile that is too small would break the promise."""
+        with np.errstate(over="ignore"):
+            scores = self.scores.astype(dtype)
+        scores = np.where(scores < self.scores, np.nextafter(scores, np.array(np.inf, dtype)), scores)
+        scales = tuple(LocalScale(one.knots.astype(dtype), one.scales.astype(dtype)) for one in self.scales)
+        return replace(self, scores=scores, scales=scales)
 
     def intervals(self, values: Array, level: float) -> tuple[Array, Array]:
         """Return the lower and upper ends for predictions (n, targets) in their units. TooFewScoresError."""

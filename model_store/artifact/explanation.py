@@ -174,11 +174,11 @@ def _read_baseline(row: Any, model: Model, location: str) -> Array:
                 for fault in error.faults
             ]
             raise InputError(faults, error.total) from error
-    if model.answers is None:
+    if model.baseline is None:
         problem = "expected a model with a baseline, found one without: imported, or trained by an earlier version"
         fix = f'train it again, or send a row to compare with: "{location}": {{"baseline": row}}'
         raise InputError([Fault(location, problem, fix)])
-    return model.answers.baseline
+    return model.baseline
 
 
 def _find(wanted: Any, names: tuple[Any, ...], location: str, faults: list[Fault]) -> int | None:

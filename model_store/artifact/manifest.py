@@ -12,7 +12,8 @@ depends on the clock, the machine, or the versions of Python and NumPy.
     signature    {"inputs": [...], "output": {...}}                               see signature
     training     {...}     what the training job recorded: job, data, split, metrics, baseline, diagnostics, history
     golden       null, or {"instances": [...]}; their outputs are the array "golden.outputs"
-    answers      optional: {"baseline": "mean"}; the baseline is the array "answers.baseline", see answers.py
+    answers      optional: {"baseline": "mean", "conformal": {...}}, either may be absent; their arrays are
+                 "answers.baseline" and "answers.conformal.<name>", see answers.py
     arrays       {name: {"dtype": "<f4", "shape": [3, 4], "sha256": "..."}}
 """
 
@@ -25,7 +26,8 @@ from typing import Any
 
 from marshmallow import RAISE, Schema, ValidationError, fields, validate, validates_schema
 
-from model_store.artifact.answers import BASELINE_MEMBER
+from model_store.artifact.answers import BASELINE_MEMBER, KNOTS_MEMBER, SCALES_MEMBER, SCORES_MEMBER
+from model_store.artifact.conformal import METHODS
 from model_store.errors import ArtifactError
 
 FORMAT = 1
@@ -114,8 +116,34 @@ class _Golden(_StrictSchema):
     instances = _List(required=True)
 
 
+class _Penalty(fields.Field[float]):
+    def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> float:
+        if type(value) is not float or not 0 <= value <= 1:
+            raise ValidationError("expected a number from 0 to 1")
+        return value
+
+
+class _Conformal(_StrictSchema):
+    method = _StrictString(
+        required=True, validate=validate.OneOf(METHODS, error="expected one of {choices}, found {input!r}")
+    )
+    penalty = _Penalty()
+    rank = _StrictInteger("expected a whole number from 0 to 10000", lambda rank: 0 <= rank <= 10_000)
+
+    @validates_schema(skip_on_field_errors=True)
+    def _check_penalty(self, data: dict[str, Any], **_: Any) -> None:
+        if not {"penalty", "rank"} & set(data) == ({"penalty", "rank"} if data["method"] == "raps" else set()):
+            raise ValidationError("expected penalty and rank for raps, and neither for another method")
+
+
 class _Answers(_StrictSchema):
-    baseline = _StrictString(required=True, validate=validate.OneOf(["mean"], error="expected 'mean', found {input!r}"))
+    baseline = _StrictString(validate=validate.OneOf(["mean"], error="expected 'mean', found {input!r}"))
+    conformal = fields.Nested(_Conformal)
+
+    @validates_schema
+    def _check_parts(self, data: dict[str, Any], **_: Any) -> None:
+        if not data:
+            raise ValidationError("expected baseline, conformal or both, found neither")
 
 
 class _Manifest(_StrictSchema):
@@ -147,8 +175,16 @@ class _Manifest(_StrictSchema):
                 raise ValidationError(f"expected {expected!r}, found {array['dtype']!r}", f"arrays.{name}.dtype")
         if (data["golden"] is not None) != ("golden.outputs" in data["arrays"]):
             raise ValidationError("expected both golden.outputs and golden, or neither", "golden")
-        if ("answers" in data) != (BASELINE_MEMBER in data["arrays"]):
-            raise ValidationError(f"expected both {BASELINE_MEMBER} and answers.baseline, or neither", "answers")
+        answers = data.get("answers", {})
+        scaled = answers.get("conformal", {}).get("method") == "normalized"
+        for member, field, is_there in (
+            (BASELINE_MEMBER, "answers.baseline", "baseline" in answers),
+            (SCORES_MEMBER, "answers.conformal", "conformal" in answers),
+            (KNOTS_MEMBER, "the method normalized", scaled),
+            (SCALES_MEMBER, "the method normalized", scaled),
+        ):
+            if is_there != (member in data["arrays"]):
+                raise ValidationError(f"expected both the array {member} and {field}, or neither", "answers")
 
 
 _SCHEMA = _Manifest()

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from model_store.artifact.answers import Answers
+from model_store.artifact.conformal import Conformal
 from model_store.errors import ArtifactError, Fault, InputError
 from model_store.nn import Array, Sequential
 from model_store.nn.cost import MAX_ARRAY_BYTES, MAX_ROW_OPERATIONS
@@ -60,7 +61,17 @@ class Model:
         if self.network.output_size not in sizes:
             raise ValueError(f"modules: expected an output size of {expected}; found {self.network.output_size}")
         if self.answers is not None:
-            self.answers.check(self.signature.width)
+            self.answers.check(self.signature)
+
+    @property
+    def baseline(self) -> Array | None:
+        """The encoded row that explanations compare with, or None."""
+        return None if self.answers is None else self.answers.baseline
+
+    @property
+    def conformal(self) -> Conformal | None:
+        """The scores of intervals or sets, or None."""
+        return None if self.answers is None else self.answers.conformal
 
     def encode(
         self, instances: Sequence[Any] | Array, location: str = "instances", warnings: list[Fault] | None = None

@@ -322,7 +322,7 @@ def _assemble_model(manifest: dict[str, Any], arrays: dict[str, Array], digest: 
     if manifest["golden"] is not None:
         golden = Golden(manifest["golden"]["instances"], arrays.pop(GOLDEN_MEMBER))
     known = {name: arrays.pop(name) for name in ANSWERS_MEMBERS if name in arrays}
-    answers = Answers.read(known) if "answers" in manifest else None
+    answers = Answers.read(manifest["answers"], known) if "answers" in manifest else None
     network = build(manifest["layers"], manifest["dtype"], arrays=arrays)
     signature = read_signature(manifest["signature"])
     training = signature.restore_label_order(manifest["training"])

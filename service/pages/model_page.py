@@ -46,7 +46,7 @@ def describe(entry: ModelEntry, served: LoadedVersion) -> dict[str, Any]:
             "maxRows": served.max_rows,
             "example": served.example.instance if served.example else None,
             "exportable": is_exportable(served.model),
-            "explains": served.row_limit.explained_rows > 0 and served.model.answers is not None,
+            "explains": served.row_limit.explained_rows > 0 and served.model.baseline is not None,
         },
     }
 

@@ -58,7 +58,7 @@ def model_details(entry: ModelEntry, served: LoadedVersion) -> dict[str, Any]:
         "inputs": [column.public_details() for column in model.signature.inputs],
         "output": model.signature.output.public_details(),
         "max_rows": served.max_rows,
-        "explain": {"max_rows": served.row_limit.explained_rows, "baseline": model.answers is not None},
+        "explain": {"max_rows": served.row_limit.explained_rows, "baseline": model.baseline is not None},
         "training": _training_details(model.training),
         "example": _example_details(served.example),
     }

@@ -19,9 +19,11 @@ from hypothesis import strategies as st
 
 from model_store import nn
 from model_store.artifact import npz
+from model_store.artifact.answers import Answers
+from model_store.artifact.conformal import Conformal, LocalScale
 from model_store.artifact.model import Golden, Model
 from model_store.errors import ArtifactError
-from model_store.nn import build
+from model_store.nn import Linear, Sequential, build
 from model_store.schema.signature import NumberColumn, RegressionOutput, Signature
 
 
@@ -259,3 +261,22 @@ def test_any_model_is_read_unchanged(tmp_path_factory, sizes, dtype, description
     assert as_bytes(found) == path.read_bytes()
     with np.load(path) as arrays:
         assert len(arrays.files) == 1 + 2 * len(layers) + bool(rows)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_conformal_scores_are_saved_and_rounded_up(tmp_path: Path, dtype: str) -> None:
+    scores = np.sort(np.random.default_rng(0).random((1, 50)))
+    scale = LocalScale(np.array([0.0, 1.0]), np.array([1.0, 2.0]))
+    conformal = Conformal("normalized", scores, (scale,)).astype(np.dtype(dtype))
+    assert (conformal.scores >= scores).all()
+    assert conformal.scores == pytest.approx(scores, rel=1e-6)
+    network = Sequential([Linear(1, 1, dtype=dtype)])
+    signature = Signature((NumberColumn("x", 0.0, 1.0),), RegressionOutput(("y",), (0.0,), (1.0,)))
+    model = Model(network, signature, answers=Answers(conformal=conformal))
+    path = tmp_path / "m.npz"
+    npz.write(model, path)
+    found = npz.read(path)
+    assert found.baseline is None
+    assert found.conformal is not None
+    values = np.array([[0.3], [5.0]])
+    assert np.array_equal(found.conformal.intervals(values, 0.9), conformal.intervals(values, 0.9))
