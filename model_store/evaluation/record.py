@@ -12,6 +12,7 @@ from typing import Any
 
 from marshmallow import ValidationError, fields, validate, validates_schema
 
+from model_store.artifact.conformal import METHODS
 from model_store.evaluation.diagnostics_schema import (
     LOSS_METRICS,
     Calibration,
@@ -182,6 +183,41 @@ class _Temperature(Section):
     log_loss = fields.Nested(_LogLosses, required=True)
 
 
+class _CoveredPart(Section):
+    rows = Count()
+    covered = Share()
+    size = Number()
+    name = fields.String(load_default=None)
+    low = Number(required=False, load_default=None)
+    high = Number(required=False, load_default=None)
+
+    @validates_schema(skip_on_field_errors=True)
+    def _has_a_name(self, data: dict[str, Any], **_: Any) -> None:
+        if data["name"] is None and None in (data["low"], data["high"]):
+            raise ValidationError("expected a name, or low and high")
+
+
+class _CoveredLevel(Section):
+    level = Share()
+    covered = Share()
+    size = Number()
+
+
+class _CoverageGroups(Section):
+    level = Share()
+    parts = ListField(fields.Nested(_CoveredPart), required=True)
+
+
+class _Coverage(Section):
+    """How often conformal intervals or sets hold the truth of the evaluation rows, by level and by group."""
+
+    rows = Count(validate=validate.Range(1, 2**53))
+    calibration_rows = Count()
+    method = fields.String(required=True, validate=validate.OneOf(METHODS))
+    levels = ListField(fields.Nested(_CoveredLevel), required=True)
+    groups = fields.Nested(_CoverageGroups, load_default=None)
+
+
 class _Notes(Section):
     notes = ListField(fields.String(validate=validate.Length(max=_MAX_NOTE_LENGTH)), required=True)
 
@@ -199,6 +235,7 @@ class TrainingRecord:
     calibration: dict[str, Any] | None
     uncalibrated: dict[str, Any] | None
     temperature: dict[str, Any] | None
+    coverage: dict[str, Any] | None
     roc: dict[str, Any] | None
     label_roc: dict[str, Any] | None
     precision_recall: dict[str, Any] | None
@@ -229,6 +266,7 @@ class TrainingRecord:
             load_or_none(Calibration, diagnostics.get("calibration")),
             load_or_none(Calibration, diagnostics.get("uncalibrated")),
             load_or_none(_Temperature, training.get("temperature")),
+            load_or_none(_Coverage, training.get("coverage")),
             load_or_none(Roc, diagnostics.get("roc")),
             load_or_none(LabelRoc, diagnostics.get("label_roc")),
             load_or_none(PrecisionRecall, diagnostics.get("precision_recall")),

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from model_store.artifact.model import Model
+from model_store.evaluation.confidence import wilson_interval
 from model_store.evaluation.diagnostics_schema import LOSS_METRICS, MAX_SLICE_CANDIDATES
 from model_store.evaluation.record import TrainingRecord
 from model_store.evaluation.slices import describe_slice, describe_spot, format_error, format_p
@@ -59,6 +60,43 @@ def calibration(record: TrainingRecord) -> Markup | None:
     )
     other = figure("Before temperature scaling", charts.reliability_diagram(before), caption)
     return section("Calibration", diagram, other)
+
+
+def coverage(record: TrainingRecord) -> Markup | None:
+    """Return promised against measured coverage of conformal intervals or sets."""
+    found = record.coverage
+    if found is None:
+        return None
+    is_regression = found["method"] in ("absolute", "normalized")
+    what, size = ("intervals", ">mean width") if is_regression else ("sets of labels", ">mean labels")
+
+    def numbers(part: Mapping[str, Any], rows: int) -> list[str]:
+        low, high = wilson_interval(part["covered"] * rows, rows)
+        interval = f"{format_percent(low)} to {format_percent(high)}"
+        return [format_percent(part["covered"]), interval, format_number(part["size"])]
+
+    heads = [">held", ">95 % interval", size]
+    rows = [[format_percent(one["level"]), *numbers(one, found["rows"])] for one in found["levels"]]
+    caption = (
+        f"How often {what} hold the truth of the {format_number(found['rows'])} evaluation rows, with scores of "
+        f"{format_number(found['calibration_rows'])} calibration rows ({found['method']})."
+    )
+    figures = [figure("Promised and measured", table([">promised", *heads], rows), caption)]
+    if (groups := found["groups"]) is not None:
+        names = [
+            truncate_middle(part["name"], MAX_LABEL_LENGTH)
+            if part["name"] is not None
+            else f"{format_number(part['low'])} to {format_number(part['high'])}"
+            for part in groups["parts"]
+        ]
+        of = "prediction" if is_regression else "true class"
+        rows = [
+            [name, format_number(part["rows"]), *numbers(part, part["rows"])]
+            for name, part in zip(names, groups["parts"], strict=True)
+        ]
+        caption = f"At the level {format_percent(groups['level'])}, which is promised for all rows together."
+        figures.append(figure(f"By {of}", table([of, ">rows", *heads], rows), caption))
+    return section("Coverage", *figures)
 
 
 def thresholds(record: TrainingRecord) -> Markup | None:

@@ -38,6 +38,7 @@ def render_sections(model: Model, reference: str, digest: str | None = None, for
         sections.residuals(record),
         diagnostic_sections.thresholds(record),
         diagnostic_sections.calibration(record),
+        diagnostic_sections.coverage(record),
         diagnostic_sections.permutation_importance(record),
         diagnostic_sections.weak_spots(model, record),
         diagnostic_sections.error_slices(model, record),

@@ -25,7 +25,7 @@ MAX_COLUMNS = 60
 _MAX_MISTAKES = 8
 _MAX_JOB_LENGTH = 20_000  # characters
 _MAX_JOB_LEVELS = 20  # of lists and tables in a value
-_JOB_SECTIONS = ("model", "data", "split", "network", "train", "publish")
+_JOB_SECTIONS = ("model", "data", "split", "network", "train", "answers", "publish")
 
 
 def learning_curves(record: TrainingRecord) -> Markup | None:

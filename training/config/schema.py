@@ -251,6 +251,7 @@ class SplitSchema(SectionSchema):
     validation = number_field("a fraction of the rows, from 0 to below 1", lambda fraction: 0 <= fraction < 1)
     by = ChoiceField(("group", "time"))
     column = CheckedField("a column name", lambda value: isinstance(value, str) and bool(value))
+    calibration = number_field("a fraction of the rows, from 0 to below 1", lambda fraction: 0 <= fraction < 1)
     stratify = CheckedField("true or false", lambda value: isinstance(value, bool))
     test_file = _file()
 
@@ -260,6 +261,13 @@ class SplitSchema(SectionSchema):
         if split.test + split.validation >= 1:
             problem = f"expected test + validation below 1, found {split.test} + {split.validation}"
             raise validation_error(problem, "the rest are the training rows", key="validation")
+        if split.test + split.validation + (split.calibration or 0) >= 1:
+            found = f"{split.test} + {split.validation} + {split.calibration}"
+            raise validation_error(
+                f"expected test + validation + calibration below 1, found {found}",
+                "the rest are the training rows",
+                key="calibration",
+            )
 
     @validates_schema
     def _check_keys(self, data: dict[str, Any], **_: Any) -> None:

@@ -97,6 +97,7 @@ class SplitSection:
     column: str | None = None
     stratify: bool | None = None
     test_file: str | None = None
+    calibration: float | None = None
 
     def __post_init__(self) -> None:
         if self.test_file is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,11 +21,12 @@ RowCounts = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Split:
-    """Indices of rows, ascending."""
+    """Indices of rows, ascending. Neither training nor early stopping sees the `calibration` rows."""
 
     training: RowIndices
     validation: RowIndices
     test: RowIndices
+    calibration: RowIndices = field(default_factory=lambda: np.empty(0, np.int64))
 
     @property
     def evaluation_rows(self) -> RowIndices:

@@ -86,7 +86,9 @@ def _local_scale(values: NDArray[np.float64], errors: NDArray[np.float64]) -> Lo
     bins = np.array_split(order, max(1, min(MAX_KNOTS, len(order) // _MIN_BIN_ROWS)))
     knots, place = np.unique([values[rows].mean() for rows in bins], return_inverse=True)
     means = np.bincount(place, [errors[rows].mean() for rows in bins]) / np.bincount(place)
-    return LocalScale(knots, np.maximum(means, _MIN_SCALE * errors.mean()))
+    scales = np.maximum(means, _MIN_SCALE * errors.mean())
+    missing = len(bins) - len(knots)  # of equal predictions: targets have as many knots each
+    return LocalScale(np.append(knots, [knots[-1]] * missing), np.append(scales, [scales[-1]] * missing))
 
 
 def coverage(

@@ -12,17 +12,20 @@ from dataclasses import replace
 
 import numpy as np
 
+from model_store.artifact.conformal import Conformal, rows_needed
 from model_store.errors import Fault
 from model_store.nn import Sequential, Softmax
-from model_store.schema.signature import ClassificationOutput, RegressionOutput, Signature
+from model_store.schema.signature import ClassificationOutput, MultiLabelOutput, RegressionOutput, Signature
 from training.encoded_rows import apply_in_pieces
 from training.errors import JobError
+from training.evaluation.conformal_scores import classification_scores, fit_local_scales, regression_scores
 from training.evaluation.decision_threshold import ChosenThreshold, UnreachableThresholdError, choose_threshold
 from training.evaluation.temperature import MIN_ROWS, TemperatureFit, fit_temperature
 from training.network.post_training import divide_logits, has_logits
 from training.pipeline.network_training import TrainedNetwork
 from training.pipeline.prepared_job import PreparedJob
 
+MIN_LEVEL = 0.9  # that the calibration rows of a job must be able to promise
 _FOLDS_KEY = 8  # of the generator of the halves, after those of an ensemble
 
 
@@ -68,6 +71,45 @@ def check_threshold(prepared: PreparedJob) -> None:
         problem = "expected validation rows to choose it on, found none"
         fix = "write validation = 0.2 in [split], or a number as threshold"
         raise JobError(prepared.job.source, [Fault("answers.threshold", problem, fix)])
+
+
+def check_calibration(prepared: PreparedJob) -> None:
+    """Raise JobError if the job holds out calibration rows that promise nothing: before the training."""
+    if not prepared.job.settings.split.calibration:
+        return
+    found = len(prepared.split.calibration)
+    if isinstance(prepared.signature.output, MultiLabelOutput):
+        fault = Fault("split.calibration", "only for a regression or one label for a row", "remove it")
+    elif found < (needed := rows_needed(MIN_LEVEL)):
+        problem = f"expected {needed} rows or more, to promise the level {MIN_LEVEL}; found {found}"
+        fault = Fault("split.calibration", problem, "hold out a larger share, or remove it")
+    else:
+        return
+    raise JobError(prepared.job.source, [fault])
+
+
+def make_conformal(prepared: PreparedJob, trained: TrainedNetwork) -> Conformal | None:
+    """Return the conformal scores of the calibration rows, or None without such rows.
+
+    A regression has a local scale where that makes the intervals of validation rows narrower, or of the rows that the
+    networks of an ensemble predict out of fold.
+    """
+    output, rows = prepared.signature.output, prepared.split.calibration
+    if not len(rows) or isinstance(output, MultiLabelOutput):
+        return None
+    outputs, targets = apply_in_pieces(trained.network, prepared.encode_rows(rows)), prepared.dataset.targets
+    if isinstance(output, ClassificationOutput):
+        p = prepared.signature.decode_arrays(outputs)["probabilities"]
+        return classification_scores(targets[rows], p).astype(trained.network.dtype)
+    rng = np.random.default_rng(np.random.SeedSequence(prepared.job.settings.train.seed, spawn_key=(_FOLDS_KEY, 1)))
+    scales = None
+    if (held := trained.out_of_fold) is not None:
+        others = held.predictor.apply(apply_in_pieces, prepared.encode_rows(held.rows))
+        scales = fit_local_scales(targets[held.rows], output.decode(others), rng)
+    elif len(others_rows := prepared.split.validation):
+        others = apply_in_pieces(trained.network, prepared.x_validation)
+        scales = fit_local_scales(targets[others_rows], output.decode(others), rng)
+    return regression_scores(targets[rows], output.decode(outputs), scales).astype(trained.network.dtype)
 
 
 def add_threshold(prepared: PreparedJob, trained: TrainedNetwork) -> tuple[Signature, ChosenThreshold | None]:

@@ -37,10 +37,17 @@ from training.engine.early_stopping import EpochCallback
 from training.engine.loop import DivergedError
 from training.errors import JobError
 from training.evaluation import metrics
+from training.evaluation.conformal_scores import coverage
 from training.evaluation.diagnostics import EvaluatedRows, diagnose
 from training.evaluation.outcome_notes import OUT_OF_FOLD_ROWS, describe_weak_spots, find_outcome_notes
 from training.evaluation.predictor import Predictor
-from training.pipeline.calibration import add_threshold, check_threshold, scale_temperature
+from training.pipeline.calibration import (
+    add_threshold,
+    check_calibration,
+    check_threshold,
+    make_conformal,
+    scale_temperature,
+)
 from training.pipeline.golden_rows import make_golden
 from training.pipeline.linear_model import fit_linear_model
 from training.pipeline.network_training import (
@@ -146,6 +153,7 @@ def train_and_evaluate(
     """
     settings = prepared.job.settings
     check_threshold(prepared)
+    check_calibration(prepared)
     check_ranks(prepared, ranks := 1 if communicator is None else communicator.Get_size())
     with threadpool_limits(settings.train.threads, user_api="blas"), np.errstate(all="ignore"):
         if settings.train.ensemble is None:
@@ -160,6 +168,7 @@ def train_and_evaluate(
         outputs = evaluated.predictor.apply(apply_in_pieces, x)
         if not np.isfinite(outputs).all():
             raise DivergedError(trained.best_epoch, trained.steps, math.nan)
+        conformal = make_conformal(prepared, trained)
         targets, output, stream = prepared.dataset.targets, signature.output, prepared.stream
         loss = prepared.target_loss
         weights, weight_column = prepared.weights(rows), settings.data.weight
@@ -177,6 +186,10 @@ def train_and_evaluate(
             digest = prepared.dataset.rows_digest(rows)
             charts["held_out"] = metrics.row_results(output, targets[rows], outputs, digest, loss).as_json()
         linear: dict[str, Any] | None = None
+        if conformal is not None and evaluated.of == TEST_ROWS and not isinstance(output, MultiLabelOutput):
+            answered = signature.decode_arrays(outputs)
+            values = answered["values" if isinstance(output, RegressionOutput) else "probabilities"]
+            charts["coverage"] = coverage(conformal, output, targets[rows], values)
         if diagnostics:
             linear = _evaluate_linear_model(prepared, evaluated)
             trained_rows = prepared.sizes["training"] * trained.epochs
@@ -227,7 +240,7 @@ def train_and_evaluate(
     if ranks > 1 and settings.train.reduce != "exact":
         notes.append(f"{ranks} ranks added the gradients; another number of ranks gives other last bits")
     record["notes"] = [*prepared.notes, *notes]
-    answers = Answers(prepared.mean.row.astype(network.dtype))
+    answers = Answers(prepared.mean.row.astype(network.dtype), conformal)
     model = Model(network, signature, settings.model.description, record, golden, answers=answers)
     return Outcome(model, found, baseline, linear, trained.epochs, trained.best_epoch, notes=notes)
 

@@ -30,7 +30,7 @@ from training.data.checks.unknown_categories import find_unknown_categories
 from training.data.dataset import Dataset
 from training.data.fitting.target_transform import fit_target_transform
 from training.data.multi_label import find_label_leakage, find_label_notes
-from training.data.splitting import Fold, Split
+from training.data.splitting import Fold
 from training.data.streaming.dataset import StreamedDataset, is_streamed, read_stream
 from training.data.streaming.table_reader import open_source
 from training.errors import DataError, JobError
@@ -74,7 +74,8 @@ def prepare(
         settings = _fill_in_recipe(job, in_file, len(rows.inputs), rows.task, streamed=False)
         parts, split_notes = split_rows(rows, shares, rng, fold)
         if settings.train.ensemble is not None:  # which divides these rows itself
-            parts = Split(np.sort(np.concatenate([parts.training, parts.validation])), _NO_ROWS, parts.test)
+            trained = np.sort(np.concatenate([parts.training, parts.validation]))
+            parts = replace(parts, training=trained, validation=_NO_ROWS)
         fitted = rows.signature(settings.data, parts.training) if signature is None else signature
         learned = {name: values[parts.training] for name, values in rows.inputs.items()}
         learned_targets = rows.targets[parts.training]
@@ -215,6 +216,9 @@ def _check_streamable(job: Job) -> None:
         faults.append(
             Fault("train.batch_size", "'all' rows of a stream do not fit in memory", "write a number of rows")
         )
+    if job.settings.split.calibration:
+        fix = "remove it, or write stream = false in [data]"
+        faults.append(Fault("split.calibration", "no rows of a stream are held out for calibration", fix))
     if faults:
         raise JobError(job.source, faults)
 

@@ -106,7 +106,8 @@ class PreparedJob:
     def sizes(self) -> dict[str, int]:
         """The number of rows of each part."""
         training = len(self.split.training if self.block_loader is None else self.block_loader)
-        return {"training": training, "validation": len(self.split.validation), "test": len(self.split.test)}
+        sizes = {"training": training, "validation": len(self.split.validation), "test": len(self.split.test)}
+        return sizes | ({"calibration": held} if (held := len(self.split.calibration)) else {})
 
     @cached_property
     def x_training(self) -> EncodedRows:

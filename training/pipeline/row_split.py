@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,8 +36,10 @@ def split_rows(
             times = parse_times(file_cells, locations, rows.name, str(section.column))
             parts = split_by_time(times, section.test, section.validation, rows.name, fold)
             notes.append(_describe_times(parts, cells, times, str(section.column)))
+    if section.calibration:
+        parts = _hold_out_calibration(rows, parts, section, section.calibration * len(in_file), rng)
     if rows.test_file is not None:
-        parts = Split(parts.training, parts.validation, np.arange(len(in_file), len(rows)))
+        parts = replace(parts, test=np.arange(len(in_file), len(rows)))
         notes.append(f"test rows: {rows.test_file.rows} of {rows.test_file.name}")
     return parts, notes
 
@@ -54,6 +58,27 @@ def split_part(
     else:
         parts = split(_classes(rows, section)[part], rows.classes, 0, 0, rng, rows.name, fold)
     return Split(part[parts.training], part[parts.validation], part[parts.test])
+
+
+def _hold_out_calibration(
+    rows: Dataset, parts: Split, section: SplitSection, count: float, rng: np.random.Generator
+) -> Split:
+    """Return the split with about `count` of the training rows as calibration rows, drawn as test rows are.
+
+    Groups stay together; of times, the calibration rows are the latest.
+    """
+    part, share = parts.training, count / len(parts.training)
+    if section.by == "group":
+        cells = rows.extra[str(section.column)]
+        classes = rows.targets[part] if rows.classes else None
+        found = split_by_group([cells[row] for row in part], classes, share, 0, rng, rows.name, None)
+    elif section.by == "time":
+        cells = [rows.extra[str(section.column)][row] for row in part]
+        times = parse_times(cells, [rows.location(int(row)) for row in part], rows.name, str(section.column))
+        found = split_by_time(times, share, 0, rows.name, None)
+    else:
+        found = split(_classes(rows, section)[part], rows.classes, share, 0, rng, rows.name)
+    return replace(parts, training=part[found.training], calibration=part[found.test])
 
 
 def _classes(rows: Dataset, section: SplitSection) -> NDArray[np.int64]:
@@ -86,5 +111,10 @@ def _describe_times(parts: Split, cells: list[str | None], times: NDArray[np.flo
 
 def _named_parts(parts: Split) -> list[tuple[str, NDArray[np.int64]]]:
     """Return the parts that have rows, by name."""
-    every = (("training", parts.training), ("validation", parts.validation), ("test", parts.test))
+    every = (
+        ("training", parts.training),
+        ("calibration", parts.calibration),
+        ("validation", parts.validation),
+        ("test", parts.test),
+    )
     return [(name, rows) for name, rows in every if len(rows)]

@@ -274,7 +274,7 @@ def test_conformal_scores_are_saved_and_rounded_up(tmp_path: Path, dtype: str) -
     signature = Signature((NumberColumn("x", 0.0, 1.0),), RegressionOutput(("y",), (0.0,), (1.0,)))
     model = Model(network, signature, answers=Answers(conformal=conformal))
     path = tmp_path / "m.npz"
-    npz.write(model, path)
+    npz.write(path, model)
     found = npz.read(path)
     assert found.baseline is None
     assert found.conformal is not None

@@ -50,9 +50,9 @@ def test_the_model_holds_the_mean_of_the_training_rows(tmp_path: Path) -> None:
     codes = positions_of_codes(job)
     assert len(codes) == 1
     model = train_and_evaluate(job, diagnostics=False).model
-    assert model.answers is not None
-    assert model.answers.baseline.dtype == model.network.dtype
-    np.testing.assert_allclose(model.answers.baseline, expected(np.asarray(job.x_training), codes), rtol=1e-6)
+    assert model.baseline is not None
+    assert model.baseline.dtype == model.network.dtype
+    np.testing.assert_allclose(model.baseline, expected(np.asarray(job.x_training), codes), rtol=1e-6)
 
 
 def test_rows_in_compact_form_have_the_same_mean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from model_store.artifact import npz
 from model_store.evaluation.record import TrainingRecord
 from model_store.report.page import render
 from tests.training.tables import job
@@ -152,3 +153,87 @@ def test_a_threshold_that_cannot_be_chosen_is_refused(
 def test_a_rule_that_does_not_exist_is_a_fault_of_the_job(tmp_path: Path, rule: Any) -> None:
     with pytest.raises(JobError, match=r"answers\.threshold: expected"):
         trained(tmp_path, noisy_table(), answers={"threshold": rule})
+
+
+def growing_table(rows: int = 1500) -> str:
+    """Return a target whose deviation grows with it, and a group for each three rows."""
+    rng = np.random.default_rng(5)
+    x = rng.uniform(1, 10, rows)
+    y = x + x / 4 * rng.standard_normal(rows)
+    return "x,group,y\n" + "".join(f"{a:.4f},g{i // 3},{b:.4f}\n" for i, (a, b) in enumerate(zip(x, y, strict=True)))
+
+
+def test_a_regression_with_calibration_rows_holds_scores_and_their_coverage(tmp_path: Path) -> None:
+    split = {"test": 0.3, "validation": 0.2, "calibration": 0.2}
+    keys = {**KEYS, "epochs": 20}
+    prepared, outcome = trained(tmp_path, growing_table(), train=keys, split=split, data={"columns": ["x"]})
+    assert prepared.sizes == {"training": 450, "validation": 300, "test": 450, "calibration": 300}
+    rows = np.concatenate([getattr(prepared.split, part) for part in prepared.sizes])
+    assert sorted(rows.tolist()) == list(range(1500))
+    conformal = outcome.model.conformal
+    assert conformal is not None
+    assert conformal.method == "normalized"
+    assert conformal.scores.shape == (1, 300)
+    table = outcome.model.training["coverage"]
+    assert len(table["levels"]) == 10
+    for one in table["levels"]:
+        assert (
+            abs(one["covered"] - one["level"]) <= 4 * (one["level"] * (1 - one["level"]) * (1 / 300 + 1 / 450)) ** 0.5
+        )
+    page = render(outcome.model, "m/1")
+    assert "Promised and measured" in page
+    assert "By prediction" in page
+    npz.write(tmp_path / "m.npz", outcome.model)
+    found = npz.read(tmp_path / "m.npz").conformal
+    assert found is not None
+    values = np.array([[2.0], [8.0]])
+    assert np.array_equal(found.intervals(values, 0.9), conformal.intervals(values, 0.9))
+
+
+@pytest.mark.parametrize("train", [KEYS, {**KEYS, "ensemble": 2}])
+def test_a_classifier_with_calibration_rows_holds_scores_and_their_coverage(
+    tmp_path: Path, train: dict[str, Any]
+) -> None:
+    split = {"test": 0.3, "validation": 0.2, "calibration": 0.2}
+    prepared, outcome = trained(tmp_path, noisy_table(900, "abc"), train=train, split=split)
+    conformal = outcome.model.conformal
+    assert conformal is not None
+    assert conformal.method == "aps"
+    assert conformal.rows == prepared.sizes["calibration"] == 180
+    assert not set(prepared.split.calibration) & set(prepared.split.training)
+    assert "By true class" in render(outcome.model, "m/1")
+    for one in outcome.model.training["coverage"]["levels"]:
+        slack = 4 * (one["level"] * (1 - one["level"]) * (1 / 180 + 1 / 270)) ** 0.5
+        assert one["covered"] >= one["level"] - slack
+
+
+def test_groups_stay_together_in_the_calibration_rows(tmp_path: Path) -> None:
+    split = {"by": "group", "column": "group", "test": 0.2, "validation": 0.1, "calibration": 0.2}
+    prepared = prepare(job(tmp_path, growing_table(), split=split, data={"columns": ["x"]}))
+    parts = [set((getattr(prepared.split, part) // 3).tolist()) for part in prepared.sizes]
+    assert sum(map(len, parts)) == len(set().union(*parts)) == 500
+    assert len(prepared.split.calibration) == pytest.approx(300, abs=6)
+
+
+def test_without_the_key_no_rows_are_held_out_for_calibration(tmp_path: Path) -> None:
+    _, outcome = trained(tmp_path, noisy_table(), train={"epochs": 1})
+    assert outcome.model.conformal is None
+    assert set(outcome.model.training["split"]) == {"training", "validation", "test"}
+    assert "calibration" not in outcome.model.training["job"]["split"]
+
+
+def test_too_few_calibration_rows_are_refused_before_the_training(tmp_path: Path) -> None:
+    message = r"split\.calibration: expected 9 rows or more, to promise the level 0\.9; found 6"
+    with pytest.raises(JobError, match=message):
+        trained(tmp_path, noisy_table(), split={"calibration": 0.01}, train={"epochs": 1})
+
+
+def test_a_stream_holds_out_no_calibration_rows(tmp_path: Path) -> None:
+    with pytest.raises(JobError, match=r"split\.calibration: no rows of a stream"):
+        trained(tmp_path, noisy_table(), split={"calibration": 0.2}, data={"stream": True}, train={"epochs": 1})
+
+
+def test_parts_that_leave_no_training_rows_are_a_fault_of_the_job(tmp_path: Path) -> None:
+    message = r"expected test \+ validation \+ calibration below 1, found 0\.5 \+ 0\.3 \+ 0\.2"
+    with pytest.raises(JobError, match=message):
+        trained(tmp_path, noisy_table(), split={"test": 0.5, "validation": 0.3, "calibration": 0.2})
