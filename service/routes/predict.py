@@ -11,6 +11,7 @@ from typing import Any
 from flask import Blueprint, g, request
 from werkzeug.wrappers import Response
 
+from model_store.artifact.asked_answers import KEYS, AskedAnswers, read_asked_answers
 from model_store.artifact.explanation import Asked
 from model_store.artifact.receipt import PredictionsHash, make_receipt
 from model_store.errors import Fault, InputError, did_you_mean
@@ -27,7 +28,7 @@ from service.inference.runner import InferenceRunner
 from service.protocols import csv_npy
 from service.protocols.explain_request import EXPLAIN_PARAMETERS, read_explain, read_explain_parameters
 from service.protocols.native import PredictParser, predict_response
-from service.protocols.row_blocks import prediction_blocks
+from service.protocols.row_blocks import prediction_blocks, row_blocks
 from service.protocols.row_encoding import encode_rows
 from service.registry.loaded_version import LoadedVersion
 from service.registry.registry import ModelRegistry
@@ -47,6 +48,7 @@ class PredictResult:
     warnings: list[Fault]  # of missing values that were filled in
     csv: RowBatch | None = None
     explanations: list[dict[str, Any]] | None = None
+    ranges: Mapping[str, ListInBlocks] | None = None  # intervals or sets
 
     def locate(self, warnings: Sequence[Fault]) -> list[Fault]:
         """Return warnings that name the lines of a CSV body in place of its rows."""
@@ -78,7 +80,7 @@ class Predictor:
         """
         record: RequestRecord = g.request_record
         max_bytes, at_least = self._settings.max_body_bytes, require_at_least(request.headers.get(AT_LEAST_HEADER))
-        is_table, asked = request.mimetype in csv_npy.MEDIA_TYPES, None
+        is_table, asked, certainty = request.mimetype in csv_npy.MEDIA_TYPES, None, None
         if name is not None or is_table:
             # Before the body is read: an unknown model is reported at once. JSON may name a version.
             record.served = served = self._registry.find(name, version, at_least=at_least if is_table else 0)
@@ -111,6 +113,7 @@ class Predictor:
                 raise not_an_object_error(body)
             body.pop(ignored_key, None)
             wanted = body.pop("explain", None)
+            levels = {key: body.pop(key) for key in KEYS if key in body}
             model = body.get("model")
             g.requested_model, g.sent_rows = model if isinstance(model, str) else "", body.get("instances")
             found, faults = self._parser.find_version(body, name, version, at_least)
@@ -118,13 +121,17 @@ class Predictor:
             if found is not None:
                 _check_top_k(found, top_k)
                 asked = _read_explain(wanted, explain, found, body.get("instances"), faults)
+                certainty = _read_levels(levels, found, faults)
             served, encoded = self._parser.encode(body, found, faults, top_k, receipt=receipt)
         outputs = self._inference(record, served, encoded.inputs)
         location = "rows" if is_table else "instances"
         explanations = None if asked is None else self._explain(served, encoded.inputs, outputs, asked, location)
-        predictions = prediction_blocks(served.model.signature, outputs, top_k)
+        signature, ranges = served.model.signature, None
+        if certainty is not None:
+            signature, ranges = certainty.signature(served.model), _range_blocks(certainty, served, outputs)
+        predictions = prediction_blocks(signature, outputs, top_k)
         return PredictResult(
-            served, sent, encoded.inputs, predictions, encoded.warnings, g.get("sent_csv"), explanations
+            served, sent, encoded.inputs, predictions, encoded.warnings, g.get("sent_csv"), explanations, ranges
         )
 
     def _explain(
@@ -157,6 +164,7 @@ def create_blueprint(predictor: Predictor) -> Blueprint:
         if asked.receipt:  # of the same objects that are rendered: each block is made once
             predictions = ListInBlocks(partial(_hashed_blocks, predictions, predictions_hash))
         response = predict_response(served, predictions, result.locate(result.warnings), result.explanations)
+        response |= result.ranges or {}
         if asked.warnings:
             found = result.locate([*result.warnings, *range_warnings(served, result.inputs)])
             response["warnings"] = [warning.as_dict() for warning in found]
@@ -231,6 +239,25 @@ def _read_explain(
     if asked is not None and isinstance(rows, list):
         served.row_limit.check_explained("instances", len(rows))
     return asked
+
+
+def _read_levels(levels: Mapping[str, Any], served: LoadedVersion, faults: list[Fault]) -> AskedAnswers | None:
+    """Return what the body's keys ask for beside predictions. Their faults are added to those of the rest of it."""
+    if not levels:
+        return None
+    try:
+        return read_asked_answers(levels, served.model)
+    except InputError as error:
+        faults += error.faults
+        return None
+
+
+def _range_blocks(asked: AskedAnswers, served: LoadedVersion, outputs: Array) -> dict[str, ListInBlocks]:
+    """Return the list `intervals` or `sets` in blocks of rows, if one is asked for."""
+    model, key = served.model, "intervals" if asked.interval is not None else "sets"
+    if asked.interval is None and asked.set is None:
+        return {}
+    return {key: row_blocks({key: outputs}, lambda arrays: asked.as_json(model, arrays[key])[key])}
 
 
 def _check_top_k(served: LoadedVersion, top_k: int | None) -> None:

@@ -30,7 +30,8 @@ def create_blueprint(registry: ModelRegistry, predictor: Predictor, settings: Se
         result = predictor(None, None, ignored_key="parameters")
         headers = {MODEL_VERSION_HEADER: str(result.served.number)}
         found = {} if result.explanations is None else {"explanations": result.explanations}
-        response = with_warnings({"predictions": result.predictions, **found}, result.locate(result.warnings))
+        beside = found | dict(result.ranges or {})
+        response = with_warnings({"predictions": result.predictions, **beside}, result.locate(result.warnings))
         return json_response_in_pieces(response, headers)
 
     blueprint.add_url_rule("/ping", view_func=ping, methods=["GET"])

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from marshmallow import Schema, ValidationError, fields
 
+from model_store.artifact.asked_answers import KEYS
 from model_store.artifact.model import Model
 from model_store.errors import Fault, InputError, did_you_mean
 from model_store.nn import Array
@@ -162,8 +163,9 @@ class PredictSchema(Schema):
     def _unknown_key(self, key: str, value: Any) -> Fault:
         # A column such as "island" resembles "instances", too.
         is_near = isinstance(value, list) or difflib.get_close_matches(key[:100], ["instances"], cutoff=0.8)
-        meant = [name for name in (*self.fields, "explain") if name != "instances" or is_near]
-        fix = did_you_mean(key, meant) or f"the keys are {', '.join((*self.fields, 'explain'))}"
+        known = (*self.fields, "explain", *KEYS)
+        meant = [name for name in known if name != "instances" or is_near]
+        fix = did_you_mean(key, meant) or f"the keys are {', '.join(known)}"
         if key in QUERY_PARAMETERS:
             fix = f"it is a parameter of the URL: ?{key}={QUERY_PARAMETERS[key]}"
         return Fault(key if len(key) <= 100 else key[:97] + "...", "unknown key", fix)

@@ -197,7 +197,7 @@ def test_a_row_without_the_list_around_it_is_named(client, row):
 def test_a_column_is_not_taken_for_a_misspelt_key(client):
     faults = assert_error(client.post("/predict", json={"island": "Dream", "instance": [[1]]}), 422, "invalid_request")
     fixes = {fault["location"]: fault["fix"] for fault in faults["faults"]}
-    assert fixes["island"] == "the keys are model, version, instances, explain"
+    assert fixes["island"] == "the keys are model, version, instances, explain, interval, set, threshold"
     assert fixes["instance"] == "did you mean 'instances'?"
 
 
