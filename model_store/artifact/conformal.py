@@ -10,10 +10,12 @@ score of at most the `⌈(n + 1) level⌉`-th of the n with a probability of at 
 
     absolute     |y - ŷ|
     normalized   |y - ŷ| / s(ŷ), the local scale s between knots on ŷ; Lei et al. 2018, section 5.2
-    aps          the sum of the probabilities from the most probable label to the true one; Romano, Sesia & Candès 2020
-    raps         the same, and `penalty` for each label of it after the first `rank`; Angelopoulos et al. 2021
+    aps          the sum of the probabilities of the labels before the true one; Romano, Sesia & Candès 2020 (u = 1)
+    raps         the same, and `penalty` for each place after the first `rank`; Angelopoulos et al. 2021
 
-The scores of labels are not randomised: an answer is the same each time, and sets hold the truth rather too often.
+The paper subtracts a random share u of the true label's own probability. Here it is all of it: an answer is the same
+each time, no set is empty, and a model that is right more often than the level gives sets of one label. With u = 0, a
+penguin of 99.96 % had a second label at the level 0.9.
 """
 
 from __future__ import annotations
@@ -101,13 +103,14 @@ class Conformal:
 
 
 def label_scores(probabilities: Array, penalty: float = 0.0, rank: int = 0) -> Array:
-    """Return `Σ p` from the most probable label to each one, in float64, `+ penalty · max(0, place - rank)`.
+    """Return `Σ p` of the more probable labels before each one, in float64, `+ penalty · max(0, place - rank)`.
 
     Places count from 1; equally probable labels are in the output's order.
     """
     p = probabilities.astype(np.float64)
     order = np.argsort(-p, axis=1, kind="stable")
-    sums = np.take_along_axis(p, order, axis=1).cumsum(axis=1)
+    sums = np.zeros_like(p)
+    np.cumsum(np.take_along_axis(p, order, axis=1)[:, :-1], axis=1, out=sums[:, 1:])
     sums += penalty * np.maximum(0, np.arange(1, p.shape[1] + 1) - rank)
     scores = np.empty_like(sums)
     np.put_along_axis(scores, order, sums, axis=1)

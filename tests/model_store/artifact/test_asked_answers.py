@@ -52,7 +52,7 @@ def test_intervals_are_pairs_or_by_target() -> None:
 
 
 def test_sets_begin_with_the_most_probable_label() -> None:
-    found = model(ANIMAL, [[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 0.9]])
+    found = model(ANIMAL, [[0, 0, 0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.9]])
     outputs = np.array([[0.25, 0.5, 0.25], [0.02, 0.03, 0.95]], np.float32)
     assert read_asked_answers({"set": 0.8}, found).as_json(found, outputs) == {"sets": [["bee", "ant"], ["cat"]]}
     assert read_asked_answers({"set": 0.1}, found).as_json(found, outputs) == {"sets": [["bee"], ["cat"]]}

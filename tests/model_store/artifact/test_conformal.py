@@ -73,11 +73,11 @@ def test_reduced_scores_promise_every_level_that_they_accept(n: int, most: int, 
         assert found <= score_rank(n, level) - 1 + (n + 1) / (len(kept) + 1) + 1  # one step of the m at most
 
 
-def test_the_score_of_a_label_sums_the_probabilities_up_to_it() -> None:
+def test_the_score_of_a_label_sums_the_probabilities_before_it() -> None:
     p = np.array([[0.2, 0.5, 0.3], [0.4, 0.2, 0.4]], np.float32)
-    assert label_scores(p) == pytest.approx(np.array([[1.0, 0.5, 0.8], [0.4, 1.0, 0.8]]), abs=1e-7)
+    assert label_scores(p) == pytest.approx(np.array([[0.8, 0.0, 0.5], [0.0, 0.8, 0.4]]), abs=1e-7)
     found = label_scores(p, penalty=0.1, rank=1)
-    assert found == pytest.approx(np.array([[1.2, 0.5, 0.9], [0.4, 1.2, 0.9]]), abs=1e-7)
+    assert found == pytest.approx(np.array([[1.0, 0.0, 0.6], [0.0, 1.0, 0.5]]), abs=1e-7)
 
 
 def drawn(rows: int, labels: int, seed: int) -> tuple[Any, Any]:
@@ -163,6 +163,7 @@ def test_scores_of_labels_and_their_quantiles_are_those_of_mapie(mapie: dict[str
     p, y = mapie["probabilities"], mapie["labels"]
     penalty, rank = (float(mapie["penalty"]), int(mapie["rank"])) if method == "raps" else (0.0, 0)
     scores = label_scores(p, penalty, rank)[np.arange(len(y)), y]
-    assert scores == pytest.approx(mapie[method], rel=1e-12)
-    found = [quantile(np.sort(scores), level) for level in mapie["levels"].tolist()]
+    own = p[np.arange(len(y)), y]  # which MAPIE subtracts a random share of
+    assert scores + own == pytest.approx(mapie[method], rel=1e-12)
+    found = [quantile(np.sort(mapie[method]), level) for level in mapie["levels"].tolist()]
     assert found == pytest.approx(mapie[f"{method}_quantiles"].tolist(), rel=1e-12)
