@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from model_store.artifact.conformal import rows_needed
+from model_store.artifact.conformal import Conformal, rows_needed
 from model_store.artifact.model import Model
 from model_store.errors import Fault, InputError
 from model_store.nn import Array
@@ -39,54 +39,75 @@ class AskedAnswers:
             return model.signature
         return replace(model.signature, output=replace(output, threshold=self.threshold))
 
+    @property
+    def range_key(self) -> str | None:
+        """The key of what is asked for beside predictions: `intervals`, `sets` or None."""
+        return "intervals" if self.interval is not None else "sets" if self.set is not None else None
+
+    @property
+    def values_per_output(self) -> int:
+        """How many values a response has for each output of a row, beside the prediction."""
+        return 2 if self.interval is not None else 1 if self.set is not None else 0
+
+    def intervals(self, model: Model, outputs: Array) -> Array:
+        """Return the intervals (n, targets, 2) of raw outputs (n, targets), lower ends first."""
+        values = model.signature.decode_arrays(outputs)["values"]
+        return np.stack(_scores(model).intervals(values, float(self.interval or 0)), axis=2)
+
+    def sets(self, model: Model, outputs: Array) -> Array:
+        """Return which labels (n, labels) are in the set of each row of raw outputs."""
+        return _scores(model).sets(model.signature.decode_arrays(outputs)["probabilities"], float(self.set or 0))
+
     def as_json(self, model: Model, outputs: Array) -> dict[str, list[Any]]:
         """Return `intervals` or `sets`, an item for each row of raw outputs (n, outputs).
 
         An interval is [low, high], of several targets an object of these by name. A set is a list of labels, the most
         probable one first.
         """
-        signature, conformal = model.signature, model.conformal
-        output = signature.output
-        if conformal is None:
-            return {}
+        output = model.signature.output
         if self.interval is not None and isinstance(output, RegressionOutput):
-            low, high = conformal.intervals(signature.decode_arrays(outputs)["values"], self.interval)
-            ends = np.stack([low, high], axis=2).tolist()
+            ends = self.intervals(model, outputs).tolist()
             if len(output.names) == 1:
                 return {"intervals": [row[0] for row in ends]}
             return {"intervals": [dict(zip(output.names, row, strict=True)) for row in ends]}
         if self.set is not None and isinstance(output, ClassificationOutput):
-            p = signature.decode_arrays(outputs)["probabilities"]
-            order = np.argsort(-p, axis=1, kind="stable")
-            held = np.take_along_axis(conformal.sets(p, self.set), order, axis=1)
+            order = np.argsort(-model.signature.decode_arrays(outputs)["probabilities"], axis=1, kind="stable")
+            held = np.take_along_axis(self.sets(model, outputs), order, axis=1)
             rows = zip(order.tolist(), held.tolist(), strict=True)
             return {"sets": [[output.labels[i] for i, is_in in zip(*row, strict=True) if is_in] for row in rows]}
         return {}
 
 
-def read_asked_answers(asked: Mapping[str, Any], model: Model) -> AskedAnswers:
+def _scores(model: Model) -> Conformal:
+    if model.conformal is None:
+        raise ValueError("expected what read_asked_answers returned for this model, which has no conformal scores")
+    return model.conformal
+
+
+def read_asked_answers(asked: Mapping[str, Any], model: Model, prefix: str = "") -> AskedAnswers:
     """Return what the untrusted keys `interval`, `set` and `threshold` ask for. InputError with all faults.
 
-    A key that is absent or None asks for nothing.
+    A key that is absent or None asks for nothing. `prefix`: of the locations of faults.
     """
     output, faults = model.signature.output, []
     given = {key: asked[key] for key in KEYS if asked.get(key) is not None}
     is_regression = isinstance(output, RegressionOutput)
     has_sets = isinstance(output, ClassificationOutput)
-    for key, value in given.items():
+    for name, value in given.items():
+        key = f"{prefix}{name}"
         if not is_finite_number(value) or not 0 < value < 1:
-            example = '"threshold": 0.3' if key == "threshold" else f'"{key}": 0.9'
+            example = '"threshold": 0.3' if name == "threshold" else f'"{name}": 0.9'
             faults.append(
                 Fault(key, f"expected a number between 0 and 1, found {describe_value(value)}", f"send {example}")
             )
-        elif key == "interval" and not is_regression:
+        elif name == "interval" and not is_regression:
             fix = 'send "set" for a set of labels' if has_sets else "leave it out"
             faults.append(Fault(key, "expected a model that predicts numbers, found one that predicts labels", fix))
-        elif key == "set" and not has_sets:
+        elif name == "set" and not has_sets:
             fix = 'send "interval"' if is_regression else "leave it out"
             found = "numbers" if is_regression else "several labels for a row"
             faults.append(Fault(key, f"expected a model that predicts one label, found one that predicts {found}", fix))
-        elif key == "threshold":
+        elif name == "threshold":
             if not isinstance(output, ClassificationOutput) or len(output.labels) != 2:
                 found = f"{len(output.labels)} labels" if isinstance(output, ClassificationOutput) else "another kind"
                 faults.append(Fault(key, f"expected a model of two labels, found {found}", "leave it out"))

@@ -225,6 +225,7 @@ class GrpcService:
         encoded = tensors.encode(served.model, infer.arrays, served.max_rows)
         if asked is not None:
             served.row_limit.check_explained("inputs", len(encoded.inputs))
+        served.row_limit.check_ranges("inputs", len(encoded.inputs), infer.asked.values_per_output)
         raw = self._inference(call.record, served, encoded.inputs)
         more = []
         if asked is not None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
+from model_store.artifact.asked_answers import KEYS
 from model_store.errors import Fault, InputError
 from model_store.nn import Array
 from model_store.schema.columns import FaultCollector
@@ -20,7 +21,7 @@ from service.http.exceptions import error_at
 from service.http.request_body import check_text_count
 from service.protocols import tensors
 from service.protocols.explain_request import EXPLAIN_PARAMETERS
-from service.protocols.open_inference import InferRequest
+from service.protocols.open_inference import InferRequest, range_tensors
 from service.protocols.tensors import MAX_DIMENSIONS, TensorSpec, pack_elements
 from service.registry.loaded_version import LoadedVersion
 
@@ -101,13 +102,13 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
 def to_document(request: Any, served: LoadedVersion, max_bytes: int) -> tuple[dict[str, Any], memoryview]:
     """Return a ModelInferRequest as what HTTP's `split_body` returns. Raises InputError, or ApiError 413.
 
-    Of the parameters only those of explanations are kept: the others that HTTP knows are about JSON and bytes.
+    Of the parameters only those of explanations, levels and thresholds are kept: the others that HTTP knows are about
+    JSON and bytes.
     """
     _check_lengths(request, served)
     document: dict[str, Any] = {"id": request.id or None}
-    if asked := {
-        name: _parameter(request.parameters[name]) for name in EXPLAIN_PARAMETERS if name in request.parameters
-    }:
+    known = (*EXPLAIN_PARAMETERS, *KEYS)
+    if asked := {name: _parameter(request.parameters[name]) for name in known if name in request.parameters}:
         document["parameters"] = asked
     if request.outputs:
         document["outputs"] = [{"name": output.name} for output in request.outputs]
@@ -205,7 +206,8 @@ def to_message(
         text = "\n".join(f"{each.location}: {each.problem}" for each in warnings)
         response.parameters["warnings"].string_param = text
     specs = [tensor for tensor, _ in request.outputs]
-    arrays = tensors.output_arrays(served.model.signature, raw, specs)
+    arrays = tensors.output_arrays(request.asked.signature(served.model), raw, specs)
+    more = [*range_tensors(served.model, request.asked, raw), *more]
     for tensor, array in chain(zip(specs, arrays, strict=True), more):
         output = response.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=array.shape)
         if as_raw:

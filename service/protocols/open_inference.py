@@ -14,10 +14,12 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
+from model_store.artifact.asked_answers import KEYS, AskedAnswers, read_asked_answers
+from model_store.artifact.model import Model
 from model_store.errors import Fault, InputError, did_you_mean
 from model_store.nn import Array
 from model_store.schema.columns import FaultCollector
-from model_store.schema.signature import Signature
+from model_store.schema.signature import RegressionOutput, Signature
 from model_store.utils.values import describe_value, list_names
 from service.http.exceptions import error_at
 from service.http.model_version import MODEL_VERSION_HEADER
@@ -36,6 +38,9 @@ _HEAD_VALUES = 8  # name, datatype and shape of an output are about as much JSON
 _TENSOR_FIX = f"send {_TENSOR}"
 
 
+_NOTHING_ASKED = AskedAnswers()
+
+
 @dataclass(frozen=True)
 class InferRequest:
     """A parsed inference request."""
@@ -44,6 +49,7 @@ class InferRequest:
     outputs: Sequence[tuple[TensorSpec, bool]] = ()  # and whether to send each as bytes
     id: str | None = None
     is_binary: bool = False  # whether to send outputs as bytes that are not requested one by one
+    asked: AskedAnswers = _NOTHING_ASKED
 
 
 def split_body(body: bytes, json_length: str | None, max_bytes: int) -> tuple[dict[str, Any] | None, memoryview]:
@@ -82,8 +88,15 @@ def parse_request(
     identity = document.get("id")
     if not isinstance(identity, str | None):
         faults.add("id", f"expected a string, found {describe_value(identity)}", "put it in quotes, or leave it out")
+    asked = _NOTHING_ASKED
+    if levels := {key: value for key, value in _parameters(document, "parameters", faults).items() if key in KEYS}:
+        try:
+            asked = read_asked_answers(levels, served.model, "parameters.")
+        except InputError as error:
+            for fault in error.faults:
+                faults.add(fault.location, fault.problem, fault.fix)
     faults.raise_if_any()
-    return InferRequest(given, expected, identity, is_binary)
+    return InferRequest(given, expected, identity, is_binary, asked)
 
 
 def serialize_response(
@@ -100,7 +113,9 @@ def serialize_response(
     this protocol, so `warnings` are the lines of one string. `more` are outputs after the requested ones.
     """
     tail: list[bytes] = []
-    outputs = ListInBlocks(partial(_output_blocks, served.model.signature, raw, request, more, tail))
+    more = [*more, *range_tensors(served.model, request.asked, raw)]
+    signature = request.asked.signature(served.model)
+    outputs = ListInBlocks(partial(_output_blocks, signature, raw, request, more, tail))
     head: dict[str, Any] = {"model_name": served.name, "model_version": str(served.number)}
     if request.id is not None:
         head["id"] = request.id
@@ -120,6 +135,22 @@ def serialize_response(
         body = [*map(deflater.compress, body), deflater.flush()]
         headers["Content-Encoding"] = coding
     return body, headers
+
+
+def range_tensors(model: Model, asked: AskedAnswers, raw: Array) -> list[tuple[TensorSpec, Array]]:
+    """Return the tensors of intervals or of a set of labels, if one is asked for.
+
+    `interval.<target>`, FP64 [-1, 2], has lower and upper ends; `set`, BOOL [-1, labels], is in the order of the
+    tensor of probabilities.
+    """
+    output = model.signature.output
+    if asked.interval is not None and isinstance(output, RegressionOutput):
+        ends = asked.intervals(model, raw)
+        return [(TensorSpec(f"interval.{name}", "FP64", (-1, 2)), ends[:, i]) for i, name in enumerate(output.names)]
+    if asked.set is not None:
+        held = asked.sets(model, raw)
+        return [(TensorSpec("set", "BOOL", (-1, held.shape[1])), held)]
+    return []
 
 
 def _output_blocks(

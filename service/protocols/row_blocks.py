@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from model_store.artifact.asked_answers import AskedAnswers
+from model_store.artifact.model import Model
 from model_store.nn import Array
 from model_store.schema.signature import Signature
 from service.http.responses import ListInBlocks, ObjectInBlocks
@@ -38,6 +40,13 @@ def _column_blocks(names: Sequence[str], values: Array) -> Iterator[dict[str, li
 def prediction_blocks(signature: Signature, outputs: Array, top_k: int | None = None) -> ListInBlocks:
     """Return raw outputs as native predictions. InputError if an output is not finite."""
     return row_blocks(signature.decode_arrays(outputs), partial(signature.predictions, top_k=top_k))
+
+
+def range_blocks(asked: AskedAnswers, model: Model, outputs: Array) -> dict[str, ListInBlocks]:
+    """Return the list `intervals` or `sets` of raw outputs in blocks of rows, if one is asked for."""
+    if (key := asked.range_key) is None:
+        return {}
+    return {key: row_blocks({key: outputs}, lambda arrays: asked.as_json(model, arrays[key])[key])}
 
 
 def _blocks(arrays: Mapping[str, Array], convert: Callable[[dict[str, Array]], list[Any]]) -> Iterator[list[Any]]:

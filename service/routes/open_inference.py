@@ -115,6 +115,7 @@ def create_blueprint(
         encoded = tensors.encode(served.model, infer_request.arrays, served.max_rows)
         if asked is not None:
             served.row_limit.check_explained("inputs", len(encoded.inputs))
+        served.row_limit.check_ranges("inputs", len(encoded.inputs), infer_request.asked.values_per_output)
         raw = inference(g.request_record, served, encoded.inputs)
         more = []
         if asked is not None:

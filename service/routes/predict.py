@@ -28,7 +28,7 @@ from service.inference.runner import InferenceRunner
 from service.protocols import csv_npy
 from service.protocols.explain_request import EXPLAIN_PARAMETERS, read_explain, read_explain_parameters
 from service.protocols.native import PredictParser, predict_response
-from service.protocols.row_blocks import prediction_blocks, row_blocks
+from service.protocols.row_blocks import prediction_blocks, range_blocks
 from service.protocols.row_encoding import encode_rows
 from service.registry.loaded_version import LoadedVersion
 from service.registry.registry import ModelRegistry
@@ -121,14 +121,14 @@ class Predictor:
             if found is not None:
                 _check_top_k(found, top_k)
                 asked = _read_explain(wanted, explain, found, body.get("instances"), faults)
-                certainty = _read_levels(levels, found, faults)
+                certainty = _read_levels(levels, found, body.get("instances"), faults)
             served, encoded = self._parser.encode(body, found, faults, top_k, receipt=receipt)
         outputs = self._inference(record, served, encoded.inputs)
         location = "rows" if is_table else "instances"
         explanations = None if asked is None else self._explain(served, encoded.inputs, outputs, asked, location)
         signature, ranges = served.model.signature, None
         if certainty is not None:
-            signature, ranges = certainty.signature(served.model), _range_blocks(certainty, served, outputs)
+            signature, ranges = certainty.signature(served.model), range_blocks(certainty, served.model, outputs)
         predictions = prediction_blocks(signature, outputs, top_k)
         return PredictResult(
             served, sent, encoded.inputs, predictions, encoded.warnings, g.get("sent_csv"), explanations, ranges
@@ -241,23 +241,20 @@ def _read_explain(
     return asked
 
 
-def _read_levels(levels: Mapping[str, Any], served: LoadedVersion, faults: list[Fault]) -> AskedAnswers | None:
+def _read_levels(
+    levels: Mapping[str, Any], served: LoadedVersion, rows: Any, faults: list[Fault]
+) -> AskedAnswers | None:
     """Return what the body's keys ask for beside predictions. Their faults are added to those of the rest of it."""
     if not levels:
         return None
     try:
-        return read_asked_answers(levels, served.model)
+        asked = read_asked_answers(levels, served.model)
     except InputError as error:
         faults += error.faults
         return None
-
-
-def _range_blocks(asked: AskedAnswers, served: LoadedVersion, outputs: Array) -> dict[str, ListInBlocks]:
-    """Return the list `intervals` or `sets` in blocks of rows, if one is asked for."""
-    model, key = served.model, "intervals" if asked.interval is not None else "sets"
-    if asked.interval is None and asked.set is None:
-        return {}
-    return {key: row_blocks({key: outputs}, lambda arrays: asked.as_json(model, arrays[key])[key])}
+    if isinstance(rows, list):
+        served.row_limit.check_ranges("instances", len(rows), asked.values_per_output)
+    return asked
 
 
 def _check_top_k(served: LoadedVersion, top_k: int | None) -> None:

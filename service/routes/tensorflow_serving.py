@@ -10,6 +10,7 @@ from flask import Blueprint, g, request
 from werkzeug.routing import BaseConverter
 from werkzeug.wrappers import Response
 
+from model_store.artifact.asked_answers import KEYS, read_asked_answers
 from model_store.nn import Array
 from model_store.schema.columns import FaultCollector
 from model_store.schema.signature import RegressionOutput, Signature
@@ -22,7 +23,7 @@ from service.inference.runner import InferenceRunner
 from service.protocols import model_metadata, tensors
 from service.protocols.explain_request import read_explain
 from service.protocols.native import with_warnings
-from service.protocols.row_blocks import column_blocks, row_blocks
+from service.protocols.row_blocks import column_blocks, range_blocks, row_blocks
 from service.protocols.row_encoding import encode_rows
 from service.protocols.tensors import TensorSpec
 from service.registry.loaded_version import LoadedVersion
@@ -120,9 +121,15 @@ def create_blueprint(registry: ModelRegistry, inference: InferenceRunner, settin
         asked = read_explain(wanted, served)
         if asked is not None and isinstance(rows, list):
             served.row_limit.check_explained(location, len(rows))
+        levels = {key: body[key] for key in KEYS if key in body}
+        certainty = read_asked_answers(levels, served.model) if levels else None
+        if certainty is not None and isinstance(rows, list):
+            served.row_limit.check_ranges(location, len(rows), certainty.values_per_output)
+            signature = certainty.signature(served.model)
         encoded = encode_rows(served, rows, location)
         raw = inference(g.request_record, served, encoded.inputs)
-        found, more = signature.decode_arrays(raw), {}
+        found = signature.decode_arrays(raw)
+        more: dict[str, Any] = {} if certainty is None else {**range_blocks(certainty, served.model, raw)}
         if asked is not None:
             more["explanations"] = inference.explain(g.request_record, served, encoded.inputs, raw, asked).as_json()
         headers = {MODEL_VERSION_HEADER: str(served.number)}

@@ -62,6 +62,14 @@ class RowLimit:
             problem = f"expected at most {_rows(self.explained_rows)} to explain for this model, found {rows}"
             raise RowLimitError(location, problem, "send them in several requests")
 
+    def check_ranges(self, location: str, rows: int, values: int) -> None:
+        """Raise RowLimitError if so many rows have too many values with `values` more for each output."""
+        if values and rows > (
+            most := max(1, min(self.inference_rows, self.output_values // (self.row_values * (1 + values))))
+        ):
+            problem = f"expected at most {_rows(most)} with intervals or sets for this model, found {rows}"
+            raise RowLimitError(location, problem, "send them in several requests")
+
     def check_rows(self, location: str, rows: list[Any], top_k: int | None = None, *, receipt: bool = False) -> None:
         """Raise RowLimitError if untrusted rows, of any form, are too many or have too many characters of text.
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import base64
 import logging
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from model_store.artifact.answers import Answers
+from model_store.artifact.conformal import Conformal
 from model_store.registry.store import open_store
 from tests.service.conftest import PENGUIN, image, move, penguins, price
 from tests.service.grpc.conftest import grpc, message_class, over_http, penguin_request, request
@@ -297,3 +300,19 @@ def test_files_of_images_are_rows(tmp_path, make_client, serve_grpc, raw):
         assert found.raw_output_contents[1] == probabilities.tobytes()
     else:
         assert found.outputs[1].contents.fp32_contents == probabilities.ravel().tolist()
+
+
+def test_parameters_ask_for_an_interval(make_client, store, serve_grpc):
+    scores = np.linspace(0.1, 0.9, 9, dtype=np.float32)[None]
+    store.publish("price", replace(price(), answers=Answers(conformal=Conformal("absolute", scores))))
+    client = serve_grpc(make_client(store).application)
+    asked = request("price", "latest", rooms=np.array([[3.0]]), area=np.array([[80.0]]))
+    asked.parameters["interval"].double_param = 0.9
+    found = client.call("ModelInfer", asked)
+    assert [(each.name, [*each.shape]) for each in found.outputs] == [("price", [1, 1]), ("interval.price", [1, 2])]
+    (value,), (low, high) = map(np.frombuffer, found.raw_output_contents)
+    assert [low, high] == pytest.approx([value - 0.9, value + 0.9], rel=1e-6)
+    asked.parameters["interval"].double_param = 0.99
+    error = client.error("ModelInfer", asked)
+    assert error.code() == Code.INVALID_ARGUMENT
+    assert "parameters.interval: expected a level that 9 calibration rows can promise" in error.details()
