@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from model_store.artifact.asked_answers import read_asked_answers
 from model_store.artifact.model import Model
 from model_store.artifact.receipt import FIELD_TYPES, hash_predictions
 from model_store.cli import tables
@@ -83,9 +84,9 @@ def _predict(model: Model, data: bytes, name: str, header: Header | None, top_k:
         if data.startswith(b"\x93NUMPY"):
             return model.predict(_read_rows(data), top_k)
         if data.lstrip()[:1] == b"{":
-            return model.predict(
-                row_parser.parse_strict_json(row_parser.decode_utf8(data, name), name)["instances"], top_k
-            )
+            body = row_parser.parse_strict_json(row_parser.decode_utf8(data, name), name)
+            asked = read_asked_answers({"threshold": body.get("threshold")}, model)
+            return asked.signature(model).decode(model.network(model.encode(body["instances"])), top_k)
     except (ValueError, KeyError, TypeError) as e:
         fix = "give the body of a request to /predict, uncompressed"
         raise InputError([Fault(name, f"expected rows in JSON, CSV or .npy, found an error: {e}", fix)]) from e

@@ -77,6 +77,8 @@ class Client:
         self._input_tensors: dict[str, list[dict[str, Any]]] = {}
         self.warnings: list[Fault] = []  # of the last predict: the missing values that the service filled in
         self.explanations: list[dict[str, Any]] = []  # of the last predict, if it asked for them
+        self.intervals: list[Any] = []
+        self.sets: list[list[Any]] = []
 
     def __enter__(self) -> Client:
         return self
@@ -108,6 +110,9 @@ class Client:
         version: int | str | None = None,
         top_k: int | None = None,
         explain: bool | Mapping[str, Any] | None = None,
+        interval: float | None = None,
+        set: float | None = None,  # noqa: A002 - the name in the service's requests
+        threshold: float | None = None,
     ) -> Any:
         """Return predictions: a list for a list of rows, arrays for an array or for arrays by column.
 
@@ -115,15 +120,20 @@ class Client:
         `top_k` returns the probabilities of the `top_k` most probable labels only, for rows in a list. `warnings` then
         lists the missing values that the service filled in. With `explain`, True or an object with `label`, `target` or
         `baseline`, for rows in a list, `explanations` then has the contributions of the columns to each prediction.
+
+        With a level such as 0.9, for rows in a list, `intervals` of a regression or `sets` of labels then hold the
+        truth as often as it says. `threshold` overrides the probability from which the second of two labels is
+        predicted.
         """
-        self.warnings, self.explanations = [], []
+        self.warnings, self.explanations, self.intervals, self.sets = [], [], [], []
+        given = {"explain": explain or None, "interval": interval, "set": set, "threshold": threshold}
+        more = {key: value for key, value in given.items() if value is not None}
         if not isinstance(rows, Sequence):
             from forward_pass_client import tensors  # noqa: PLC0415 - only arrays need NumPy
 
-            for option, given in (("top_k", top_k is not None), ("explain", bool(explain))):
-                if given:
-                    problem = f"expected rows in a list, found {type(rows).__name__}"
-                    raise InputError([Fault(option, problem, "send a list of rows, such as rows.tolist()")])
+            for option in (*(["top_k"] if top_k is not None else []), *more):
+                problem = f"expected rows in a list, found {type(rows).__name__}"
+                raise InputError([Fault(option, problem, "send a list of rows, such as rows.tolist()")])
             if isinstance(rows, Mapping):
                 return self._infer(name, tensors.check_columns(rows), version)
             array = tensors.check_rows(rows)
@@ -133,7 +143,7 @@ class Client:
         query = "" if top_k is None else f"?top_k={top_k}"
         path = f"{_model_path(name, version)}/predict{query}"
         response, _ = self._request_prediction(
-            path, encode_rows(rows, explain or None), {"Content-Type": "application/json"}, name, version
+            path, encode_rows(rows, more), {"Content-Type": "application/json"}, name, version
         )
         self._check_json_size(path, response, 200)
         with self._expect_service(path):
@@ -143,6 +153,10 @@ class Client:
             if explain:
                 self._check_predictions(path, body["explanations"], len(rows))
                 self.explanations = body["explanations"]
+            if interval is not None:
+                self.intervals = self._check_list(path, body["intervals"], len(rows))
+            if set is not None:
+                self.sets = self._check_list(path, body["sets"], len(rows))
             return body["predictions"]
 
     def _infer(self, name: str, arrays: Mapping[str, Any], version: int | str | None) -> Any:
@@ -182,6 +196,13 @@ class Client:
         if len(predictions) != rows:
             problem = f"expected {rows} predictions, one for each row; found {len(predictions)}"
             raise ServiceError(f"{self._url}{path}: {problem}", 200)
+
+    def _check_list(self, path: str, found: Any, rows: int) -> list[Any]:
+        """Return a list of the response. ServiceError unless it has an item for each row."""
+        if not isinstance(found, list):
+            raise TypeError(f"expected a list, found {type(found).__name__}")
+        self._check_count(path, found, rows)
+        return found
 
     def _check_predictions(self, path: str, predictions: Any, rows: int) -> None:
         """Raise ServiceError unless there is a number or an object for each row."""

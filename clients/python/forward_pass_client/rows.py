@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from forward_pass_client.errors import Fault, InputError
@@ -12,9 +13,12 @@ from forward_pass_client.errors import Fault, InputError
 _MAX_FAULTS = 100
 
 
-def encode_rows(rows: Any, explain: Any = None) -> bytes:
-    """Return the body of a request. NaN is a missing value, as None is. InputError with every value that JSON lacks."""
-    body = {"instances": rows} if explain is None else {"instances": rows, "explain": explain}
+def encode_rows(rows: Any, more: Mapping[str, Any] = MappingProxyType({})) -> bytes:
+    """Return the body of a request with `more` keys. InputError with every value that JSON lacks.
+
+    NaN is a missing value, as None is.
+    """
+    body = {"instances": rows, **more}
     try:
         return json.dumps(body, allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError):  # rows of plain values need no further look

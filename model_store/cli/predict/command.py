@@ -12,10 +12,9 @@ import csv
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +25,15 @@ from model_store.batch.plan import BatchOptions
 from model_store.cli import tables
 from model_store.cli.common import open_output, print_json, print_note, verbosity
 from model_store.cli.group import command, header_option, table_options
-from model_store.cli.predict.batch import Share, ShareType, is_folder, is_pattern, score_batch
-from model_store.cli.predict.explanations import (
-    check_columns,
-    explanation_cells,
-    explanation_header,
-    explanations_table,
+from model_store.cli.predict.answers import (
+    answer_cells,
+    answer_header,
+    answer_options,
+    answer_tables,
+    check_one_cell_each,
+    wanted_keys,
 )
+from model_store.cli.predict.batch import Share, ShareType, is_folder, is_pattern, score_batch
 from model_store.cli.predict.images import find_images, predict_images, write_image_predictions
 from model_store.cli.predict.kept_columns import kept_columns, split_names
 from model_store.cli.predict.predictor import Predictor, predictor_from_service, predictor_from_store
@@ -41,7 +42,7 @@ from model_store.errors import InputError
 from model_store.schema import row_parser
 from model_store.schema.prediction_table import prediction_cells, prediction_header
 from model_store.schema.row_parser import Header, RowBatch, RowTable, count_filled
-from model_store.schema.signature import RegressionOutput, Signature
+from model_store.schema.signature import Signature
 from model_store.tables.formats import is_table, open_table
 from model_store.tables.options import TableOptions
 from model_store.tables.table_file import DelimitedFile
@@ -86,10 +87,7 @@ _TEXT_CELLS = 200  # that a text counts as: however long the texts, a batch has 
     help="Columns of FILE to write before the predictions, such as id,name; repeatable.",
 )
 @click.option("--keep-all", is_flag=True, help="Write all columns of FILE before the predictions.")
-@click.option(
-    "--explain", is_flag=True, help="Tell what each column contributed to each prediction: see docs/answers.md."
-)
-@click.option("--explain-label", metavar="LABEL", help="Explain the probability of LABEL, or the target of that name.")
+@answer_options
 @click.option(
     "--cluster",
     metavar="ADDRESS",
@@ -117,6 +115,9 @@ def predict(
     keep_all: bool,
     explain: bool,
     explain_label: str | None,
+    interval: float | None,
+    label_set: float | None,
+    threshold: float | None,
     cluster: str | None,
     share: Share | None,
     whole_files: bool,
@@ -136,10 +137,13 @@ def predict(
     """
     if bool(files) == bool(row_texts):
         raise click.UsageError("Give either FILE or --row.")
-    explains = explain or explain_label is not None
+    levels = {"--interval": interval, "--set": label_set, "--threshold": threshold}
+    asked = next((option for option, level in levels.items() if level is not None), None)
+    if explain or explain_label is not None:
+        asked = "--explain"
     if output is not None and is_folder(output):
-        if explains:
-            raise click.UsageError("--explain writes to a file; a folder takes predictions alone.")
+        if asked is not None:
+            raise click.UsageError(f"{asked} writes to a file; a folder takes predictions alone.")
         if url is not None:
             raise click.UsageError("--url writes to a file; a folder needs the store.")
         given = BatchOptions(None if keep_all else tuple(split_names(keep)), header, options, whole_files)
@@ -153,8 +157,8 @@ def predict(
     images = find_images(files) if files else None
     if images is not None and (header is not None or options != TableOptions() or keep or keep_all):
         raise click.UsageError("--header, --keep and the options of a table need a table.")
-    if images is not None and explains:
-        raise click.UsageError("--explain needs rows: a table, JSON or --row.")
+    if images is not None and asked is not None:
+        raise click.UsageError(f"{asked} needs rows: a table, JSON or --row.")
     if images is None and (len(files) > 1 or any(map(is_pattern, files))):
         raise click.UsageError("Several tables need a folder as --output, such as predictions/.")
     if images is not None:
@@ -180,10 +184,14 @@ def predict(
         raise click.UsageError("--output would replace FILE; choose another file.")
     predictor = predictor_from_store(store, model) if url is None else predictor_from_service(url, key, model)
     name = predictor.name
-    wanted: Any = None
-    if explains:
-        key = "target" if isinstance(predictor.signature.output, RegressionOutput) else "label"
-        wanted = True if explain_label is None else {key: explain_label}
+    wanted = wanted_keys(
+        predictor.signature,
+        explain=explain,
+        explain_label=explain_label,
+        interval=interval,
+        label_set=label_set,
+        threshold=threshold,
+    )
     if file is not None and output is not None:
         kept = None if keep_all else split_names(keep)
         count, filled = _predict_file(predictor, file, header, options, output, kept, wanted)
@@ -196,18 +204,17 @@ def predict(
         return
     if file is None:
         batch = RowBatch(row_parser.parse_json_rows(row_texts))
-        predictions, explanations = _predict_rows(predictor, batch.rows, wanted)
+        predictions, answers = _predict_rows(predictor, batch.rows, wanted)
     else:
         batch = _read_file(file, predictor.signature, header, options)
-        predictions, explanations = _predict_batch(predictor, batch, _display_name(file), wanted)
+        predictions, answers = _predict_batch(predictor, batch, _display_name(file), wanted)
     warnings = _fill_warnings(predictor.signature, count_filled(predictor.signature, batch.rows))
     if as_json:
-        found = {"explanations": explanations} if explains else {}
-        print_json({"model": name, "version": predictor.version, "predictions": predictions, **found, **warnings})
+        print_json({"model": name, "version": predictor.version, "predictions": predictions, **answers, **warnings})
     else:
         tables.print_table(tables.predictions_table(predictions))
-        if explains:
-            tables.print_table(explanations_table(explanations))
+        for table in answer_tables(answers):
+            tables.print_table(table)
 
 
 def _print_image_predictions(predictor: Predictor, paths: Sequence[Path], output: str | None, *, as_json: bool) -> None:
@@ -290,18 +297,17 @@ def _predict_file(
     options: TableOptions,
     output: str,
     keep: Sequence[str] | None,
-    wanted: Any,
+    wanted: Mapping[str, Any],
 ) -> tuple[int, Counter[str]]:
     """Write the predictions after the columns `keep`, None for all. Return the number of rows, and of filled values.
 
-    wanted: what `explain` of a request is; the contributions are written after the predictions, unless it is None.
-    InputError with the lines of invalid rows.
+    wanted: keys of a request, whose answers are written after the predictions. InputError with the lines of invalid
+    rows.
     """
-    if wanted is not None:
-        check_columns(predictor.signature)
+    check_one_cell_each(predictor.signature, wanted)
     signature, name, opener = predictor.signature, _display_name(file), FileOpener(file)
     width = sum(_TEXT_CELLS if column.kind == "text" else math.prod(column.shape) for column in signature.inputs)
-    size = max(1, min(5_000, _BATCH_CELLS // max(width, len(prediction_header(signature.output, [])))))
+    size = max(1, min(5_000, _BATCH_CELLS // max(width, len(_output_header(signature, [], wanted)))))
     count, filled = 0, Counter[str]()
     with open_output(output) as target, _progress(opener, file) as advance, ExitStack() as opened:
         with _own_locations(name):
@@ -316,11 +322,10 @@ def _predict_file(
             if not count:
                 names = table.names or [f"column_{i}" for i in range(1, len(batch.cells[0]) + 1)]
                 writer.writerow(_output_header(signature, [names[i] for i in kept], wanted))
-            predictions, explanations = _predict_batch(predictor, batch, name, wanted)
-            more = map(explanation_cells, explanations) if wanted is not None else repeat([])
-            for cells, prediction, contributions in zip(batch.cells, predictions, more, strict=False):
+            predictions, answers = _predict_batch(predictor, batch, name, wanted)
+            for row, (cells, prediction) in enumerate(zip(batch.cells, predictions, strict=True)):
                 own = prediction_cells(prediction, signature.output)
-                writer.writerow([*(cells[i] for i in kept), *own, *contributions])
+                writer.writerow([*(cells[i] for i in kept), *own, *answer_cells(answers, row)])
             count += len(batch.rows)
             filled += count_filled(signature, batch.rows)
             advance()
@@ -347,21 +352,22 @@ def _print_ignored(columns: list[str]) -> None:
         print_note(f"Ignored columns: {list_names(columns)}")
 
 
-def _output_header(signature: Signature, kept: Sequence[str], wanted: Any) -> list[str]:
-    header = prediction_header(signature.output, kept)
-    return header if wanted is None else [*header, *explanation_header(signature, header)]
+def _output_header(signature: Signature, kept: Sequence[str], wanted: Mapping[str, Any]) -> list[str]:
+    return answer_header(signature, wanted, prediction_header(signature.output, kept))
 
 
-def _predict_rows(predictor: Predictor, rows: list[Any], wanted: Any) -> tuple[list[Any], list[dict[str, Any]]]:
-    """Return predictions, and explanations unless `wanted` is None."""
-    return (predictor.predict(rows), []) if wanted is None else predictor.explain(rows, wanted)
+def _predict_rows(
+    predictor: Predictor, rows: list[Any], wanted: Mapping[str, Any]
+) -> tuple[list[Any], dict[str, list[Any]]]:
+    """Return predictions, and the lists of answers beside them."""
+    return predictor.answer(rows, wanted) if wanted else (predictor.predict(rows), {})
 
 
 def _predict_batch(
-    predictor: Predictor, batch: RowBatch, name: str, wanted: Any
-) -> tuple[list[Any], list[dict[str, Any]]]:
+    predictor: Predictor, batch: RowBatch, name: str, wanted: Mapping[str, Any]
+) -> tuple[list[Any], dict[str, list[Any]]]:
     try:
-        return _predict_rows(predictor, batch.rows, wanted) if batch.rows else ([], [])
+        return _predict_rows(predictor, batch.rows, wanted) if batch.rows else ([], {})
     except InputError as e:
         raise batch.with_lines(e, name) from e
 

@@ -6,11 +6,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any
 
+from model_store.artifact.asked_answers import read_asked_answers
 from model_store.artifact.explanation import explain, read_asked
 from model_store.cli.group import resolve_reference
-from model_store.cli.predict.explanations import at_row, is_explanation
+from model_store.cli.predict.answers import RESPONSE_KEYS, are_answers
+from model_store.cli.predict.explanations import at_row
 from model_store.errors import Fault, InputError, StoreError
 from model_store.registry.store import open_store
 from model_store.schema.columns import KINDS, Column
@@ -34,7 +37,8 @@ class Predictor:
     version: int
     signature: Signature
     predict: Callable[[list[Any]], list[Any]]
-    explain: Callable[[list[Any], Any], tuple[list[Any], list[dict[str, Any]]]]  # predictions, explanations
+    # Predictions, and the lists of a response beside them, for rows and keys of a request's body: see answers.py.
+    answer: Callable[[list[Any], Mapping[str, Any]], tuple[list[Any], dict[str, list[Any]]]]
 
 
 def predictor_from_store(location: str, model: str) -> Predictor:
@@ -42,13 +46,17 @@ def predictor_from_store(location: str, model: str) -> Predictor:
     name, number = resolve_reference(store, model)
     version, loaded = store.load(name, number)
 
-    def explain_rows(rows: list[Any], wanted: Any) -> tuple[list[Any], list[dict[str, Any]]]:
-        asked = read_asked(wanted, loaded)
+    def answer(rows: list[Any], wanted: Mapping[str, Any]) -> tuple[list[Any], dict[str, list[Any]]]:
+        asked = read_asked_answers(wanted, loaded, "--")
+        explained = read_asked(wanted["explain"], loaded) if "explain" in wanted else None
         inputs = loaded.encode(rows)
         outputs = loaded.network(inputs)
-        return loaded.signature.decode(outputs), explain(loaded, inputs, outputs, asked).as_json()
+        answers = asked.as_json(loaded, outputs)
+        if explained is not None:
+            answers["explanations"] = explain(loaded, inputs, outputs, explained).as_json()
+        return asked.signature(loaded).decode(outputs), answers
 
-    return Predictor(name, version.number, loaded.signature, loaded.predict, explain_rows)
+    return Predictor(name, version.number, loaded.signature, loaded.predict, answer)
 
 
 def predictor_from_service(url: str, key: str | None, model: str) -> Predictor:
@@ -77,29 +85,35 @@ def predictor_from_service(url: str, key: str | None, model: str) -> Predictor:
         raise StoreError(f"{url}: expected the version, inputs and output of the model {name}, found {found}") from e
 
     @own_errors()
-    def predict_batch(batch: list[Any], wanted: Any = None) -> list[Any]:
-        predictions = client.predict(name, batch, version=number, explain=wanted)
+    def predict_batch(batch: list[Any], wanted: Mapping[str, Any] = MappingProxyType({})) -> list[Any]:
+        predictions = client.predict(name, batch, version=number, **wanted)
         for prediction in predictions:
             if not _is_prediction(prediction, signature.output):
                 found = describe_value(prediction)
                 raise StoreError(f"{url}: expected predictions of the model {name}, found {found} among them")
         return list(predictions)
 
-    def explain_rows(batch: list[Any], wanted: Any) -> tuple[list[Any], list[dict[str, Any]]]:
+    def answer(batch: list[Any], wanted: Mapping[str, Any]) -> tuple[list[Any], dict[str, list[Any]]]:
         """Send as many rows as the service explains at a time."""
         predictions: list[Any] = []
-        explanations: list[dict[str, Any]] = []
-        for start in range(0, len(batch), explained):
+        answers: dict[str, list[Any]] = {}
+        step = explained if "explain" in wanted else max(1, len(batch))
+        for start in range(0, len(batch), step):
+            part = batch[start : start + step]
             try:
-                predictions += predict_batch(batch[start : start + explained], wanted)
+                predictions += predict_batch(part, wanted)
             except InputError as error:
                 raise at_row(error, start) from error
-            if not all(is_explanation(each, signature) for each in client.explanations):
-                raise StoreError(f"{url}: expected explanations of the model {name}, found something else")
-            explanations += client.explanations
-        return predictions, explanations
+            found = {"explanations": client.explanations, "intervals": client.intervals, "sets": client.sets}
+            if not are_answers(found, wanted, len(part), signature):
+                expected = " and ".join(RESPONSE_KEYS[one] for one in wanted if one in RESPONSE_KEYS)
+                raise StoreError(f"{url}: expected {expected} of the model {name}, found something else")
+            for part_key, values in found.items():
+                if values:
+                    answers.setdefault(part_key, []).extend(values)
+        return predictions, answers
 
-    return Predictor(name, number, signature, predict_batch, explain_rows)
+    return Predictor(name, number, signature, predict_batch, answer)
 
 
 def _read_metadata(metadata: Mapping[str, Any]) -> tuple[int, Signature]:
