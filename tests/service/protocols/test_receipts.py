@@ -233,3 +233,14 @@ def test_training_rows_cause_no_warnings(client, store, make_client):
     store.publish("fine", Model(network(1, 1, 0), Signature((number,), RegressionOutput(("y",), (0.0,), (1.0,)))))
     result = make_client(store).post("/models/fine/predict?warnings=true", json={"instances": [[low], [high]]}).json
     assert result["warnings"] == []
+
+
+def test_replay_decides_by_the_threshold_of_the_request(client, replay):
+    labels = []
+    for threshold in (1e-9, 1 - 1e-9):
+        body = json.dumps({"instances": [["Biscoe", 4000, "MALE"]], "threshold": threshold}).encode()
+        result = client.post("/models/penguins/predict?receipt=true", data=body).json
+        again = json.loads(replay(result, body, "--json").stdout)
+        assert again["predictions"] == result["predictions"]
+        labels.append(again["predictions"][0]["label"])
+    assert labels == ["Gentoo", "Adelie"]
