@@ -117,13 +117,8 @@ def read_asked_answers(asked: Mapping[str, Any], model: Model, prefix: str = "")
             problem = (
                 f"expected a level that {conformal.rows} calibration rows can promise, found {value}, for {needed}"
             )
-            fix = f"send {_largest_level(conformal.rows)} or less, or train again with more calibration rows"
+            fix = f"send {conformal.max_level} or less, or train again with more calibration rows"
             faults.append(Fault(key, problem, fix))
     if faults:
         raise InputError(faults)
     return AskedAnswers(**{key: float(value) for key, value in given.items()})
-
-
-def _largest_level(rows: int) -> float:
-    """Return the largest level that so many rows can promise, rounded down to three digits."""
-    return (1000 * rows // (rows + 1)) / 1000

@@ -71,8 +71,8 @@ class Conformal:
 
     @property
     def max_level(self) -> float:
-        """The largest level that can be promised, `n / (n + 1)`."""
-        return self.rows / (self.rows + 1)
+        """The largest level that can be promised, `n / (n + 1)`, rounded down to three digits."""
+        return 1000 * self.rows // (self.rows + 1) / 1000
 
     def astype(self, dtype: np.dtype[Any]) -> Conformal:
         """Return the scores in another precision, rounded up: a quantile that is too small would break the promise."""

@@ -23,6 +23,7 @@ from service.openapi.json_schema import (
     object_schema,
     ref,
 )
+from service.openapi.level_schemas import level_schemas
 from service.openapi.parameters import (
     AT_LEAST_PARAMETER,
     ERROR_DESCRIPTIONS,
@@ -31,6 +32,7 @@ from service.openapi.parameters import (
     TOP_K_PARAMETER,
 )
 from service.protocols import tensors
+from service.protocols.open_inference import range_specs
 from service.protocols.tensors import TensorSpec
 from service.registry.loaded_version import LoadedVersion
 
@@ -71,12 +73,14 @@ def add_model_paths(spec: APISpec, served: LoadedVersion) -> None:
         has_baseline = served.model.answers is not None
         asked = {"explain": component("explain", explain_schema(signature, instance, has_baseline=has_baseline))}
         explanations = {"explanations": array_schema(component("explanation", explanation_schema(signature)))}
+    levels, ranges = level_schemas(served.model)
     request = object_schema(
         "instances",
         model={"enum": [name, None]},
         version=VERSION,
         instances=native_rows,
         **asked,
+        **levels,
     ) | {"additionalProperties": False}
     predictions = array_schema(component("prediction", _prediction_schema(signature)))
     response = object_schema(
@@ -85,6 +89,7 @@ def add_model_paths(spec: APISpec, served: LoadedVersion) -> None:
         version=_INTEGER,
         predictions=predictions,
         **explanations,
+        **ranges,
         warnings=array_schema(ref("Fault")),
         receipt=ref("Receipt"),
     )
@@ -136,14 +141,15 @@ def add_model_paths(spec: APISpec, served: LoadedVersion) -> None:
 def _tensorflow_serving_schemas(served: LoadedVersion, rows: Json) -> tuple[Json, Json, Json]:
     """Return TensorFlow Serving's request by rows, its request by columns, and its response."""
     signature, columns = served.model.signature, {}
+    levels, ranges = level_schemas(served.model)
     for column in signature.inputs:
         columns[column.name] = rows | {"items": _column_schema(column)}
     named = object_schema(_required_columns(signature), **columns) | {"additionalProperties": False}
     if len(columns) == 1 and not signature.inputs[0].is_whole_row:
         rows = rows | {"items": _any_of([rows["items"], _column_schema(signature.inputs[0])])}
     signature_name = {"enum": ["serving_default", "", None]}
-    rows_request = object_schema("instances", signature_name=signature_name, instances=rows)
-    columns_request = object_schema("inputs", signature_name=signature_name, inputs=named)
+    rows_request = object_schema("instances", signature_name=signature_name, instances=rows, **levels)
+    columns_request = object_schema("inputs", signature_name=signature_name, inputs=named, **levels)
     output_schemas: dict[str, Json] = {}
     for tensor in tensors.output_specs(served.model):
         value: Json = {"type": "boolean" if tensor.datatype == "BOOL" else "number"}
@@ -156,11 +162,12 @@ def _tensorflow_serving_schemas(served: LoadedVersion, rows: Json) -> tuple[Json
     row = object_schema(list(output_schemas), **output_schemas) if several else next(iter(output_schemas.values()))
     by_column = {name: array_schema(value) for name, value in output_schemas.items()}
     outputs = object_schema(list(output_schemas), **by_column) if several else next(iter(by_column.values()))
-    response = object_schema(predictions=array_schema(row), outputs=outputs, warnings=array_schema(ref("Fault")))
+    warnings = array_schema(ref("Fault"))
+    response = object_schema("", predictions=array_schema(row), outputs=outputs, **ranges, warnings=warnings)
     return (
         rows_request | {"not": {"required": ["inputs"]}},
         columns_request | {"not": {"required": ["instances"]}},
-        response | {"minProperties": 1, "maxProperties": 3},
+        response | {"minProperties": 1, "maxProperties": 3 + len(ranges)},
     )
 
 
@@ -178,6 +185,7 @@ def _open_inference_schemas(served: LoadedVersion) -> tuple[Json, Json]:
         inputs = {"anyOf": [inputs, alone]}
     outputs = tensors.output_specs(served.model)
     explained = [_EXPLANATION_TENSOR] if served.row_limit.explained_rows else []
+    ranges = [_tensor_schema(each, is_response=True) for each in range_specs(served.model)]
     expected = object_schema("name", name={"enum": [each.name for each in outputs]}, parameters=PARAMETERS)
     request = object_schema(
         "inputs",
@@ -192,7 +200,9 @@ def _open_inference_schemas(served: LoadedVersion) -> tuple[Json, Json]:
         model_version=STRING,
         id=STRING,
         parameters=PARAMETERS,
-        outputs=array_schema({"anyOf": [*(_tensor_schema(each, is_response=True) for each in outputs), *explained]}),
+        outputs=array_schema(
+            {"anyOf": [*(_tensor_schema(each, is_response=True) for each in outputs), *ranges, *explained]}
+        ),
     )
     return request, response
 

@@ -19,6 +19,7 @@ from service.openapi.json_schema import (
     object_schema,
     ref,
 )
+from service.openapi.level_schemas import LEVEL_KEYS, RANGE_LISTS
 
 _BOOLEAN: Json = {"type": "boolean"}
 _ANY: Json = {}
@@ -103,21 +104,26 @@ _COMPONENTS: dict[str, Json] = {
     ),
     "V2RepositoryIndex": array_schema(ref("V2RepositoryEntry")),
     "V2RepositoryChange": object_schema(parameters=_OBJECT),
-    "V1PredictRequest": object_schema(signature_name=STRING, instances=array_schema(_ANY), inputs=_ANY),
+    "V1PredictRequest": object_schema(
+        "", signature_name=STRING, instances=array_schema(_ANY), inputs=_ANY, **LEVEL_KEYS
+    ),
     "V1PredictResponse": object_schema(
-        predictions=array_schema(_ANY), outputs=_ANY, warnings=array_schema(ref("Fault"))
+        "", predictions=array_schema(_ANY), outputs=_ANY, **RANGE_LISTS, warnings=array_schema(ref("Fault"))
     ),
     "V1ExplainRequest": object_schema(
+        "",
         signature_name=STRING,
         instances=array_schema(_ANY),
         inputs=_ANY,
         explain={"type": ["boolean", "object", "null"]},
+        **LEVEL_KEYS,
     ),
     "V1ExplainResponse": object_schema(
         "explanations",
         predictions=array_schema(_ANY),
         outputs=_ANY,
         explanations=array_schema(ref("Explanation")),
+        **RANGE_LISTS,
         warnings=array_schema(ref("Fault")),
     ),
     "V1Models": object_schema("models", models=array_schema(STRING)),
@@ -134,12 +140,18 @@ _COMPONENTS: dict[str, Json] = {
     "V1Metadata": object_schema("signature_def", signature_def=ref("V1SignatureDef")),
     "V1ModelMetadata": object_schema("model_spec metadata", model_spec=ref("V1ModelSpec"), metadata=ref("V1Metadata")),
     "InvocationRequest": object_schema(
-        "instances", model=STRING, version=VERSION, instances=array_schema(_ANY) | {"minItems": 1}, parameters=_ANY
+        "instances",
+        model=STRING,
+        version=VERSION,
+        instances=array_schema(_ANY) | {"minItems": 1},
+        parameters=_ANY,
+        **LEVEL_KEYS,
     ),
     "InvocationResponse": object_schema(
         "predictions",
         predictions=array_schema(_ANY),
         explanations=array_schema(ref("Explanation")),
+        **RANGE_LISTS,
         warnings=array_schema(ref("Fault")),
     ),
 }

@@ -68,6 +68,21 @@ class PredictBodySchema(PredictSchema):
         },
     )
 
+    interval = fields.Float(
+        allow_none=True,
+        metadata={"description": "Add intervals that hold the true value as often as this level, such as 0.9."},
+    )
+    # `set` would hide the builtin, so the field has another name here.
+    label_set = fields.Float(
+        data_key="set",
+        allow_none=True,
+        metadata={"description": "Add sets of labels that hold the true one as often as this level, such as 0.9."},
+    )
+    threshold = fields.Float(
+        allow_none=True,
+        metadata={"description": "Predict the second of two labels from this probability on."},
+    )
+
 
 class ExplanationSchema(Schema):
     """What each column contributed to the difference between the answer and the baseline."""
@@ -92,6 +107,14 @@ class PredictResponseSchema(Schema):
     predictions = fields.List(fields.Raw(), required=True)
     explanations = fields.List(
         fields.Nested(ExplanationSchema), metadata={"description": "With `explain`: one for each row."}
+    )
+    intervals = fields.List(
+        fields.Raw(),
+        metadata={"description": "With `interval`: [low, high] for each row; of several targets an object by name."},
+    )
+    sets = fields.List(
+        fields.List(fields.Raw()),
+        metadata={"description": "With `set`: the labels of the set of each row, the most probable one first."},
     )
     warnings = fields.List(
         fields.Nested(FaultSchema),
@@ -159,7 +182,12 @@ class OutputSchema(Schema):
     kind = fields.String(required=True, metadata={"description": "classes, labels or values"})
     name = fields.String(metadata={"description": "Of classes and labels: the name of the target."})
     labels = fields.List(fields.Raw(), metadata={"description": "Of classes and labels."})
-    threshold = fields.Float(metadata={"description": "Of labels: the least probability of a predicted one."})
+    threshold = fields.Float(
+        metadata={
+            "description": "Of labels: the least probability of a predicted one. Of two classes: the least probability "
+            "of the second one for it to be predicted; left out if the most probable one is."
+        }
+    )
     separator = fields.String(
         allow_none=True, metadata={"description": "Of labels: what separates them in the target column, if it is one."}
     )
@@ -182,6 +210,14 @@ class ExplainLimitsSchema(Schema):
     )
 
 
+class ConformalSchema(Schema):
+    """What levels of intervals or sets of labels a version can promise."""
+
+    method = fields.String(required=True, metadata={"description": "absolute, normalized, aps or raps"})
+    rows = fields.Integer(required=True, metadata={"description": "Scores of calibration rows in the model."})
+    max_level = fields.Float(required=True, metadata={"description": "The largest level of a request."})
+
+
 class ModelSchema(ModelSummarySchema):
     """A version of a model: inputs, output, metrics on held-out rows, and an example."""
 
@@ -190,6 +226,12 @@ class ModelSchema(ModelSummarySchema):
     output = fields.Nested(OutputSchema, required=True)
     max_rows = fields.Integer(required=True, metadata={"description": "The most rows of a request without `top_k`."})
     explain = fields.Nested(ExplainLimitsSchema, required=True)
+    conformal = fields.Nested(
+        ConformalSchema,
+        required=True,
+        allow_none=True,
+        metadata={"description": "null if the model was trained without calibration rows."},
+    )
     training = fields.Dict(keys=fields.String(), values=fields.Raw(), required=True)
     example = fields.Nested(
         PredictedExampleSchema,

@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from model_store.artifact.conformal import Conformal
 from model_store.artifact.model import MAX_EXAMPLE_CHARACTERS, MAX_EXAMPLE_VALUES
 from service.http.exceptions import error_at
 from service.registry.example_request import ExampleRequest
@@ -59,9 +60,15 @@ def model_details(entry: ModelEntry, served: LoadedVersion) -> dict[str, Any]:
         "output": model.signature.output.public_details(),
         "max_rows": served.max_rows,
         "explain": {"max_rows": served.row_limit.explained_rows, "baseline": model.baseline is not None},
+        "conformal": _conformal_details(model.conformal),
         "training": _training_details(model.training),
         "example": _example_details(served.example),
     }
+
+
+def _conformal_details(found: Conformal | None) -> dict[str, Any] | None:
+    """Return what levels of intervals or sets a version can promise, None for none."""
+    return None if found is None else {"method": found.method, "rows": found.rows, "max_level": found.max_level}
 
 
 def _training_details(training: Mapping[str, Any]) -> dict[str, Any]:

@@ -137,20 +137,28 @@ def serialize_response(
     return body, headers
 
 
-def range_tensors(model: Model, asked: AskedAnswers, raw: Array) -> list[tuple[TensorSpec, Array]]:
-    """Return the tensors of intervals or of a set of labels, if one is asked for.
+def range_specs(model: Model) -> list[TensorSpec]:
+    """Return the tensors that a request with `interval` or `set` adds to a model's outputs.
 
-    `interval.<target>`, FP64 [-1, 2], has lower and upper ends; `set`, BOOL [-1, labels], is in the order of the
-    tensor of probabilities.
+    `interval.<target>` has lower and upper ends; `set` is in the order of the tensor of probabilities.
     """
     output = model.signature.output
-    if asked.interval is not None and isinstance(output, RegressionOutput):
-        ends = asked.intervals(model, raw)
-        return [(TensorSpec(f"interval.{name}", "FP64", (-1, 2)), ends[:, i]) for i, name in enumerate(output.names)]
-    if asked.set is not None:
-        held = asked.sets(model, raw)
-        return [(TensorSpec("set", "BOOL", (-1, held.shape[1])), held)]
-    return []
+    if model.conformal is None:
+        return []
+    if isinstance(output, RegressionOutput):
+        return [TensorSpec(f"interval.{name}", "FP64", (-1, 2)) for name in output.names]
+    return [TensorSpec("set", "BOOL", (-1, len(output.labels)), tuple(map(str, output.labels)))]
+
+
+def range_tensors(model: Model, asked: AskedAnswers, raw: Array) -> list[tuple[TensorSpec, Array]]:
+    """Return the tensors of intervals or of a set of labels, if one is asked for."""
+    if asked.range_key is None:
+        return []
+    if asked.interval is not None:
+        arrays = list(asked.intervals(model, raw).swapaxes(0, 1))
+    else:
+        arrays = [asked.sets(model, raw)]
+    return list(zip(range_specs(model), arrays, strict=True))
 
 
 def _output_blocks(

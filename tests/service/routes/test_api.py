@@ -359,7 +359,7 @@ def test_openapi_document_keeps_its_component_names(client):
         *("Alias", "AliasMove", "Aliases", "MoveAlias", "ProtectAlias", "RollBackAlias"),
         *("Network", "NetworkLayer", "WeightArray", "Activations", "ActivationsRequest", "LayerValues"),
         *("Predict", "Publication", "Ready", "Receipt", "InputColumn", "Output", "PredictedExample", "Traffic"),
-        *("ExplainLimits", "Explanation", "V1ExplainRequest", "V1ExplainResponse"),
+        *("Conformal", "ExplainLimits", "Explanation", "V1ExplainRequest", "V1ExplainResponse"),
         *("Empty", "ErrorText", "InvocationRequest", "InvocationResponse"),
         *("V1Metadata", "V1ModelMetadata", "V1ModelSpec", "V1ModelStatus", "V1Models", "V1PredictRequest"),
         *("V1PredictResponse", "V1SignatureDef", "V1Status", "V1VersionStatus"),
