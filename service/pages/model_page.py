@@ -14,7 +14,7 @@ from model_store.evaluation.record import TrainingRecord, validate_statistics
 from model_store.report import charts
 from model_store.report.markup import Markup
 from model_store.schema.columns import Column
-from model_store.schema.signature import Signature
+from model_store.schema.signature import RegressionOutput, Signature
 from model_store.utils.number_format import METRIC_TITLES, format_number
 from service.pages.headline import headline
 from service.protocols import model_metadata
@@ -46,9 +46,18 @@ def describe(entry: ModelEntry, served: LoadedVersion) -> dict[str, Any]:
             "maxRows": served.max_rows,
             "example": served.example.instance if served.example else None,
             "exportable": is_exportable(served.model),
+            "levels": _levels(served.model),
             "explains": served.row_limit.explained_rows > 0 and served.model.baseline is not None,
         },
     }
+
+
+def _levels(model: Model) -> dict[str, Any] | None:
+    """Return the key by which a request asks for intervals or sets, and its largest level; None for none."""
+    if model.conformal is None:
+        return None
+    key = "interval" if isinstance(model.signature.output, RegressionOutput) else "set"
+    return {"key": key, "max": model.conformal.max_level}
 
 
 def is_exportable(model: Model) -> bool:

@@ -2,6 +2,7 @@
 
 import { showAnswer } from "./model/answers.js";
 import { makeDrawing } from "./model/drawing.js";
+import { showRange } from "./model/ranges.js";
 import { showExplanation } from "./model/explanation.js";
 import { ask, compact, make, showFaults } from "./page.js";
 
@@ -37,8 +38,11 @@ async function send(form, text) {
     const body = await response.json();
     status.textContent = `${response.status}, ${Math.max(1, Math.round(performance.now() - started))} ms`;
     const shown = response.ok ? body.predictions.slice(0, 20).map((prediction) => showAnswer(prediction)) : [showFaults(body.error)];
+    const ranges = (body.intervals ?? body.sets ?? []).slice(0, 20).map((_, i) => (
+      showRange(body.predictions[i], { interval: body.intervals?.[i], set: body.sets?.[i] })
+    ));
     const explained = (body.explanations ?? []).slice(0, 20).map(showExplanation);
-    result.replaceChildren(...shown, ...explained, fullResponse(body));
+    result.replaceChildren(...shown, ...ranges, ...explained, fullResponse(body));
   } catch (problem) {
     status.textContent = "";
     result.replaceChildren(showFaults({ code: "no response", message: String(problem), faults: [] }));

@@ -8,6 +8,7 @@ import { makeDrawing } from "./model/drawing.js";
 import { showExplanation } from "./model/explanation.js";
 import { makeField } from "./model/fields.js";
 import { Live, Predictor } from "./model/predictor.js";
+import { makeLevelChoice, showRange } from "./model/ranges.js";
 import { LANGUAGES, snippet } from "./model/snippets.js";
 import { makeSurface } from "./model/surface.js";
 import { prepareTable } from "./model/table.js";
@@ -33,9 +34,11 @@ function prepareForm(data, predictor, signal) {
     change({ ...row, ...values });
   });
   const explains = data.explains ? make("input") : null;
+  const levels = makeLevelChoice(data, () => live.update(row));
+  const axes = new Map();
   const live = new Live(
-    (given) => predictor.predict([given], explains?.checked),
-    (found) => show(found, data, form),
+    (given) => predictor.predict([given], { ...(explains?.checked && { explain: true }), ...levels?.asked }),
+    (found) => show(found, data, form, axes),
     signal,
   );
 
@@ -92,6 +95,7 @@ function prepareForm(data, predictor, signal) {
     label.append(explains, make("b", "Explain the answer"));
     form.querySelector(".where").append(label);
   }
+  if (levels) form.querySelector(".where").append(levels.element);
   form.querySelector(".where").append(...predictor.controls(() => live.update(row)));
   if (surface) document.getElementById("surface").append(surface.element);
   form.hidden = document.querySelector(".request").hidden = false;
@@ -99,8 +103,14 @@ function prepareForm(data, predictor, signal) {
   if (row !== null) change(row);
 }
 
-function show(found, data, form) {
-  if (found.answers) document.getElementById("answer").replaceChildren(showAnswer(found.answers[0], data.output));
+function show(found, data, form, axes) {
+  if (found.answers) {
+    const parts = [showAnswer(found.answers[0], data.output)];
+    const [interval, set] = [found.intervals?.[0], found.sets?.[0]];
+    const level = found.asked?.interval ?? found.asked?.set;
+    if (interval || set) parts.push(showRange(found.answers[0], { interval, set, level }, axes));
+    document.getElementById("answer").replaceChildren(...parts);
+  }
   document.getElementById("explanation").replaceChildren(...(found.explanations ?? []).map(showExplanation));
   document.getElementById("problems").replaceChildren(...showProblems(found));
   document.getElementById("answer").classList.toggle("stale", !found.answers);

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MIN_ROWS = 50  # validation rows; fewer say too little of a temperature
+PRIOR_ROWS = 10  # chosen on rows of 13 tables that no test uses: with 0 to 20, log losses differ by 0.1 %
 MAX_TEMPERATURE = 20.0  # and at least its inverse
 _MAX_VALUES = 1 << 20  # of logits that a temperature is fitted on: 8 MB in float64
 _HALVINGS = 40  # of the range of ln T, whose width is then 5e-12
@@ -86,12 +87,13 @@ def best_temperature(
 ) -> float:
     """Return the T of least log loss, from `1 / MAX_TEMPERATURE` to `MAX_TEMPERATURE`.
 
-    The loss is convex in β = 1/T: `∂L/∂β = mean Σⱼ (pⱼ - tⱼ) zⱼ` ascends, and its zero is found by halving. As if one
-    row more had a label at random, targets are `(n t + c) / (n + 1)`, c = 1 / labels, of a sigmoid 1/2: without it,
-    rows that are all right would get T = 0.
+    The loss is convex in β = 1/T: `∂L/∂β = mean Σⱼ (pⱼ - tⱼ) zⱼ` ascends, and its zero is found by halving. As if
+    `c = PRIOR_ROWS` rows more had the labels that the network expects, targets are `(n t + c p) / (n + c)`, p at T = 1:
+    few rows change T little, and rows that are all right do not get T = 0.
     """
-    n, outputs = logits.shape
-    targets = (n * targets + (1 / outputs if is_softmax else 0.5)) / (n + 1)
+    n = len(logits)
+    expected = _probabilities(logits, is_softmax=is_softmax)
+    targets = (n * targets + PRIOR_ROWS * expected) / (n + PRIOR_ROWS)
     low, high = -np.log(MAX_TEMPERATURE), np.log(MAX_TEMPERATURE)
     for _ in range(_HALVINGS):
         middle = (low + high) / 2

@@ -17,6 +17,10 @@ export function showAnswer(answer, output) {
     const labels = Object.keys(answer.probabilities);
     const order = output && labels.length <= STABLE_LABELS ? output.labels.map(String) : undefined;
     box.append(make("p", label, "answer"), bars(answer.probabilities, order));
+    if (output?.kind === "classes" && output.threshold !== undefined) {
+      const from = Number((100 * output.threshold).toPrecision(3));
+      box.append(make("p", `The answer is ${output.labels[1]} from ${from} % on.`, "note threshold"));
+    }
   } else {
     for (const [name, value] of Object.entries(answer)) box.append(numberLine(value, name));
   }

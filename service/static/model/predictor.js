@@ -35,23 +35,24 @@ export class Predictor {
     this.path = predictPath(data);
   }
 
-  // Return { answers, explanations, warnings, faults, status }: without `answers`, `faults` says why. Explanations are
-  // those that `explains` asks of the service.
-  async predict(rows, explains = false) {
+  // Return { answers, explanations, intervals, sets, warnings, faults, status }: without `answers`, `faults` says why.
+  // `asked` has keys of the request beside its rows, which only the service answers.
+  async predict(rows, asked = {}) {
     if (this.#isLocal) return this.#compute(rows, "computed in this browser");
     const started = performance.now();
     try {
       const response = await this.ask(`${this.path}?warnings=true`, {
         method: "POST",
         headers: { "Content-Type": "application/json" },
-        body: JSON.stringify(explains ? { instances: rows, explain: true } : { instances: rows }),
+        body: JSON.stringify({ instances: rows, ...asked }),
         signal: this.signal,
       });
       const body = await response.json();
       if (!response.ok) return { faults: body.error, status: `status ${response.status}` };
       const spent = Math.max(1, Math.round(performance.now() - started));
       const status = `version ${body.version}, ${spent} ms`;
-      return { answers: body.predictions, explanations: body.explanations, warnings: body.warnings, status };
+      const { predictions: answers, explanations, intervals, sets, warnings } = body;
+      return { answers, explanations, intervals, sets, warnings, status, asked };
     } catch (problem) {
       if (this.#local) return this.#compute(rows, "the service does not answer: computed in this browser");
       return { faults: { code: "no response", message: String(problem), faults: [] }, status: "" };

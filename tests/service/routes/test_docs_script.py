@@ -24,7 +24,7 @@ const body = { dataset: {} };
 const document = { body, querySelectorAll: () => [], addEventListener() {}, createElement: element };
 Object.assign(globalThis, { document, navigator: {}, location: { pathname: "/" }, addEventListener() {} });
 const [script, expression] = process.argv.slice(-2);
-const scripts = ["page.js", "model/answers.js", "model/explanation.js", "docs.js"];
+const scripts = ["page.js", "model/answers.js", "model/explanation.js", "model/ranges.js", "docs.js"];
 const files = scripts.map((name) => script.replace("docs.js", name));
 const names = Object.assign({}, ...await Promise.all(files.map((file) => import(file))));
 const given = JSON.parse(readFileSync(0, "utf8"));
@@ -58,6 +58,7 @@ def test_answers_errors_and_requests_show_no_direction_mark() -> None:
         ("showAnswer(given)", {"label": label, "probabilities": {label: 1}}),
         ("showAnswer(given)", {"labels": [label], "probabilities": {label: 1}}),
         ("showAnswer(given)", {label: 1.5}),
+        ("showRange({}, given)", {"set": [label], "level": 0.9}),
         (
             "showExplanation(given)",
             {"label": label, "baseline": 0.5, "answer": 1, "contributions": {label: -0.5, "b": 1}, "residual": 0},

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from training.evaluation.temperature import (
     MAX_TEMPERATURE,
     MIN_ROWS,
+    PRIOR_ROWS,
     best_temperature,
     fit_temperature,
     logit_loss,
@@ -40,8 +41,9 @@ def test_logits_that_are_too_large_get_their_factor_as_temperature(seed: int, fa
 def test_no_other_temperature_has_a_lower_loss(seed: int, factor: float, is_softmax: bool) -> None:
     logits, targets = drawn(seed, 200, is_softmax=is_softmax)
     logits *= factor
-    n, share = len(logits), 1 / logits.shape[1] if is_softmax else 0.5
-    smoothed = (n * targets + share) / (n + 1)
+    p = np.exp(logits) / (np.exp(logits).sum(axis=1, keepdims=True) if is_softmax else 1 + np.exp(logits))
+    n = len(logits)
+    smoothed = (n * targets + PRIOR_ROWS * p) / (n + PRIOR_ROWS)
     best = best_temperature(logits, targets, is_softmax=is_softmax)
     found, *others = (
         logit_loss(logits / (best * by), smoothed, is_softmax=is_softmax) for by in (1, 0.9, 0.99, 1.01, 1.1)
@@ -54,14 +56,22 @@ def test_a_weight_of_two_counts_as_two_rows() -> None:
     weights = np.random.default_rng(0).integers(1, 3, 100)
     twice = (np.repeat(rows, weights, axis=0) for rows in (3 * logits, targets))
     found = best_temperature(3 * logits, targets, weights.astype(np.float64), is_softmax=True)
-    assert found == pytest.approx(best_temperature(*twice, is_softmax=True), rel=0.01)  # the random label counts less
+    assert found == pytest.approx(
+        best_temperature(*twice, is_softmax=True), rel=0.05
+    )  # the rows of the prior count less
 
 
 def test_rows_without_a_mistake_get_no_extreme_temperature() -> None:
     logits = np.tile([[2.0, 0.0]], (100, 1))
     found = best_temperature(logits, np.tile([[1.0, 0.0]], (100, 1)), is_softmax=True)
-    p = 1 / (1 + np.exp(-2 / found))
-    assert p == pytest.approx(100.5 / 101)  # as if one row more had either label
+    before, after = 1 / (1 + np.exp(-2)), 1 / (1 + np.exp(-2 / found))
+    assert after == pytest.approx((100 + PRIOR_ROWS * before) / (100 + PRIOR_ROWS))
+
+
+def test_few_rows_change_the_temperature_little() -> None:
+    logits, targets = drawn(0, 10, is_softmax=True)
+    found = best_temperature(5 * logits, targets, is_softmax=True)
+    assert 1 < found < best_temperature(5 * np.tile(logits, (100, 1)), np.tile(targets, (100, 1)), is_softmax=True)
 
 
 def test_equal_logits_stay_within_the_limits() -> None:
