@@ -28,6 +28,17 @@ from model_store.utils.number_format import format_number
 from model_store.utils.printable import printable
 from model_store.utils.values import is_name, list_names, parse_finite_number, parse_number
 from training.cli.image_scaffold import render_image_job
+from training.cli.job_template import (
+    AMOUNTS_HINT,
+    CALIBRATION_LINE,
+    DECISION_LINES,
+    NO_COLUMNS,
+    SEPARATOR_LINE,
+    STRATIFY_LINE,
+    TEMPLATE,
+    THRESHOLD_LINE,
+    TRANSFORM_LINE,
+)
 from training.config.recipe import recommend
 from training.config.settings import DataSection
 from training.data import type_inference
@@ -46,6 +57,7 @@ from training.pipeline.job import from_dict, prepare
 
 _DETECTED = TableOptions()
 _MAX_NAMED_TARGETS = 5
+_MIN_CALIBRATED_ROWS = 200  # of which a tenth promises levels up to 0.95
 _UNSUPPORTED = f"{UNSUPPORTED}; to use it, write a column for each of its values into the table"
 _ADD_IT = "; to use it, add it to columns"
 _CORRECT_THEM = "to use it, correct or empty them, and add it to columns"
@@ -191,17 +203,17 @@ def _render(
     rows = f"{'the first ' if streamed else ''}{row_count} row{'s' * (row_count != 1)}"
     sections = recommend(max(1, row_count), max(1, len(used)), task, fast=fast or streamed)
     rate = tomllib.loads(sections)["train"]["learning_rate"]
-    text = _TEMPLATE.format(
+    text = TEMPLATE.format(
         model=_toml_string(model),
         description=_toml_string(f"{list_names(targets, _MAX_NAMED_TARGETS)} from {Path(path).name}"),
         path=_toml_string(path),
         format="".join(f"{key} = {_toml_string(value)}\n" for key, value in options.items())
         + "".join(f"# {printable(note)}\n" for note in table.notes),
         target=_toml_string(targets[0]) if len(targets) == 1 else f"[{', '.join(map(_toml_string, targets))}]",
-        labels="" if separator is None else _SEPARATOR_LINE.format(separator=_toml_string(separator)),
+        labels="" if separator is None else SEPARATOR_LINE.format(separator=_toml_string(separator)),
         task=task,
         found=_describe_target(table, targets, task, separator, rows),
-        threshold=_THRESHOLD_LINE if task == "multi_label" else "",
+        threshold=THRESHOLD_LINE if task == "multi_label" else "",
         group=_toml_string(group or "patient"),
         kind_names=" or ".join(f'"{name}"' for name in TABLE_KINDS),
         kinds="\n".join(
@@ -213,11 +225,13 @@ def _render(
                 *(f"#   {printable(name)}: left out: {_UNSUPPORTED}" for name in table.unsupported),
             ]
         ),
-        columns=f"columns = [{', '.join(map(_toml_string, used))}]" if used else _NO_COLUMNS,
+        columns=f"columns = [{', '.join(map(_toml_string, used))}]" if used else NO_COLUMNS,
         transform=_suggest_transform(cells) if task == "regression" and len(targets) == 1 else "",
         test=test,
-        stratify=_STRATIFY_LINE if task == "regression" and test and not streamed else "",
+        stratify=STRATIFY_LINE if task == "regression" and test and not streamed else "",
         validation=validation,
+        calibration=_suggest_calibration(task, row_count, streamed=streamed),
+        answers=_suggest_threshold(cells, row_count) if task == "classification" and not streamed else "",
         sections=sections,
         lowest_rate=f"{rate / 5:g}",
         highest_rate=f"{rate * 5:g}",
@@ -254,60 +268,19 @@ def _describe_target(table: Table, targets: list[str], task: str, separator: str
         return f"{len(labels)} labels in {rows}"
     distinct = len(set(cells))
     amounts = task == "classification" and distinct > 2 and type_inference.are_numbers(cells)
-    return f"{distinct} distinct value{'s' * (distinct != 1)} in {rows}{_AMOUNTS_HINT if amounts else ''}"
+    return f"{distinct} distinct value{'s' * (distinct != 1)} in {rows}{AMOUNTS_HINT if amounts else ''}"
 
 
-_TEMPLATE = """\
-# Training job. `train check FILE` shows what it would train, `train FILE` trains it. docs/jobs.md explains every key.
-
-[model]
-name = {model}
-description = {description}
-# examples = "rows"  # publish real held-out rows in the model; default: "synthetic", rows that are made up; or "none"
-
-[data]
-path = {path}
-{format}target = {target}
-{labels}task = "{task}"  # the target has {found}
-{threshold}# The other columns and their inferred kinds:
-{kinds}
-{columns}
-# kinds = {{ year = "category" }}  # overrides an inferred kind: {kind_names}
-missing = "impute"   # fill in the median or the most frequent category; or "refuse": reject missing values
-indicators = true    # whether a value is missing is a feature, or a category, of each column that 1 % of the rows lack
-optional = "all"     # requests may lack any input: it is filled in, with a warning; or a list of inputs
-unknown = "bucket"   # categories that training did not see count as one, with a warning; or "refuse": reject them
-scale = "standard"   # scale numbers to mean 0 and standard deviation 1; or "robust", "none"
-asinh = "skewed"     # scale numbers that span orders of magnitude about as their logarithms; or a list of columns
-{transform}# weight = "column"    # how much each row counts: numbers of at least 0
-
-[split]
-test = {test}           # share of rows held out for evaluation
-validation = {validation}     # share of rows held out for early stopping, which an ensemble does not need
-{stratify}# by = "group"         # keeps the rows of a group together; or "time": holds out the latest rows
-# column = {group}   # of the group or the time; a group is no input, since new groups are unknown
-# test_file = "test.csv"  # a file of its own for testing, instead of a share
-
-{sections}
-# [publish]
-# alias = "candidate"  # moves to each new version; requests keep the version that they get until `models promote`
-
-# [search.train]       # what `train sweep FILE` tries, in place of the values above: see docs/sweeps.md
-# learning_rate = {{ log_uniform = [{lowest_rate}, {highest_rate}] }}
-"""
+def _suggest_calibration(task: str, rows: int, *, streamed: bool) -> str:
+    """Return a line that suggests calibration rows, "" if there can be none, or too few for a level of 0.9."""
+    if streamed or task == "multi_label" or rows < _MIN_CALIBRATED_ROWS:
+        return ""
+    return CALIBRATION_LINE.format(what="intervals" if task == "regression" else "sets of labels")
 
 
-_SEPARATOR_LINE = (
-    "label_separator = {separator}  # a row has any number of labels; remove both if each text is a class\n"
-)
-_THRESHOLD_LINE = "# label_threshold = 0.5  # the least probability of a predicted label\n"
-_AMOUNTS_HINT = '; write "regression" if they are counts or amounts, not classes'
-_NO_COLUMNS = "# columns = []  # without this key all columns are used, although none is of use"
-_TRANSFORM_LINE = (
-    '# target_transform = "log"  # the target is skewed ({before:.1f}, its logarithm {after:.1f}): lowers errors in '
-    "percent, not the RMSE\n"
-)
-_STRATIFY_LINE = "stratify = true      # each part has rows of all tenths of the target\n"
+def _suggest_threshold(cells: Sequence[str], rows: int) -> str:
+    """Return lines that suggest how to choose the threshold of two classes, "" for more."""
+    return DECISION_LINES if len(set(cells)) == 2 and rows >= _MIN_CALIBRATED_ROWS else ""
 
 
 def _suggest_transform(cells: Sequence[str]) -> str:
@@ -318,7 +291,7 @@ def _suggest_transform(cells: Sequence[str]) -> str:
     found = find_skewed(values) if len(values) else None
     if found is None:
         return ""
-    return _TRANSFORM_LINE.format(before=found[0], after=round(found[1], 1) or 0.0)
+    return TRANSFORM_LINE.format(before=found[0], after=round(found[1], 1) or 0.0)
 
 
 def _toml_string(text: str) -> str:
