@@ -108,7 +108,9 @@ def inputs_table(signature: Signature) -> Table:
 def describe_output(signature: Signature) -> str:
     output = signature.output
     if isinstance(output, ClassificationOutput):
-        return f"{output.name}: one of {format_value(output.labels)}"
+        threshold = output.threshold
+        decides = "" if threshold is None else f", {output.labels[1]} from a probability of {threshold:.4g}"
+        return f"{output.name}: one of {format_value(output.labels)}{decides}"
     if isinstance(output, MultiLabelOutput):
         return f"{output.name}: any of {format_value(output.labels)}, from a probability of {output.threshold:g}"
     learned = "" if output.transform is None else f" (transform: {output.transform.kind})"

@@ -183,6 +183,15 @@ class _Temperature(Section):
     log_loss = fields.Nested(_LogLosses, required=True)
 
 
+class _Threshold(Section):
+    """The decision threshold of two classes: by what it was chosen, with the score on so many rows."""
+
+    value = Number(validate=validate.Range(0, 1))
+    by = fields.String(required=True, validate=validate.Length(max=100))
+    score = Number(allow_none=True)
+    rows = Count()
+
+
 class _CoveredPart(Section):
     rows = Count()
     covered = Share()
@@ -235,6 +244,7 @@ class TrainingRecord:
     calibration: dict[str, Any] | None
     uncalibrated: dict[str, Any] | None
     temperature: dict[str, Any] | None
+    threshold: dict[str, Any] | None
     coverage: dict[str, Any] | None
     roc: dict[str, Any] | None
     label_roc: dict[str, Any] | None
@@ -266,6 +276,7 @@ class TrainingRecord:
             load_or_none(Calibration, diagnostics.get("calibration")),
             load_or_none(Calibration, diagnostics.get("uncalibrated")),
             load_or_none(_Temperature, training.get("temperature")),
+            load_or_none(_Threshold, training.get("threshold")),
             load_or_none(_Coverage, training.get("coverage")),
             load_or_none(Roc, diagnostics.get("roc")),
             load_or_none(LabelRoc, diagnostics.get("label_roc")),

@@ -16,6 +16,7 @@ from model_store.evaluation.slices import describe_slice, describe_spot, format_
 from model_store.report import charts
 from model_store.report.layout import MAX_LABEL_LENGTH, figure, section, table
 from model_store.report.markup import Markup, truncate_middle
+from model_store.schema.signature import ClassificationOutput
 from model_store.utils.number_format import METRIC_TITLES, format_number, format_percent, format_score
 
 _MEASURES = {  # of permutation importance: the title of the cost, and what it is without shuffling
@@ -99,7 +100,7 @@ def coverage(record: TrainingRecord) -> Markup | None:
     return section("Coverage", *figures)
 
 
-def thresholds(record: TrainingRecord) -> Markup | None:
+def thresholds(model: Model, record: TrainingRecord) -> Markup | None:
     """Return what the thresholds on the probability of the second of two classes give, or of labels."""
     figures = []
     if record.label_roc:
@@ -128,7 +129,26 @@ def thresholds(record: TrainingRecord) -> Markup | None:
         figures.append(figure("Precision-recall curve", charts.precision_recall_curve(curve, share), caption))
     if costs:
         figures.append(_cost_figure(costs))
-    return section("Thresholds", *figures) if figures else None
+    decision = _describe_decision(model, record)
+    return section("Thresholds", *figures, note=decision) if figures or decision else None
+
+
+def _describe_decision(model: Model, record: TrainingRecord) -> str | None:
+    """Return a sentence on the decision threshold of two classes, None if the most probable label is predicted."""
+    output = model.signature.output
+    if not isinstance(output, ClassificationOutput) or output.threshold is None:
+        return None
+    label = truncate_middle(str(output.labels[1]), MAX_LABEL_LENGTH)
+    text = f"The model predicts “{label}” from a probability of {format_score(output.threshold, 3)} on"
+    chosen = record.threshold
+    if chosen is None or chosen["value"] != output.threshold:
+        return f"{text}."
+    if chosen["score"] is None:
+        return f"{text}, which the job says."
+    by = {"f1": "the largest F1", "balanced_accuracy": "the largest balanced accuracy", "cost": "the least costs"}
+    score = f"{format_score(chosen['score'], 3)} a row" if chosen["by"] == "cost" else format_score(chosen["score"], 3)
+    reason = by.get(chosen["by"], f"the largest recall with a {chosen['by'].replace('>=', 'of at least')}")
+    return f"{text}, with {reason} on {format_number(chosen['rows'])} rows that it was not trained on: {score}."
 
 
 def _cost_figure(costs: Mapping[str, Any]) -> Markup:

@@ -36,7 +36,7 @@ def render_sections(model: Model, reference: str, digest: str | None = None, for
         sections.classification_errors(model, record),
         sections.label_errors(record),
         sections.residuals(record),
-        diagnostic_sections.thresholds(record),
+        diagnostic_sections.thresholds(model, record),
         diagnostic_sections.calibration(record),
         diagnostic_sections.coverage(record),
         diagnostic_sections.permutation_importance(record),

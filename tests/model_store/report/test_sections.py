@@ -242,7 +242,7 @@ def test_statistics_are_drawn() -> None:
 def test_the_record_of_a_training_is_valid() -> None:
     found = TrainingRecord.parse(json.loads(json.dumps(record(("no", "yes")))))
     everything = vars(found) | {"multi_label": {}, "label_roc": {}, "regression": {}, "residuals": {}, "search": {}}
-    everything |= {"uncalibrated": {}, "temperature": {}, "coverage": {}}  # of jobs that have them
+    everything |= {"uncalibrated": {}, "temperature": {}, "threshold": {}, "coverage": {}}  # of jobs that have them
     assert None not in everything.values()
     assert found.regression is None
     assert np.isclose(found.calibration["expected_error"], 0.05)  # type: ignore[index]

@@ -122,11 +122,15 @@ def test_the_threshold_of_a_job_decides_the_labels(tmp_path: Path, sections: dic
     assert outcome.metrics["accuracy"] == right / len(answers)
     assert outcome.metrics["classes"]["b"]["recall"] > plain.metrics["classes"]["b"]["recall"]
     assert "threshold" not in plain.model.training
+    reason = f"with the largest F1 on {found['rows']} rows that it was not trained on"
+    assert reason in render(outcome.model, "m/1")
+    assert "The model predicts" not in render(plain.model, "m/1")
 
 
 def test_a_fixed_threshold_needs_no_validation_rows(tmp_path: Path) -> None:
     _, outcome = trained(tmp_path, rare_table(), answers={"threshold": 0.2}, split={"validation": 0}, train=KEYS)
     assert outcome.model.signature.config()["output"]["threshold"] == 0.2
+    assert "The model predicts “b” from a probability of 0.2" in render(outcome.model, "m/1")
 
 
 BLIND = "x,y\n" + "".join(f"{i % 2},{'ab'[i // 2 % 2]}\n" for i in range(400))  # x says nothing of y
