@@ -19,7 +19,7 @@ from model_store.errors import Fault, InputError, did_you_mean
 from model_store.nn import Array
 from model_store.nn.integrated_gradients import ExplanationTooLargeError, integrated_gradients
 from model_store.schema.columns import ArrayColumn
-from model_store.schema.signature import RegressionOutput
+from model_store.schema.signature import ClassificationOutput, RegressionOutput, Signature
 from model_store.utils.values import describe_value, list_names
 
 _KEYS = ("baseline", "label", "target")
@@ -95,12 +95,21 @@ def read_asked(value: Any, model: Model, location: str = "explain") -> Asked:
     return Asked(baseline, index)
 
 
-def explain(model: Model, inputs: Array, outputs: Array, asked: Asked, location: str = "instances") -> Explanations:
+def explain(
+    model: Model,
+    inputs: Array,
+    outputs: Array,
+    asked: Asked,
+    location: str = "instances",
+    *,
+    signature: Signature | None = None,
+) -> Explanations:
     """Return the explanations of encoded rows (n, width) with the raw outputs (n, outputs). Thread-safe.
 
-    InputError if the network is too large, or if a contribution is not finite: at a row of `location`.
+    signature: decides which label is the answer; default: the model's. InputError if the network is too large, or if a
+    contribution is not finite: at a row of `location`.
     """
-    signature = model.signature
+    signature = model.signature if signature is None else signature
     output = signature.output
     is_label = not isinstance(output, RegressionOutput)
     chosen, value = np.zeros(len(inputs), np.intp), None
@@ -110,6 +119,8 @@ def explain(model: Model, inputs: Array, outputs: Array, asked: Asked, location:
     numbers = "probabilities" if is_label else "values"
     if asked.index is not None:
         chosen[:] = asked.index
+    elif isinstance(output, ClassificationOutput):
+        chosen = output.predicted(outputs)
     elif is_label:
         chosen = found[numbers].argmax(axis=1)
     places, signs = chosen, np.ones(len(chosen))

@@ -229,7 +229,11 @@ class GrpcService:
         raw = self._inference(call.record, served, encoded.inputs)
         more = []
         if asked is not None:
-            more = explanation_tensors(self._inference.explain(call.record, served, encoded.inputs, raw, asked, "rows"))
+            signature = infer.asked.signature(served.model)
+            found = self._inference.explain(
+                call.record, served, encoded.inputs, raw, asked, "rows", signature=signature
+            )
+            more = explanation_tensors(found)
         return to_message(served, infer, raw, encoded.warnings, more, as_raw=bool(request.raw_input_contents))
 
     async def _server_live(self, call: Call, request: Any) -> Any:

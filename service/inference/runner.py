@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from model_store.artifact.explanation import Asked, Explanations, explain
 from model_store.nn import Array
+from model_store.schema.signature import Signature
 from service.inference.drift import DriftMonitor
 from service.registry.loaded_version import LoadedVersion
 from service.telemetry.metrics import Metrics
@@ -32,12 +33,15 @@ class InferenceRunner:
         outputs: Array,
         asked: Asked,
         location: str = "instances",
+        *,
+        signature: Signature | None = None,
     ) -> Explanations:
         """Return the explanations of encoded rows with these raw outputs. The record's computing includes them.
 
-        InputError at a row of `location` that has none.
+        signature: of labels that another threshold than the model's decides. InputError at a row of `location` that has
+        no explanation.
         """
-        found = explain(served.model, inputs, outputs, asked, location)
+        found = explain(served.model, inputs, outputs, asked, location, signature=signature)
         record.compute_ended_at = clock()
         return found
 

@@ -119,7 +119,8 @@ def create_blueprint(
         raw = inference(g.request_record, served, encoded.inputs)
         more = []
         if asked is not None:
-            found = inference.explain(g.request_record, served, encoded.inputs, raw, asked, "rows")
+            signature = infer_request.asked.signature(served.model)
+            found = inference.explain(g.request_record, served, encoded.inputs, raw, asked, "rows", signature=signature)
             more = explanation_tensors(found)
         accepted = request.accept_encodings
         coding = accepted.best_match(["gzip", "deflate", "x-gzip"]) if accepted else None

@@ -18,7 +18,7 @@ from model_store.errors import Fault, InputError, did_you_mean
 from model_store.nn import Array
 from model_store.schema.columns import FaultCollector
 from model_store.schema.row_parser import RowBatch
-from model_store.schema.signature import RegressionOutput
+from model_store.schema.signature import RegressionOutput, Signature
 from service.config import Settings
 from service.http.model_version import AT_LEAST_HEADER, MODEL_VERSION_HEADER, require_at_least
 from service.http.request_body import check_json_content_type, parse_json, read_body
@@ -125,21 +125,25 @@ class Predictor:
             served, encoded = self._parser.encode(body, found, faults, top_k, receipt=receipt)
         outputs = self._inference(record, served, encoded.inputs)
         location = "rows" if is_table else "instances"
-        explanations = None if asked is None else self._explain(served, encoded.inputs, outputs, asked, location)
-        signature, ranges = served.model.signature, None
+        signature, ranges, explanations = served.model.signature, None, None
         if certainty is not None:
             signature, ranges = certainty.signature(served.model), range_blocks(certainty, served.model, outputs)
+        if asked is not None:
+            explanations = self._explain(served, encoded.inputs, outputs, asked, location, signature)
         predictions = prediction_blocks(signature, outputs, top_k)
         return PredictResult(
             served, sent, encoded.inputs, predictions, encoded.warnings, g.get("sent_csv"), explanations, ranges
         )
 
     def _explain(
-        self, served: LoadedVersion, inputs: Array, outputs: Array, asked: Asked, location: str
+        self, served: LoadedVersion, inputs: Array, outputs: Array, asked: Asked, location: str, signature: Signature
     ) -> list[dict[str, Any]]:
         """Return the explanations of the current request. InputError at a row, or a line of CSV, that has none."""
         try:
-            return self._inference.explain(g.request_record, served, inputs, outputs, asked, location).as_json()
+            found = self._inference.explain(
+                g.request_record, served, inputs, outputs, asked, location, signature=signature
+            )
+            return found.as_json()
         except InputError as e:
             batch = g.get("sent_csv")
             raise e if batch is None else batch.with_lines(e) from e

@@ -131,7 +131,8 @@ def create_blueprint(registry: ModelRegistry, inference: InferenceRunner, settin
         found = signature.decode_arrays(raw)
         more: dict[str, Any] = {} if certainty is None else {**range_blocks(certainty, served.model, raw)}
         if asked is not None:
-            more["explanations"] = inference.explain(g.request_record, served, encoded.inputs, raw, asked).as_json()
+            explained = inference.explain(g.request_record, served, encoded.inputs, raw, asked, signature=signature)
+            more["explanations"] = explained.as_json()
         headers = {MODEL_VERSION_HEADER: str(served.number)}
         if location == "inputs":
             if isinstance(signature.output, RegressionOutput):

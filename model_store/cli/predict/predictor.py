@@ -51,10 +51,10 @@ def predictor_from_store(location: str, model: str) -> Predictor:
         explained = read_asked(wanted["explain"], loaded) if "explain" in wanted else None
         inputs = loaded.encode(rows)
         outputs = loaded.network(inputs)
-        answers = asked.as_json(loaded, outputs)
+        answers, signature = asked.as_json(loaded, outputs), asked.signature(loaded)
         if explained is not None:
-            answers["explanations"] = explain(loaded, inputs, outputs, explained).as_json()
-        return asked.signature(loaded).decode(outputs), answers
+            answers["explanations"] = explain(loaded, inputs, outputs, explained, signature=signature).as_json()
+        return signature.decode(outputs), answers
 
     return Predictor(name, version.number, loaded.signature, loaded.predict, answer)
 

@@ -167,3 +167,14 @@ def test_v2_names_a_parameter_that_the_model_cannot_promise(own: FlaskClient) ->
     error = text_error(own.post(f"/v2/models/price{LATEST}/infer", json=body), 400)
     assert "parameters.interval: expected a level that 9 calibration rows can promise" in error
     assert "parameters.set: expected a model that predicts one label" in error
+
+
+def test_the_label_that_a_threshold_decides_is_explained(store: Store, make_client: MakeClient) -> None:
+    model = penguins()
+    baseline = np.zeros(model.signature.width, np.float32)
+    store.publish("penguins", dataclasses.replace(model, answers=Answers(baseline)))
+    own = make_client(store)
+    for threshold in (1e-9, 1 - 1e-9):
+        body = {"instances": [PENGUIN], "explain": True, "threshold": threshold}
+        found = own.post(f"/models/penguins{LATEST}/predict", json=body).json
+        assert found["explanations"][0]["label"] == found["predictions"][0]["label"]
