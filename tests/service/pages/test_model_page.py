@@ -7,17 +7,21 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from model_store.artifact.answers import Answers
+from model_store.artifact.conformal import Conformal
 from model_store.artifact.model import Model
 from model_store.registry.store import open_store
 from model_store.schema.columns import CategoryColumn, NumberColumn
 from model_store.schema.signature import ClassificationOutput, Signature
-from tests.service.conftest import network, penguins
+from tests.service.conftest import network, penguins, price
 from tests.service.pages.conftest import DESK, PHONE, OpenPage, check_layout, in_browser
 from tests.service.security.keys import KEY_OF, line
 from tests.service.server.server_process import ROOT, Server, free_port, until
@@ -41,7 +45,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     command += ["--set", "train.epochs=3"]
     command[3] = "examples/penguins.toml"
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    server = Server(open_store(folder / "models"), folder, SERVE_WORKERS="1")
+    store = open_store(folder / "models")
+    scores = np.linspace(0.1, 0.9, 19, dtype=np.float32)[None]
+    store.publish("price", replace(price(), answers=Answers(conformal=Conformal("absolute", scores))))
+    output = ClassificationOutput("species", ("Adelie", "Gentoo"), threshold=0.25)
+    sure = replace(penguins(), answers=Answers(conformal=Conformal("aps", scores)))
+    store.publish("sure", replace(sure, signature=replace(sure.signature, output=output)))
+    server = Server(store, folder, SERVE_WORKERS="1")
     yield server
     assert server.stop() == 0, server.log
     assert "Traceback" not in server.log
@@ -150,6 +160,33 @@ def test_an_answer_is_explained_by_column_and_the_bars_follow(open_page: OpenPag
     check_layout(page)
     page.get_by_label("Explain the answer").uncheck()
     shown.locator(".signed").wait_for(state="detached")
+
+
+def test_an_interval_is_on_its_axis_at_the_level_chosen(open_page: OpenPage, trained: Server) -> None:
+    page = open_page(trained, "/models/price", DESK)
+    shown = page.locator("#answer .ranges")
+    shown.wait_for()
+    assert "In 90 % of all cases" in shown.inner_text()
+    value = numbers(page)[0]
+    low, high = map(float, re.findall(r"[0-9.]+", shown.locator("b").inner_text()))
+    assert low < value < high
+    assert shown.locator("svg.interval circle").count() == 1
+    choice = page.get_by_label("Interval")
+    assert choice.locator("option").all_inner_texts() == ["off", "50 %", "80 %", "90 %", "95 %"]  # of 19 rows
+    choice.select_option("50 %")
+    shown.locator("p", has_text="In 50 %").wait_for()
+    check_layout(page)
+    choice.select_option("off")
+    shown.wait_for(state="detached")
+
+
+def test_a_set_of_labels_is_chips_and_the_threshold_is_named(open_page: OpenPage, trained: Server) -> None:
+    page = open_page(trained, "/models/sure", PHONE)
+    chips = page.locator("#answer .chips li")
+    chips.first.wait_for()
+    assert label(page) == chips.first.inner_text()
+    assert page.locator("#answer .threshold").inner_text() == "The answer is Gentoo from 25 % on."
+    check_layout(page)
 
 
 def test_an_image_is_explained_by_a_map(open_page: OpenPage, trained: Server) -> None:

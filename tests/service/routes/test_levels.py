@@ -68,7 +68,11 @@ def test_a_threshold_decides_the_label_of_two(own: FlaskClient) -> None:
 @pytest.mark.parametrize(
     ("name", "asked", "words"),
     [
-        ("price", {"interval": 0.99}, "expected a level that 9 calibration rows can promise, found 0.99, for 99"),
+        (
+            "price",
+            {"interval": 0.99},
+            "expected a level that 9 calibration rows can promise, found 0.99, which needs 99",
+        ),
         ("price", {"interval": "high"}, "expected a number between 0 and 1"),
         ("price", {"set": 0.9}, "expected a model that predicts one label"),
         ("penguins", {"interval": 0.9}, "expected a model that predicts numbers"),
