@@ -114,7 +114,8 @@ def read_asked_answers(asked: Mapping[str, Any], model: Model, prefix: str = "")
         elif (conformal := model.conformal) is None:
             faults.append(Fault(key, "expected a model with calibration rows, found one without", _TRAIN_AGAIN))
         elif conformal.rows < (needed := rows_needed(value)):
-            problem = f"expected a level that {conformal.rows} calibration rows can promise, found {value}, which needs {needed}"
+            promised = f"a level that {conformal.rows} calibration rows can promise"
+            problem = f"expected {promised}, found {value}, which needs {needed}"
             fix = f"send {conformal.max_level} or less, or train again with more calibration rows"
             faults.append(Fault(key, problem, fix))
     if faults:
