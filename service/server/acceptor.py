@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import selectors
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from typing import Any
 
 from service.server.admission import MAX_CONNECTIONS, AdmissionController
 from service.server.connection import Connection
+from service.server.poller import READ, Poller
 
 MAX_ACCEPTS_PER_TURN = 4
 MAX_OVERLOAD_ACCEPTS = 64  # a request in the kernel's backlog is in no queue: nothing sheds it, not even a health check
@@ -30,7 +30,7 @@ class Acceptor:
     def __init__(
         self,
         listeners: Sequence[socket.socket],
-        selector: selectors.BaseSelector,
+        poller: Poller,
         admission: AdmissionController,
         cfg: Any,
         log: logging.Logger,
@@ -38,12 +38,12 @@ class Acceptor:
         add: Callable[[socket.socket, Any, Any], None],
         close: Callable[[Connection], None],
     ) -> None:
-        """Watch `listeners` with `selector`.
+        """Watch `listeners` with `poller`.
 
         `add` takes the socket of a new connection, its peer and its local address; `close` closes a connection that
         is evicted for a new one. `cfg` are gunicorn's settings.
         """
-        self._listeners, self._selector, self._admission, self._cfg = listeners, selector, admission, cfg
+        self._listeners, self._poller, self._admission, self._cfg = listeners, poller, admission, cfg
         self._log, self._add, self._close = log, add, close
         self._last_accept_at = 0.0
         self._backlog_since = 0.0  # 0.0 if no connection was waiting to be accepted at the last poll
@@ -51,7 +51,7 @@ class Acceptor:
         self._stopped = False
         for listener in listeners:
             listener.setblocking(False)
-            selector.register(listener, selectors.EVENT_READ)
+            poller.watch(listener.fileno(), READ, listener)
 
     def poll_timeout(self, timeout: float) -> float:
         """Return how long a poll may take: shorter during a pause, which the poll must not outlast."""
@@ -84,7 +84,7 @@ class Acceptor:
         self._stopped = True
         for listener in self._listeners:
             self.accept(listener, MAX_CONNECTIONS)
-            self._selector.unregister(listener)
+            self._poller.watch(listener.fileno(), 0, listener)
             listener.close()
 
     def accept(self, listener: Any, max_accepts: int = MAX_ACCEPTS_PER_TURN) -> None:
@@ -113,13 +113,13 @@ class Acceptor:
         self._log.warning("cannot accept connections: %s; trying again", error.strerror)
         self._resume_at = time.monotonic() + ACCEPT_PAUSE_SECONDS
         for listener in self._listeners:
-            self._selector.unregister(listener)
+            self._poller.watch(listener.fileno(), 0, listener)
 
     def _resume(self) -> None:
         if self._resume_at:
             self._resume_at = 0.0
             for listener in self._listeners:
-                self._selector.register(listener, selectors.EVENT_READ)
+                self._poller.watch(listener.fileno(), READ, listener)
 
     def _on_fd_exhaustion(self, error: OSError) -> None:
         """Lower the limit of connections: this process can open no further descriptor."""

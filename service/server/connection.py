@@ -20,7 +20,7 @@ class Connection:
         self.send_buffer = bytearray()
         self.send_pieces: deque[bytes] = deque()  # of a large response, after `send_buffer`; none while that is empty
         self.last_sent_at = 0.0  # when the client last took bytes of it
-        self.selector_events = 0  # which the selector watches for
+        self.watched_events = 0  # which the poller watches for
         self.pending_request: BufferedRequest | None = None  # complete, and without a response
         self.arrived_at = 0.0  # when the last byte of that could be read
         self.readable_since = 0.0  # 0.0 unless unread bytes wait

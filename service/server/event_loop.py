@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import selectors
 import signal
 import socket
 import time
@@ -26,6 +25,7 @@ from service.server.admission import MAX_CONNECTIONS, AdmissionController
 from service.server.connection import READ_TIMEOUT_SECONDS, Connection
 from service.server.error_responses import HTTP_FIX, TRY_AGAIN, ErrorResponder
 from service.server.gunicorn_compat import ParseError, describe_parse_error, parse_error_status
+from service.server.poller import READ, WRITE, Poller
 from service.server.request_reader import HeadCache, HeadTooLargeError, NotHttpError, RequestReader
 from service.telemetry.request_record import UNLOGGED_ROUTES
 
@@ -51,7 +51,7 @@ class EventLoop:
         on_close: Callable[[Connection], None],
     ) -> None:
         """Watch `listeners`. `cfg` are gunicorn's settings; `on_close` runs for each connection that is closed."""
-        self.selector = selectors.DefaultSelector()
+        self.poller = Poller()
         self.admission = AdmissionController(max_input_bytes)
         self.connections = self.admission.connections
         self.queue: deque[Connection] = deque()
@@ -69,27 +69,28 @@ class EventLoop:
         self._idle_end = 0.0  # of connections without a request, while draining
         self._wake_pipe = os.pipe()
         self.acceptor = Acceptor(
-            listeners, self.selector, self.admission, cfg, log, add=self._add_connection, close=self.close
+            listeners, self.poller, self.admission, cfg, log, add=self._add_connection, close=self.close
         )
         for end in self._wake_pipe:
             os.set_blocking(end, False)
-        self.selector.register(self._wake_pipe[0], selectors.EVENT_READ)
+        self.poller.watch(self._wake_pipe[0], READ, self._wake_pipe)
 
     def poll(self, timeout: float) -> None:
         """Handle what has happened to the connections; wait up to `timeout` seconds if there is nothing to do."""
         waiting = self.queue or self.large_queue or self.priority_queue or self.scrape_queue
         busy = waiting or self.readable_connections or self.chunked_connections
-        events = self.selector.select(0 if busy else self.acceptor.poll_timeout(timeout))
-        now = time.monotonic()
-        self.acceptor.on_poll(any(key.data is None and key.fd != self._wake_pipe[0] for key, _ in events), now)
-        for key, mask in events:
-            if key.data is not None:
-                self.contain_errors(key.data, self._on_connection_ready, key.data, mask, now)
-            elif key.fd == self._wake_pipe[0]:
+        events = self.poller.poll(0 if busy else self.acceptor.poll_timeout(timeout))
+        now, connections_wait = time.monotonic(), False
+        for watched, mask in events:
+            if isinstance(watched, Connection):
+                self.contain_errors(watched, self._on_connection_ready, watched, mask, now)
+            elif watched is self._wake_pipe:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._wake_pipe[0], 4096)
             else:
-                self.acceptor.on_readable(key.fileobj, now, busy=bool(self.queue or self.large_queue))
+                connections_wait = True
+                self.acceptor.on_readable(watched, now, busy=bool(self.queue or self.large_queue))
+        self.acceptor.on_poll(connections_wait, now)
         if self.readable_connections:
             self._read_large_bodies()
         if self.chunked_connections:  # decode some chunks of one connection per turn
@@ -201,9 +202,9 @@ class EventLoop:
         connection.sock.close()
 
     def _on_connection_ready(self, connection: Connection, mask: int, now: float) -> None:
-        if mask & selectors.EVENT_WRITE and connection in self.connections:
+        if mask != READ and connection in self.connections:
             self._send(connection)
-        if mask & selectors.EVENT_READ and not connection.readable_since and connection in self.connections:
+        if mask != WRITE and not connection.readable_since and connection in self.connections:
             received = self._read_connection(connection, now, READ_BYTES)
             if received == READ_BYTES and not connection.readable_since:
                 connection.readable_since = now
@@ -212,7 +213,7 @@ class EventLoop:
     def _add_connection(self, sock: socket.socket, peer: Any, local_address: Any) -> None:
         connection = Connection(sock, peer, local_address, RequestReader(self._head_cache, peer, self._max_body_bytes))
         self.connections.add(connection)
-        self._watch(connection, selectors.EVENT_READ)
+        self._watch(connection, READ)
 
     def _read_large_bodies(self) -> None:
         """Read on in large requests, each to its end before the next."""
@@ -232,7 +233,7 @@ class EventLoop:
         """Read up to `max_bytes`, which could be read since `since`; return their number."""
         if connection.pending_request is not None or connection.send_buffer:
             # The client sends on before it has its response: the bytes can wait in the socket.
-            self._watch(connection, connection.selector_events & ~selectors.EVENT_READ)
+            self._watch(connection, connection.watched_events & ~READ)
             return 0
         try:
             data = connection.sock.recv(max_bytes)
@@ -330,7 +331,7 @@ class EventLoop:
                 connection.last_sent_at = time.monotonic()
         self.admission.update(connection)
         if connection.send_buffer:
-            self._watch(connection, selectors.EVENT_WRITE)
+            self._watch(connection, WRITE)
         else:
             self._end_response(connection, time.monotonic())
 
@@ -345,7 +346,7 @@ class EventLoop:
         if reader.head is None:  # part of the next request may have arrived before this response was sent
             idle = LINGER_SECONDS if self.draining else self._keepalive_seconds
             connection.deadline = now + (READ_TIMEOUT_SECONDS if reader.buffer else idle)
-        self._watch(connection, selectors.EVENT_READ)
+        self._watch(connection, READ)
         if reader.buffer or reader.at_end:
             self._parse_next_request(connection, now)
 
@@ -361,15 +362,10 @@ class EventLoop:
         except OSError:
             self.close(connection)
             return
-        self._watch(connection, selectors.EVENT_READ)
+        self._watch(connection, READ)
 
     def _watch(self, connection: Connection, events: int) -> None:
-        if events == connection.selector_events:
+        if events == connection.watched_events:
             return
-        if not connection.selector_events:
-            self.selector.register(connection.sock, events, connection)
-        elif not events:
-            self.selector.unregister(connection.sock)
-        else:
-            self.selector.modify(connection.sock, events, connection)
-        connection.selector_events = events
+        self.poller.watch(connection.sock.fileno(), events, connection)
+        connection.watched_events = events

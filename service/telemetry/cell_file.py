@@ -12,7 +12,6 @@ killed.
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import mmap
 import os
@@ -24,8 +23,6 @@ from pathlib import Path
 from typing import IO
 
 log = logging.getLogger("service")
-
-Cells = ctypes.Array[ctypes.c_double]
 
 HEADER_BYTES = 8
 INITIAL_BYTES = 16 * 1024
@@ -144,7 +141,7 @@ class CellFile:
         self._handles.append(histogram)
         return histogram
 
-    def locate(self, key: str) -> tuple[Cells, int]:
+    def locate(self, key: str) -> tuple[memoryview[float], int]:
         """Return the mapped memory of a cell and its index there."""
         if key not in self._indices:
             text = key.encode()
@@ -221,8 +218,7 @@ class CellFile:
                 log.error("%s: %s; new counts of this process are missing at /metrics", self._path, e.strerror)
         if self._private:
             self._mapped = mmap.mmap(-1, size)
-        # `+=` takes 400 instructions in an array of ctypes, 700 in a memoryview.
-        self._cells = (ctypes.c_double * (len(self._mapped) // 8)).from_buffer(self._mapped)
+        self._cells = memoryview(self._mapped).cast("d")
 
 
 def _grow(file: IO[bytes], size: int) -> None:

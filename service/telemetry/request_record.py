@@ -50,7 +50,9 @@ _API_KEY = re.compile(
     r"(?:[A-Za-z0-9_-]|%(?:25)*(?:3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa]|2[Dd]|5[Ff])){20,}"
 )
 _SERVER_TIMING = "Server-Timing: queue;dur=%.3f, parse;dur=%.3f, compute;dur=%.3f, serialise;dur=%.3f\r\n"
-_NONZERO_BITS = 1 << 64 | 1  # sets the last bit of trace id and span id: neither may be zero
+_PREPARED_IDS = 64
+# Sets the last bit of each trace id and span id: neither may be zero.
+_NONZERO_BITS = sum((1 << 64 | 1) << 192 * i for i in range(_PREPARED_IDS))
 
 
 class ModelVersion(Protocol):
@@ -157,7 +159,8 @@ class RequestRecorder:
         # body is read.
         self.served_at: Callable[[str, str | None], ModelVersion | None] = lambda *_: None
         self._random = random.Random()  # noqa: S311 - ids are no secrets
-        os.register_at_fork(after_in_child=self._random.seed)  # else all workers would make the same ids
+        self._ids: list[tuple[str, str]] = []  # prepared trace ids and span ids
+        os.register_at_fork(after_in_child=self._seed)  # else all workers would make the same ids
         self._cells: dict[tuple[str, str, str, int], _RequestCells] = {}
 
     def begin(
@@ -180,9 +183,13 @@ class RequestRecorder:
 
     def identify(self, record: RequestRecord, request_id: str, traceparent: str, tracestate: str) -> None:
         """Give a request its ids: the caller's where they are valid."""
-        random_ids = (self._random.getrandbits(192) | _NONZERO_BITS).to_bytes(24).hex()
-        record.request_id = record.trace_id = random_ids[:32]
-        record.span_id = random_ids[32:]
+        try:
+            record.trace_id, record.span_id = self._ids.pop()
+        except IndexError:  # several threads may get here
+            prepared = self._prepare_ids()
+            record.trace_id, record.span_id = prepared.pop()
+            self._ids += prepared
+        record.request_id = record.trace_id
         if request_id and _VALID_REQUEST_ID.fullmatch(request_id) and request_id == _redact_keys(request_id):
             record.request_id = request_id
         given = _TRACEPARENT.fullmatch(traceparent) if traceparent else None
@@ -191,6 +198,14 @@ class RequestRecorder:
             record.trace_flags = record.parent_trace_flags = int(given[4], 16) & 1
             if tracestate:
                 record.tracestate = parse_tracestate(tracestate)
+
+    def _seed(self) -> None:
+        self._random.seed()
+        self._ids.clear()
+
+    def _prepare_ids(self) -> list[tuple[str, str]]:
+        text = (self._random.getrandbits(192 * _PREPARED_IDS) | _NONZERO_BITS).to_bytes(24 * _PREPARED_IDS).hex()
+        return [(text[i : i + 32], text[i + 32 : i + 48]) for i in range(0, len(text), 48)]
 
     def discard(self) -> None:
         """Drop a request that was begun here and is recorded elsewhere."""

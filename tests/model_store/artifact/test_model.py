@@ -59,7 +59,7 @@ def test_check_golden_rejects_bits_that_depend_on_the_batch() -> None:
             return super().__call__(inputs) * np.float32(1 + 1e-6 * (len(inputs) - 1))
 
     batch_dependent = Sequential([BatchDependent(2, 3, rng=np.random.default_rng(0)), Softmax()])
-    rows = [[i, i / 2] for i in range(9)]  # more than the rows that are computed with one
+    rows = [[i, i / 2] for i in range(batch_dependent.block_rows + 1)]  # more than the rows that are computed with one
     signature = model().signature
     it = Model(batch_dependent, signature, golden=Golden(rows, batch_dependent(signature.encode(rows))))
     with pytest.raises(ArtifactError, match=r"golden\.instances\.\d: the network gives it other bits alone"):

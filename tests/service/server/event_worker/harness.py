@@ -142,7 +142,7 @@ class Loop:
             sock.close()
         for connection in list(self.worker.event_loop.connections):
             connection.sock.close()
-        self.worker.event_loop.selector.close()
+        self.worker.event_loop.poller.close()
         self.listener.close()
         read_end, write_end = self.worker.event_loop._wake_pipe
         if self.worker.executor._thread is None:
