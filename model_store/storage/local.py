@@ -21,6 +21,7 @@ from model_store.utils.atomic_write import fsync_directory
 from model_store.utils.regular_file import open_regular
 from model_store.utils.values import is_name
 
+_FIRST_SECOND, _LAST_SECOND = (datetime(year, 1, 2, tzinfo=UTC).timestamp() for year in (1, 9999))
 _CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
@@ -84,7 +85,9 @@ class LocalStorage:
 
     def object_info(self, key: str) -> ObjectInfo:
         status = (self.root / key).stat()
-        return ObjectInfo(status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+        # A file system may have dates that Python has not: 10000-01-01 and later, or before the year 1.
+        seconds = min(max(status.st_mtime, _FIRST_SECOND), _LAST_SECOND)
+        return ObjectInfo(status.st_size, datetime.fromtimestamp(seconds, UTC))
 
     def abandoned_keys(self) -> list[str]:
         return [str(path.relative_to(self.root)) for path in sorted(self.root.rglob(".tmp-*")) if not _is_locked(path)]

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -192,3 +193,17 @@ def test_a_failed_report_leaves_nothing(chess: Store, model: Model, monkeypatch)
     with pytest.raises(StoreError, match=r"cannot write a report: No space left on device; free some space"):
         chess.add_report(version, "page")
     assert contents(chess) == before
+
+
+@pytest.mark.parametrize(("seconds", "year"), [(10.0**13, 9999), (-(10.0**13), 1), (0.0, 1970)])
+def test_a_file_of_any_date_is_a_version(chess: Store, monkeypatch, seconds: float, year: int) -> None:
+    """File systems such as tmpfs have dates far beyond the year 9999."""
+    stat = Path.stat
+
+    def dated(path: Path, **options: Any) -> Any:
+        found = stat(path, **options)
+        return SimpleNamespace(st_size=found.st_size, st_mtime=seconds) if path.suffix == ".npz" else found
+
+    chess.path("chess", 1).with_suffix(".json").unlink(missing_ok=True)
+    monkeypatch.setattr(Path, "stat", dated)
+    assert chess.publication("chess", 1).when.year == year
