@@ -4,8 +4,8 @@
 
 `digest` is the model's; `input_sha256` is the hash of the request body, decompressed; `predictions_sha256` is the hash
 of the predictions in the canonical form of RFC 8785, so that programs in any language can verify it
-(examples/verify_receipt.mjs). If the request had the parameter `top_k`, the receipt has it too. With the body and the
-artifact, the same predictions can be computed again: `models replay RECEIPT BODY`.
+(examples/verify_receipt.mjs). If the request had the parameter `top_k` or `threshold`, the receipt has it too. With
+the body and the artifact, the same predictions can be computed again: `models replay RECEIPT BODY`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,18 @@ FIELD_TYPES = {"model": str, "version": int, "digest": str, "input_sha256": str,
 
 
 def make_receipt(
-    name: str, version: int, digest: str, body: bytes, predictions: PredictionsHash, top_k: int | None = None
+    name: str,
+    version: int,
+    digest: str,
+    body: bytes,
+    predictions: PredictionsHash,
+    top_k: int | None = None,
+    threshold: float | None = None,
 ) -> dict[str, Any]:
-    """Return the receipt of a request and its predictions, which may have the `top_k` most probable labels only."""
+    """Return the receipt of a request and its predictions, which may have the `top_k` most probable labels only.
+
+    threshold: that of the request's URL; one in the body overrides it.
+    """
     receipt = {
         "model": name,
         "version": version,
@@ -30,7 +39,8 @@ def make_receipt(
         "input_sha256": hashlib.sha256(body).hexdigest(),
         "predictions_sha256": predictions.hexdigest(),
     }
-    return receipt if top_k is None else receipt | {"top_k": top_k}
+    asked = {"top_k": top_k, "threshold": threshold}
+    return receipt | {key: value for key, value in asked.items() if value is not None}
 
 
 class PredictionsHash:

@@ -20,6 +20,7 @@ from model_store.registry.store import open_store
 from model_store.schema import row_parser
 from model_store.schema.row_parser import Header
 from model_store.utils.npy import read_npy
+from model_store.utils.values import is_finite_number
 
 _GET_RECEIPT = "request one with POST /predict?receipt=true"
 
@@ -45,7 +46,7 @@ def replay(receipt: Path, body: Path, header: Header | None, store: str, as_json
     _, model = open_store(store).load(name, number)
     if model.digest != expected["digest"]:
         raise ArtifactError(f"{name}/{number}: expected the digest {expected['digest']}, found {model.digest}")
-    predictions = _predict(model, data, body.name, header, expected.get("top_k"))
+    predictions = _predict(model, data, body.name, header, expected)
     if hash_predictions(predictions) != expected["predictions_sha256"]:
         raise ArtifactError(
             f"{name}/{number}: expected predictions with SHA-256 {expected['predictions_sha256']}, found "
@@ -67,6 +68,9 @@ def _read_receipt(path: Path) -> Mapping[str, Any]:
     top_k = receipt.get("top_k")
     if top_k is not None and (type(top_k) is not int or top_k < 1):
         invalid.append("top_k")
+    threshold = receipt.get("threshold")
+    if threshold is not None and not (is_finite_number(threshold) and 0 < threshold < 1):
+        invalid.append("threshold")
     if invalid:
         problem = f"expected a receipt with the keys {', '.join(FIELD_TYPES)}; missing or invalid: {', '.join(invalid)}"
         raise InputError([Fault(str(path), problem, _GET_RECEIPT)])
@@ -78,19 +82,24 @@ def _parse_json(data: bytes, location: str) -> Any:
     return row_parser.parse_strict_json(row_parser.decode_utf8(data, location), location)
 
 
-def _predict(model: Model, data: bytes, name: str, header: Header | None, top_k: int | None) -> list[Any]:
+def _predict(model: Model, data: bytes, name: str, header: Header | None, receipt: Mapping[str, Any]) -> list[Any]:
     """Return the predictions for a request body in any format that the service accepts."""
+    top_k, threshold = receipt.get("top_k"), receipt.get("threshold")
+
+    def predictions(rows: Any, threshold: Any = threshold) -> list[Any]:
+        signature = read_asked_answers({"threshold": threshold}, model).signature(model)
+        return signature.decode(model.network(model.encode(rows)), top_k)
+
     try:
         if data.startswith(b"\x93NUMPY"):
-            return model.predict(_read_rows(data), top_k)
+            return predictions(_read_rows(data))
         if data.lstrip()[:1] == b"{":
             body = row_parser.parse_strict_json(row_parser.decode_utf8(data, name), name)
-            asked = read_asked_answers({"threshold": body.get("threshold")}, model)
-            return asked.signature(model).decode(model.network(model.encode(body["instances"])), top_k)
+            return predictions(body["instances"], body.get("threshold", threshold))
     except (ValueError, KeyError, TypeError) as e:
         fix = "give the body of a request to /predict, uncompressed"
         raise InputError([Fault(name, f"expected rows in JSON, CSV or .npy, found an error: {e}", fix)]) from e
-    return model.predict(row_parser.open_csv(data, name, model.signature, header).read().rows, top_k)
+    return predictions(row_parser.open_csv(data, name, model.signature, header).read().rows)
 
 
 def _read_rows(data: bytes) -> list[Any]:

@@ -27,6 +27,7 @@ from service.openapi.level_schemas import level_schemas
 from service.openapi.parameters import (
     AT_LEAST_PARAMETER,
     ERROR_DESCRIPTIONS,
+    LEVEL_PARAMETERS,
     QUERY_PARAMETERS,
     REQUEST_ID_PARAMETER,
     TOP_K_PARAMETER,
@@ -55,8 +56,10 @@ def add_model_paths(spec: APISpec, served: LoadedVersion) -> None:
     native_parameters, max_rows = [*QUERY_PARAMETERS, *parameters], served.max_rows
     if not isinstance(signature.output, RegressionOutput):
         native_parameters, max_rows = [TOP_K_PARAMETER, *native_parameters], served.row_limit.max_rows(top_k=1)
-    if served.row_limit.explained_rows and served.model.answers is not None:
+    if served.row_limit.explained_rows and served.model.baseline is not None:
         native_parameters += explain_parameters(signature)
+    levels, ranges = level_schemas(served.model)
+    native_parameters += [LEVEL_PARAMETERS[key] for key in levels]
 
     def component(part: str, schema: Json) -> Json:
         """Add a component, whose name is stable: clients name their classes after it."""
@@ -70,10 +73,9 @@ def add_model_paths(spec: APISpec, served: LoadedVersion) -> None:
         native_rows["description"] = f"Without top_k at most {served.max_rows}."
     asked, explanations = {}, {}
     if served.row_limit.explained_rows:
-        has_baseline = served.model.answers is not None
+        has_baseline = served.model.baseline is not None
         asked = {"explain": component("explain", explain_schema(signature, instance, has_baseline=has_baseline))}
         explanations = {"explanations": array_schema(component("explanation", explanation_schema(signature)))}
-    levels, ranges = level_schemas(served.model)
     request = object_schema(
         "instances",
         model={"enum": [name, None]},

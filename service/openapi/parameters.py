@@ -60,6 +60,20 @@ EXPLAIN_PARAMETERS: list[dict[str, object]] = [
         ("explain_target", {"type": "string"}, "Regressions only: the target to explain, in place of the first one."),
     )
 ]
+LEVEL_PARAMETERS: dict[str, dict[str, object]] = {
+    name: {
+        "in": "query",
+        "name": name,
+        "required": False,
+        "schema": {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+        "description": f"{text} `{name}` in a JSON body overrides it.",
+    }
+    for name, text in (
+        ("interval", "Regressions only: add intervals that hold the true value as often as this level."),
+        ("set", "Classifiers only: add sets of labels that hold the true one as often as this level."),
+        ("threshold", "Two labels only: predict the second one from this probability on."),
+    )
+}
 TOP_K_PARAMETER = {
     "in": "query",
     "name": "top_k",

@@ -55,6 +55,7 @@ class ReceiptSchema(Schema):
         required=True, metadata={"description": "SHA-256 of the predictions in the canonical form of RFC 8785."}
     )
     top_k = fields.Integer(metadata={"description": "As in the request. Left out if it had none."})
+    threshold = fields.Float(metadata={"description": "As in the URL of the request. Left out if it had none."})
 
 
 class PredictBodySchema(PredictSchema):

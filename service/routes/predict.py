@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from flask import Blueprint, g, request
@@ -35,6 +36,8 @@ from service.registry.registry import ModelRegistry
 from service.telemetry.request_record import RequestRecord
 from service.validation.predict_request import QUERY_PARAMETERS, not_an_object_error
 from service.validation.row_limits import TooManyRowsError
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -71,12 +74,14 @@ class Predictor:
         top_k: int | None = None,
         receipt: bool = False,
         explain: Mapping[str, Any] | None = None,
+        levels: Mapping[str, Any] = _NOTHING,
         ignored_key: str = "",
     ) -> PredictResult:
         """Predict for the current request. `ignored_key` of the body is ignored.
 
         `top_k` leaves only the most probable labels of a classifier in the predictions. Predictions with a `receipt`
-        may have fewer rows. `explain` has the parameters of an explanation; a JSON body may ask for one itself.
+        may have fewer rows. `explain` has the parameters of an explanation, `levels` those of `read_asked_answers`; a
+        JSON body may ask for them itself.
         """
         record: RequestRecord = g.request_record
         max_bytes, at_least = self._settings.max_body_bytes, require_at_least(request.headers.get(AT_LEAST_HEADER))
@@ -87,6 +92,7 @@ class Predictor:
         if is_table:
             _check_top_k(served, top_k)
             asked = read_explain_parameters(explain, served)
+            certainty = read_asked_answers(levels, served.model) if levels else None
             sent = read_body(request, max_bytes)
             max_rows = served.row_limit.max_rows(top_k, receipt=receipt)
             if request.mimetype == csv_npy.CSV:
@@ -105,6 +111,8 @@ class Predictor:
                 encoded = csv_npy.encode_npy(sent, served, max_rows)
             if asked is not None:
                 served.row_limit.check_explained("rows", len(encoded.inputs))
+            if certainty is not None:
+                served.row_limit.check_ranges("rows", len(encoded.inputs), certainty.values_per_output)
         else:
             check_json_content_type(request, csv_npy.MEDIA_TYPES)
             sent = read_body(request, max_bytes)
@@ -113,7 +121,7 @@ class Predictor:
                 raise not_an_object_error(body)
             body.pop(ignored_key, None)
             wanted = body.pop("explain", None)
-            levels = {key: body.pop(key) for key in KEYS if key in body}
+            levels = {**levels, **{key: body.pop(key) for key in KEYS if key in body}}
             model = body.get("model")
             g.requested_model, g.sent_rows = model if isinstance(model, str) else "", body.get("instances")
             found, faults = self._parser.find_version(body, name, version, at_least)
@@ -158,7 +166,9 @@ def create_blueprint(predictor: Predictor) -> Blueprint:
     def predict(name: str | None = None, version: str | None = None) -> Response:
         asked = _query_parameters()
         try:
-            result = predictor(name, version, top_k=asked.top_k, receipt=asked.receipt, explain=asked.explain)
+            result = predictor(
+                name, version, top_k=asked.top_k, receipt=asked.receipt, explain=asked.explain, levels=asked.levels
+            )
         except TooManyRowsError as e:
             if not asked.receipt:
                 raise
@@ -174,8 +184,9 @@ def create_blueprint(predictor: Predictor) -> Blueprint:
             response["warnings"] = [warning.as_dict() for warning in found]
         if asked.receipt:
             response["receipt"] = partial(  # called when the predictions before it are rendered
-                make_receipt, served.name, served.number, served.digest, result.body, predictions_hash, asked.top_k
-            )
+                make_receipt, served.name, served.number, served.digest, result.body, predictions_hash, asked.top_k,
+                asked.levels.get("threshold"),
+            )  # fmt: skip
         return json_response_in_pieces(response, {MODEL_VERSION_HEADER: str(served.number)})
 
     return blueprint
@@ -195,10 +206,12 @@ class QueryParameters:
     receipt: bool
     top_k: int | None
     explain: dict[str, Any]  # parameters of an explanation
+    levels: dict[str, float]  # of intervals or sets, and a threshold
 
 
 _BOOLEANS = {"true": True, "false": False}
 _TOP_K = re.compile(r"[1-9][0-9]{0,8}")
+_LEVEL = re.compile(r"0?\.[0-9]{1,20}")
 
 
 def _query_parameters() -> QueryParameters:
@@ -219,12 +232,15 @@ def _query_parameters() -> QueryParameters:
             faults.add(name, problem, f"send {fix}")
         elif name in {"warnings", "receipt", "explain"} and found not in _BOOLEANS:
             faults.add(name, f"expected true or false, found {found[:100]!r}", f"send {fix}")
+        elif name in KEYS and not _LEVEL.fullmatch(found):
+            faults.add(name, f"expected a number between 0 and 1, found {found[:100]!r}", f"send {fix}")
     faults.raise_if_any()
     warnings, receipt = (_BOOLEANS[request.args.get(name, "false")] for name in ("warnings", "receipt"))
     explain: dict[str, Any] = {name: request.args[name] for name in EXPLAIN_PARAMETERS if name in request.args}
     if "explain" in explain:
         explain["explain"] = _BOOLEANS[explain["explain"]]
-    return QueryParameters(warnings, receipt, request.args.get("top_k", type=int), explain)
+    levels = {name: float(request.args[name]) for name in KEYS if name in request.args}
+    return QueryParameters(warnings, receipt, request.args.get("top_k", type=int), explain, levels)
 
 
 def _fix_parameter(name: str) -> str:

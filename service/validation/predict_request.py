@@ -27,6 +27,9 @@ QUERY_PARAMETERS = {  # with a value that is valid
     "explain": "true",
     "explain_label": "NAME",
     "explain_target": "NAME",
+    "interval": "0.9",
+    "set": "0.9",
+    "threshold": "0.3",
 }
 
 
@@ -166,7 +169,7 @@ class PredictSchema(Schema):
         known = (*self.fields, "explain", *KEYS)
         meant = [name for name in known if name != "instances" or is_near]
         fix = did_you_mean(key, meant) or f"the keys are {', '.join(known)}"
-        if key in QUERY_PARAMETERS:
+        if key in QUERY_PARAMETERS and key not in known:
             fix = f"it is a parameter of the URL: ?{key}={QUERY_PARAMETERS[key]}"
         return Fault(key if len(key) <= 100 else key[:97] + "...", "unknown key", fix)
 

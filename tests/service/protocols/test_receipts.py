@@ -15,6 +15,7 @@ from model_store.artifact.model import Model
 from model_store.artifact.receipt import hash_predictions
 from model_store.cli import main
 from model_store.schema.signature import CategoryColumn, NumberColumn, RegressionOutput, Signature
+from service.validation.predict_request import QUERY_PARAMETERS
 from tests.service.conftest import assert_error, fault_locations, network
 
 BODY = b'{"instances": [{"rooms": 3, "area": 0.1}, [1e3, null]], "version": 1}'
@@ -199,7 +200,7 @@ def test_an_unknown_query_parameter_is_422_with_a_suggestion(client, path):
     assert fault_locations(error) == ["warning", "apikey", "receipt"]
     assert [fault["fix"] for fault in error["faults"]][:2] == [
         "did you mean 'warnings'?",
-        "the parameters are warnings, receipt, top_k",
+        f"the parameters are {', '.join(QUERY_PARAMETERS)}",
     ]
     assert "secret" not in given.text
 
@@ -244,3 +245,20 @@ def test_replay_decides_by_the_threshold_of_the_request(client, replay):
         assert again["predictions"] == result["predictions"]
         labels.append(again["predictions"][0]["label"])
     assert labels == ["Gentoo", "Adelie"]
+
+
+def test_replay_decides_by_the_threshold_of_the_url(client, replay):
+    labels = []
+    for threshold in (0.01, 0.99):
+        path, body = (
+            f"/models/penguins/predict?receipt=true&threshold={threshold}",
+            b"island,mass,sex\nBiscoe,4000,MALE\n",
+        )
+        result = client.post(path, data=body, content_type="text/csv").json
+        assert result["receipt"]["threshold"] == threshold
+        again = json.loads(replay(result, body, "--json").stdout)
+        assert again["predictions"] == result["predictions"]
+        labels.append(again["predictions"][0]["label"])
+    assert labels == ["Gentoo", "Adelie"]
+    result["receipt"]["threshold"] = 2
+    assert "missing or invalid: threshold" in replay(result, body, code=3).stderr

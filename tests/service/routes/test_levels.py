@@ -182,3 +182,16 @@ def test_the_label_that_a_threshold_decides_is_explained(store: Store, make_clie
         body = {"instances": [PENGUIN], "explain": True, "threshold": threshold}
         found = own.post(f"/models/penguins{LATEST}/predict", json=body).json
         assert found["explanations"][0]["label"] == found["predictions"][0]["label"]
+
+
+def test_a_url_asks_for_what_a_table_cannot(own: FlaskClient) -> None:
+    url = f"/models/price{LATEST}/predict"
+    expected = own.post(url, json={"instances": [ROW], "interval": 0.5}).json
+    found = own.post(f"{url}?interval=0.5", data="3,80\n", content_type="text/csv")
+    assert found.json == expected
+    assert own.post(f"{url}?interval=.8", json={"instances": [ROW], "interval": 0.5}).json == expected
+    for level in ("2", "nan", "1e-1", "", "0.9x"):
+        error = assert_error(own.post(f"{url}?interval={level}", json={"instances": [ROW]}), 422, "invalid_request")
+        assert fault_locations(error) == ["interval"]
+    response = own.post(f"{url}?interval=0.99", data="3,80\n", content_type="text/csv")
+    assert "expected a level that 9 calibration rows can promise" in response.text
