@@ -160,8 +160,8 @@ class Settings:
     max_explained_rows: int = _setting(
         "SERVE_MAX_EXPLAINED_ROWS",
         100,
-        "Most rows of a request whose answers are explained, of any model; one counts as 250 rows in operations. 0 "
-        "turns explanations off.",
+        "Most rows of a request whose answers are explained, of any model. SERVE_MAX_OPERATIONS allows fewer of a "
+        "costly one. 0 turns explanations off.",
         minimum=0,
     )
     max_extra_versions: int = _setting(

@@ -754,7 +754,7 @@ DEFENCES = {
     ),
     "rows that are explained count by their operations": Defence(
         "service/validation/row_limits.py",
-        "model.network.row_cost.max_rows(self.max_operations // ROWS_OF_EXPLANATION),", "",
+        "return min(self.max_explained_rows, by_cost, by_values)", "return min(self.max_explained_rows, by_values)",
         "tests/service/routes/test_explain.py::test_explanations_that_are_off_or_too_costly_are_refused",
     ),
     "a backward pass keeps bounded memory": Defence(

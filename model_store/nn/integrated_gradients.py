@@ -22,7 +22,8 @@ those of the row, and what they contribute is the contribution of the number.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,24 +32,30 @@ from model_store.nn.arrays import Array
 from model_store.nn.average import Average
 from model_store.nn.cost import layer_cost
 from model_store.nn.layers.activations import Activation, Identity, Softmax
-from model_store.nn.layers.conv import MaxPool2D
+from model_store.nn.layers.conv import Conv2D, Flatten, MaxPool2D
 from model_store.nn.layers.dropout import Dropout
 from model_store.nn.layers.embeddings import Embedding, PeriodicEmbedding
 from model_store.nn.layers.feature_layers import Clip, ParametricActivation
+from model_store.nn.layers.linear import Linear
 from model_store.nn.layers.normalization import BatchNorm, LayerNorm
 from model_store.nn.module import Module, Shape
 from model_store.nn.parametrized import ParametrizedModule
 from model_store.nn.sequential import Sequential
 
 SEGMENTS = 32  # of a path, and then half as many: 48 backward passes, and two forward passes more
-# Rows of inference, by their operations, that take as long as the explanation of one: benchmarked, 20 to 180 for dense
-# networks, 400 for convolutions, in batches of 20.
-ROWS_OF_EXPLANATION = 250
+# Operations of a point, as in cost.py, measured on layers of 4 to 123,000 values: those of the forward pass twice, and
+# for each value of a layer that is no matrix product the conversions to float64, and the mean of three more passes.
+_FORWARD_PASSES, _SECANT_OPERATIONS, _LINE_MEAN_OPERATIONS = 2, 250, 600
+_CALLS = 10  # of a layer, in those of its inference, for the segments of a batch
 MAX_KEPT_BYTES = 2**28  # of what the layers remember of two points
 _BATCH_BYTES = 2**24  # of what they remember of a batch
 _COPIES = 8  # float32 arrays of the largest size that a layer keeps, or makes, for its backward pass
 _SMALLEST_STEP = 1e-6  # of an input in float64 whose quotient is exact enough; else the derivative is taken
 _NODES, _WEIGHTS = (0.5 - 0.15**0.5, 0.5, 0.5 + 0.15**0.5), (5 / 18, 8 / 18, 5 / 18)  # Gauss-Legendre from 0 to 1
+
+
+_MIXING = (Softmax, LayerNorm, MaxPool2D)  # their inputs, and not linearly
+_PRODUCTS = (Linear, Conv2D, Flatten)
 
 
 class ExplanationTooLargeError(ValueError):
@@ -212,11 +219,11 @@ class _PathNetwork(Module):
     """A copy of a network that shares its arrays but no state: `forward` of points, `backward` of segments."""
 
     def __init__(self, network: Sequential, path: _Path) -> None:
-        self._shape = network.input_shape or (-1,)
+        self._shape = network.input_shape
         self._modules = [_on_path(module, path) for module in network.modules]
 
     def forward(self, inputs: Array) -> Array:
-        outputs = inputs.reshape(-1, *self._shape)
+        outputs = inputs if self._shape is None else inputs.reshape(-1, *self._shape)
         for module in self._modules:
             outputs = module.forward(outputs)
         return outputs
@@ -250,7 +257,7 @@ def _on_path(module: Module, path: _Path) -> Module:
     twin = copy.copy(module)
     if isinstance(twin, ParametrizedModule):
         twin.learns = False
-    return _LineMean(path, twin) if isinstance(module, Softmax | LayerNorm | MaxPool2D) else twin
+    return _LineMean(path, twin) if isinstance(module, _MIXING) else twin
 
 
 class _Linear(Module):
@@ -280,8 +287,8 @@ def integrated_gradients(
     if not can_integrate(network):
         problem = f"expected a network whose layers keep {MAX_KEPT_BYTES} bytes of two rows for their backward pass"
         raise ExplanationTooLargeError(f"{problem}, found {2 * _kept_bytes(network)}")
-    points = max(2, _BATCH_BYTES // max(_kept_bytes(network), 1))
-    group = max(1, points // (segments + 1))  # of rows
+    points = _batch_points(network)
+    group = _group_rows(points, segments)
     found = np.empty(rows.shape, np.float64)
     for start in range(0, len(rows), group):
         some = slice(start, start + group)
@@ -344,12 +351,47 @@ def can_integrate(network: Sequential) -> bool:
     return 2 * _kept_bytes(network) <= MAX_KEPT_BYTES
 
 
-def _kept_bytes(network: Sequential, before: Shape | None = None) -> int:
+def max_explained_rows(network: Sequential, operations: int) -> int:
+    """Return how many rows are explained in so many operations, 0 if even one needs more.
+
+    An operation is that of `RowCost`.
+    """
+    points = _batch_points(network)
+    of_point, of_pass = 0, 0
+    for module, before, after in _layers(network):
+        cost = layer_cost(module, before, after, network.dtype)
+        values = max(math.prod(before), math.prod(after))
+        each = _LINE_MEAN_OPERATIONS if isinstance(module, _MIXING) else _SECANT_OPERATIONS
+        of_point += _FORWARD_PASSES * cost.operations + (0 if isinstance(module, _PRODUCTS) else each * values)
+        of_pass += _CALLS * cost.pass_operations
+    of_row = (SEGMENTS + SEGMENTS // 2 + 4) * of_point
+    of_group = of_pass * sum(-(-count // max(1, points - 1)) for count in (SEGMENTS, SEGMENTS // 2))
+    if of_row + of_group > operations:
+        return 0
+    return max(1, (operations - of_group) // (of_row + of_group // _group_rows(points, SEGMENTS)))
+
+
+def _batch_points(network: Sequential) -> int:
+    return max(2, _BATCH_BYTES // max(_kept_bytes(network), 1))
+
+
+def _group_rows(points: int, segments: int) -> int:
+    """Return the rows whose whole paths, or else pieces of them, are a batch of points."""
+    return max(1, points // (segments + 1))
+
+
+def _kept_bytes(network: Sequential) -> int:
     """Return about how many bytes the layers keep of a row: several times the largest array of each."""
-    total = 0
+    return sum(
+        _COPIES * layer_cost(module, before, after, network.dtype).bytes for module, before, after in _layers(network)
+    )
+
+
+def _layers(network: Sequential, before: Shape | None = None) -> Iterator[tuple[Module, Shape, Shape]]:
+    """Yield the layers, of an Average those of its members, and their input and output shapes."""
     for module, (shape, after) in zip(network.modules, network.shapes(before), strict=True):
         if isinstance(module, Average):
-            total += sum(_kept_bytes(member, shape) for member in module.members)
+            for member in module.members:
+                yield from _layers(member, shape)
         else:
-            total += _COPIES * layer_cost(module, shape or (0,), after or (0,), network.dtype).bytes
-    return total
+            yield module, shape or (0,), after or (0,)

@@ -17,7 +17,7 @@ from model_store.artifact.model import Model
 from model_store.errors import Fault
 from model_store.nn import Array
 from model_store.nn.cost import MAX_ARRAY_BYTES
-from model_store.nn.integrated_gradients import ROWS_OF_EXPLANATION, can_integrate
+from model_store.nn.integrated_gradients import can_integrate, max_explained_rows
 from model_store.schema.columns import ArrayColumn, Column
 from model_store.schema.columns.number_text import MAX_PARSE_CHARACTERS, PLAIN_CHARACTERS
 from model_store.schema.columns.text import MAX_HASHED_CHARACTERS, TextColumn
@@ -204,15 +204,15 @@ class RowLimits:
         """
         if not self.max_explained_rows:
             return 0, "SERVE_MAX_EXPLAINED_ROWS is 0"
-        values = sum(math.prod(column.shape) for column in model.signature.inputs) + 3
-        rows = min(
-            self.max_explained_rows,
-            model.network.row_cost.max_rows(self.max_operations // ROWS_OF_EXPLANATION),
-            self.max_output_values // values,
-        )
-        if not rows or not can_integrate(model.network):
-            return 0, "an explanation of its network takes too many operations, values or bytes"
-        return rows, ""
+        if not can_integrate(model.network):
+            return 0, "its network keeps too many bytes for a backward pass"
+        by_cost = max_explained_rows(model.network, self.max_operations)
+        if not by_cost:
+            return 0, "the explanation of one row takes more operations than SERVE_MAX_OPERATIONS"
+        by_values = self.max_output_values // (sum(math.prod(column.shape) for column in model.signature.inputs) + 3)
+        if not by_values:
+            return 0, "the explanation of one row has more values than SERVE_MAX_OUTPUT_VALUES"
+        return min(self.max_explained_rows, by_cost, by_values), ""
 
 
 class RowLimitError(Exception):

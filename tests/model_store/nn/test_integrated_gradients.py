@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model_store.nn import Average, Sequential, build
-from model_store.nn.integrated_gradients import ExplanationTooLargeError, integrated_gradients
+from model_store.nn import Average, Sequential, Softmax, build
+from model_store.nn.integrated_gradients import ExplanationTooLargeError, integrated_gradients, max_explained_rows
 
 CAPTUM = Path(__file__).parents[2] / "fixtures" / "captum.npz"
 with np.load(CAPTUM) as _arrays:
@@ -150,6 +150,29 @@ def test_a_network_that_keeps_too_much_memory_is_refused(
     monkeypatch.setattr("model_store.nn.integrated_gradients.MAX_KEPT_BYTES", 1000)
     with pytest.raises(ExplanationTooLargeError, match="expected a network whose layers keep 1000 bytes"):
         integrated_gradients(network, case["x"].reshape(4, -1), case["baseline"].ravel(), case["outputs"])
+
+
+def test_the_rows_to_explain_are_limited_by_what_their_passes_take() -> None:
+    def network(*layers: dict, members: int = 1) -> Sequential:
+        made = [build(list(layers), "float32", rng=np.random.default_rng(0)) for _ in range(members)]
+        return made[0] if members == 1 else Sequential([Average(made)])
+
+    dense = {"type": "Linear", "input_size": 64, "output_size": 64}
+    plain = max_explained_rows(network(dense), 10**9)
+    deep = max_explained_rows(network(*[dense, _layer("GELU", 64)] * 100), 10**9)
+    mixing = max_explained_rows(network(*[dense, _layer("LayerNorm", 64)] * 100), 10**10)
+    assert plain > 100 > max_explained_rows(network(*[dense] * 9, members=9), 10**9) > deep
+    assert max_explained_rows(network(*[dense, _layer("GELU", 64)] * 100), 10**10) > mixing > 0
+    assert max_explained_rows(network(dense), 10**5) == 0
+    counts = [max_explained_rows(network(dense), operations) for operations in range(10**6, 10**8, 10**6)]
+    assert counts == sorted(counts)
+
+
+def test_layers_of_any_width_are_explained_without_the_shape_of_their_input() -> None:
+    network = Sequential([Softmax()])
+    x, baseline = np.array([[1.0, 2.0, 3.0]]), np.zeros(3)
+    found = integrated_gradients(network, x, baseline, np.array([2]))
+    np.testing.assert_allclose(found.sum(), (network(x) - network(baseline[None]))[0, 2], rtol=1e-6)
 
 
 def test_threads_that_share_a_network_get_the_bits_of_one_alone(captum: dict[str, np.ndarray]) -> None:
