@@ -33,6 +33,7 @@ class Defence:
 KEYS, CHECKS = "service/security/api_keys.py", "tests/service/security/test_api_keys.py"
 ACCESS = "tests/service/security/test_access_control.py"
 GRPC = "tests/service/grpc"
+PAGES, ALIASES = "tests/service/security/test_pages.py", "tests/service/routes/test_aliases.py"
 IMAGES = "tests/model_store/schema/columns/test_image_decoding.py"
 DEFENCES = {
     "a pickle is read only with trust": Defence(
@@ -676,6 +677,52 @@ DEFENCES = {
     "only ModelInfer has large messages over gRPC": Defence(
         "service/grpc/codec.py", "if kind is not ModelInferRequest and len(data) > _UNCOUNTED_BYTES:", "if False:",
         f"{GRPC}/test_call_errors.py::test_a_large_health_check_is_refused_unparsed",
+    ),
+    "pages run no script of their own": Defence(
+        "service/http/responses.py", "script-src 'self';", "script-src 'self' 'unsafe-inline';",
+        f"{PAGES}::test_no_page_may_load_or_run_anything_but_the_services_own_files",
+    ),
+    "pages have a policy": Defence(
+        "service/http/responses.py",
+        '        headers["Content-Security-Policy"] = PAGE_SECURITY_POLICY\n',
+        '        del headers["Content-Security-Policy"]\n',
+        f"{PAGES}::test_no_page_may_load_or_run_anything_but_the_services_own_files",
+    ),
+    "pages that are turned off are not found": Defence(
+        "service/routes/page_frame.py", 'if not current_app.extensions["settings"].pages:', "if False:",
+        f"{PAGES}::test_turned_off_there_is_no_page_and_no_file_of_one",
+    ),
+    "pages that are turned off are JSON": Defence(
+        "service/routes/page_frame.py", "bool(settings.pages) and prefers_page", "prefers_page",
+        f"{PAGES}::test_turned_off_there_is_no_page_and_no_file_of_one",
+    ),
+    "scripts of pages that are turned off are not found": Defence(
+        "service/app.py", '"static" if settings.pages else None', '"static"',
+        f"{PAGES}::test_turned_off_there_is_no_page_and_no_file_of_one",
+    ),
+    "the page of all models requires a key": Defence(
+        "service/routes/pages.py", '        check_access("pages.overview")\n', "",
+        f"{PAGES}::test_without_a_key_every_page_is_the_form_that_asks_for_one",
+    ),
+    "the page of the traffic requires its scope": Defence(
+        "service/security/access_control.py", '    "pages.traffic_page": "metrics",\n', "",
+        f"{PAGES}::test_a_page_is_shown_to_keys_of_its_scope_alone",
+    ),
+    "moves of aliases require the scope admin": Defence(
+        "service/security/access_control.py", '    "aliases.move": "admin",\n', "",
+        f"{ALIASES}::test_moves_require_the_scope_admin",
+    ),
+    "rollbacks require the scope admin": Defence(
+        "service/security/access_control.py", '    "aliases.rollback": "admin",\n', "",
+        f"{ALIASES}::test_moves_require_the_scope_admin",
+    ),
+    "protection of aliases requires the scope admin": Defence(
+        "service/security/access_control.py", '    "aliases.protect": "admin",\n', "",
+        f"{ALIASES}::test_moves_require_the_scope_admin",
+    ),
+    "moves of aliases are off by default": Defence(
+        "service/routes/aliases.py", "if not settings.admin:", "if False:",
+        f"{ALIASES}::test_moves_are_off_by_default",
     ),
     "the date of a file may be any": Defence(
         "model_store/storage/local.py", "seconds = min(max(status.st_mtime, _FIRST_SECOND), _LAST_SECOND)",
