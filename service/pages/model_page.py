@@ -13,7 +13,8 @@ from model_store.evaluation.compare import Comparison, Difference, compare
 from model_store.evaluation.record import TrainingRecord, validate_statistics
 from model_store.report import charts
 from model_store.report.markup import Markup
-from model_store.schema.columns import Column
+from model_store.schema.columns import ArrayColumn, Column
+from model_store.schema.columns.image_decoding import is_image_shape
 from model_store.schema.signature import RegressionOutput, Signature
 from model_store.utils.number_format import METRIC_TITLES, format_number
 from service.pages.headline import headline
@@ -100,6 +101,10 @@ def _field(column: Column) -> dict[str, Any]:
     }
     if column.kind == "array":
         found["shape"] = list(column.shape)
+    if isinstance(column, ArrayColumn) and is_image_shape(column.shape):
+        found["crop"] = column.image_crop
+        if len(column.shape) == 3:
+            found["widget"] = "picture"
     if field.widget == "select":
         found["options"] = list(field.options)
     elif field.chips:

@@ -46,18 +46,26 @@ function prepareForm(data, predictor, signal) {
   const describe = () => {
     code.textContent = snippet(language, data, row, hasKey());
   };
-  const change = (next, from) => {
+  let isEmpty = row === null; // nothing is drawn
+  const again = () => { if (!isEmpty) live.update(row); };
+  const change = (next, { isText, isBlank = false } = {}) => {
     row = next;
-    if (from !== text) text.value = compact(row);
+    isEmpty = isBlank;
+    if (!isText) text.value = compact(row);
     describe();
     surface?.mark(row);
-    live.update(row);
+    if (isBlank) {
+      live.stop();
+      show({ answers: null, status: "Nothing is drawn." }, data, form);
+    } else {
+      live.update(row);
+    }
   };
 
   const fields = new Map();
   const inputs = form.querySelector(".inputs");
-  if (isWhole && data.columns[0].widget === "drawing") {
-    fields.set(data.columns[0].name, makeDrawing(data.columns[0], row, change));
+  if (isWhole && ["drawing", "picture"].includes(data.columns[0].widget)) {
+    fields.set(data.columns[0].name, makeDrawing(data.columns[0], row, (values, isBlank) => change(values, { isBlank })));
   } else if (!isWhole) {
     for (const column of data.columns) {
       fields.set(column.name, makeField(column, row[column.name] ?? null, (value) => change({ ...row, [column.name]: value })));
@@ -82,38 +90,42 @@ function prepareForm(data, predictor, signal) {
     if (given === null || typeof given !== "object") return;
     if (isWhole) fields.get(data.columns[0].name)?.set(given);
     else fields.forEach((field, name) => field.set(given[name] ?? null));
-    change(given, text);
+    change(given, { isText: true });
   });
   document.querySelector(".languages").append(
     ...LANGUAGES.map((name) => choice("language", name, name === language, () => { language = name; describe(); })),
   );
   form.addEventListener("submit", (event) => event.preventDefault());
   if (explains) {
-    explains.type = "checkbox";
-    explains.addEventListener("change", () => live.update(row));
+    Object.assign(explains, { type: "checkbox", checked: !isWhole });
+    explains.addEventListener("change", again);
     const label = make("label", undefined, "switch");
     label.append(explains, make("b", "Explain the answer"));
     form.querySelector(".where").append(label);
   }
   if (levels) form.querySelector(".where").append(levels.element);
-  form.querySelector(".where").append(...predictor.controls(() => live.update(row)));
+  form.querySelector(".where").append(...predictor.controls(again));
   if (surface) document.getElementById("surface").append(surface.element);
   form.hidden = document.querySelector(".request").hidden = false;
   if (!fields.size) document.querySelector(".request").open = true;
   if (row !== null) change(row);
+  else form.querySelector(".status").textContent = "The answer appears here.";
 }
 
 function show(found, data, form, axes) {
+  const answer = document.getElementById("answer");
   if (found.answers) {
     const parts = [showAnswer(found.answers[0], data.output)];
     const [interval, set] = [found.intervals?.[0], found.sets?.[0]];
     const level = found.asked?.interval ?? found.asked?.set;
     if (interval || set) parts.push(showRange(found.answers[0], { interval, set, level }, axes));
-    document.getElementById("answer").replaceChildren(...parts);
+    answer.replaceChildren(...parts);
+  } else if (!found.faults) {
+    answer.replaceChildren();
   }
   document.getElementById("explanation").replaceChildren(...(found.explanations ?? []).map(showExplanation));
   document.getElementById("problems").replaceChildren(...showProblems(found));
-  document.getElementById("answer").classList.toggle("stale", !found.answers);
+  answer.classList.toggle("stale", !found.answers);
   form.querySelector(".status").textContent = found.status;
 }
 

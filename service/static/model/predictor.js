@@ -7,6 +7,7 @@ import { openModel } from "../local_model.js";
 export class Live {
   #next;
   #busy = false;
+  #stopped = false;
 
   constructor(compute, show, signal) {
     Object.assign(this, { compute, show, signal });
@@ -14,15 +15,22 @@ export class Live {
 
   async update(value) {
     this.#next = { value };
+    this.#stopped = false;
     if (this.#busy) return;
     this.#busy = true;
     while (this.#next && !this.signal.aborted) {
       const { value: newest } = this.#next;
       this.#next = undefined;
       const found = await this.compute(newest);
-      if (!this.signal.aborted) this.show(found);
+      if (!this.signal.aborted && !this.#stopped) this.show(found);
     }
     this.#busy = false;
+  }
+
+  // Show no answer until the next value, also if one is on its way.
+  stop() {
+    this.#next = undefined;
+    this.#stopped = true;
   }
 }
 
