@@ -34,7 +34,7 @@ function prepareForm(data, predictor, signal) {
     change({ ...row, ...values });
   });
   const explains = data.explains ? make("input") : null;
-  const levels = makeLevelChoice(data, () => live.update(row));
+  const levels = makeLevelChoice(data, () => again());
   const axes = new Map();
   const live = new Live(
     (given) => predictor.predict([given], { ...(explains?.checked && { explain: true }), ...levels?.asked }),
@@ -56,7 +56,7 @@ function prepareForm(data, predictor, signal) {
     surface?.mark(row);
     if (isBlank) {
       live.stop();
-      show({ answers: null, status: "Nothing is drawn." }, data, form);
+      show({ status: "Nothing is drawn." }, data, form);
     } else {
       live.update(row);
     }

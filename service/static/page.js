@@ -135,9 +135,20 @@ async function start() {
   const { signal } = page;
   document.querySelectorAll("form.key").forEach(prepareKey);
   if (navigator.clipboard) document.querySelectorAll(".copy").forEach(prepareCopy);
-  const name = document.body.dataset.script;
-  const script = name && await import(`./${name}.js`);
+  const { body } = document;
+  delete body.dataset.state;
+  const name = body.dataset.script;
+  let script;
+  try {
+    script = name && await import(`./${name}.js`);
+  } catch (problem) {
+    body.dataset.state = "failed";
+    const message = `A script of this page did not load, as the service is overloaded or gone. Reload the page. (${problem.message})`;
+    document.getElementById("main").prepend(showFaults({ code: "no response", message, faults: [] }));
+    return;
+  }
   if (script && !signal.aborted) script.start({ signal });
+  body.dataset.state = "started";
 }
 
 document.addEventListener("click", clicked);

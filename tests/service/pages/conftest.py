@@ -41,7 +41,7 @@ def open_page(browser: Any) -> Iterator[OpenPage]:  # noqa: F811
         page = context.new_page()
         watch(page)
         pages.append(page)
-        page.goto(server + path if isinstance(server, str) else f"http://127.0.0.1:{server.port}{path}")
+        _load(page, server + path if isinstance(server, str) else f"http://127.0.0.1:{server.port}{path}")
         return page
 
     yield opened
@@ -49,6 +49,18 @@ def open_page(browser: Any) -> Iterator[OpenPage]:  # noqa: F811
     for page in pages:
         page.context.close()
     assert complaints == []
+
+
+def _load(page: Any, url: str) -> None:
+    """Open a page until its scripts run: a busy machine makes the service answer some of its files with 503."""
+    for _ in range(10):
+        page.goto(url)
+        if page.locator("body[data-script]").count() == 0:
+            return
+        page.wait_for_function("document.body.dataset.state || performance.now() > 20000")
+        if page.evaluate("document.body.dataset.state") == "started":
+            return
+        page.complaints.clear()
 
 
 def watch(page: Any) -> None:
