@@ -187,7 +187,8 @@ def _read_baseline(row: Any, model: Model, location: str) -> Array:
             raise InputError(faults, error.total) from error
     if model.baseline is None:
         problem = "expected a model with a baseline, found one without: imported, or trained by an earlier version"
-        fix = f'train it again, or send a row to compare with: "{location}": {{"baseline": row}}'
+        send = f'or send a row to compare with: "{location}": {{"baseline": row}}'
+        fix = f"train it again, import it with --baseline, {send}"
         raise InputError([Fault(location, problem, fix)])
     return model.baseline
 

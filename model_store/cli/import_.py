@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from model_store.cli.common import print_json, print_note
 from model_store.cli.group import command
-from model_store.errors import ModelImportError, StoreError
+from model_store.errors import InputError, ModelImportError, StoreError
 from model_store.registry.store import open_store
+
+if TYPE_CHECKING:
+    from model_store.artifact.answers import Answers
+    from model_store.artifact.model import Model
 
 _MAX_JSON_BYTES = 64 << 20
 
@@ -28,6 +33,7 @@ def _read_json(path: Path) -> Any:
 
 
 _FILE = click.Path(path_type=Path)
+_EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @command("import", {ModelImportError: 3})
@@ -43,6 +49,12 @@ _FILE = click.Path(path_type=Path)
 )
 @click.option("--job", metavar="FILE", type=_FILE, help="The job file whose layers a file of weights has.")
 @click.option("--golden", metavar="FILE", type=_FILE, help="JSON: rows, and the outputs of the source framework.")
+@click.option(
+    "--baseline",
+    metavar="FILE",
+    type=_EXISTING_FILE,
+    help="Rows such as those of the training, a table or JSON; explanations compare with their mean.",
+)
 @click.option("--trust", is_flag=True, help="Read a pickle, which may run any code.")
 def import_model(
     file: Path,
@@ -51,6 +63,7 @@ def import_model(
     signature_file: Path | None,
     job: Path | None,
     golden: Path | None,
+    baseline: Path | None,
     trust: bool,
     store: str,
     as_json: bool,
@@ -70,6 +83,8 @@ def import_model(
     imported = reading.read_model(file, job=job, shape=imported_model.described_shape(described), trust=trust)
     given = None if golden is None else publication.parse_golden(_read_json(golden))
     model = publication.prepare(imported, described, given, description)
+    if baseline is not None:
+        model = replace(model, answers=_mean_of_file(model, baseline))
     version = opened.publish(name, model)
     reference = f"{version.name}/{version.number}"
     try:
@@ -86,3 +101,16 @@ def import_model(
     if "largest_difference" in record:
         print_note(f"The answers are those of {record['golden_outputs_of']} to {record['largest_difference']:.1e}.")
     print_note(f"Published {reference} from {file}: {version.location}")
+
+
+def _mean_of_file(model: Model, file: Path) -> Answers:
+    """Return the mean of the rows of a file. InputError at its lines."""
+    from model_store.artifact.mean_row import mean_of_rows  # noqa: PLC0415 - they need more imports than others
+    from model_store.cli.predict.row_files import read_rows  # noqa: PLC0415
+    from model_store.tables.options import TableOptions  # noqa: PLC0415
+
+    batch = read_rows(str(file), model.signature, None, TableOptions())
+    try:
+        return mean_of_rows(model, batch.rows, "rows")
+    except InputError as error:
+        raise batch.with_lines(error, file.name) from error

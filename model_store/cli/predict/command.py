@@ -7,14 +7,11 @@ many processes: see batch.py.
 
 from __future__ import annotations
 
-import codecs
 import csv
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import replace
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,21 +34,18 @@ from model_store.cli.predict.batch import Share, ShareType, is_folder, is_patter
 from model_store.cli.predict.images import find_images, predict_images, write_image_predictions
 from model_store.cli.predict.kept_columns import kept_columns, split_names
 from model_store.cli.predict.predictor import Predictor, predictor_from_service, predictor_from_store
+from model_store.cli.predict.row_files import display_name, open_rows, own_locations, print_ignored, read_rows
 from model_store.cli.terminal import stderr
 from model_store.errors import InputError
 from model_store.schema import row_parser
 from model_store.schema.prediction_table import prediction_cells, prediction_header
-from model_store.schema.row_parser import Header, RowBatch, RowTable, count_filled
+from model_store.schema.row_parser import Header, RowBatch, count_filled
 from model_store.schema.signature import Signature
-from model_store.tables.formats import is_table, open_table
 from model_store.tables.options import TableOptions
-from model_store.tables.table_file import DelimitedFile
-from model_store.tables.text_file import FILE_NULL, FileOpener
-from model_store.utils.values import list_names
+from model_store.tables.text_file import FileOpener
 
 _EXISTING_FILE = click.Path(exists=True, dir_okay=False, allow_dash=True)
 _OUTPUT_FILE = click.Path(dir_okay=False, allow_dash=True)
-_JSON_HEAD_BYTES = 1 << 12  # in which JSON begins
 _BATCH_CELLS = 100_000  # a few thousand rows of a table or a hundred images: some megabytes of memory
 _TEXT_CELLS = 200  # that a text counts as: however long the texts, a batch has fewer than a service hashes in a request
 
@@ -206,8 +200,8 @@ def predict(
         batch = RowBatch(row_parser.parse_json_rows(row_texts))
         predictions, answers = _predict_rows(predictor, batch.rows, wanted)
     else:
-        batch = _read_file(file, predictor.signature, header, options)
-        predictions, answers = _predict_batch(predictor, batch, _display_name(file), wanted)
+        batch = read_rows(file, predictor.signature, header, options)
+        predictions, answers = _predict_batch(predictor, batch, display_name(file), wanted)
     warnings = _fill_warnings(predictor.signature, count_filled(predictor.signature, batch.rows))
     if as_json:
         print_json({"model": name, "version": predictor.version, "predictions": predictions, **answers, **warnings})
@@ -232,64 +226,6 @@ def _print_image_predictions(predictor: Predictor, paths: Sequence[Path], output
         tables.print_table(tables.predictions_table(predictions, names))
 
 
-def _read_file(file: str, signature: Signature, header: Header | None, options: TableOptions) -> RowBatch:
-    name, opener = _display_name(file), FileOpener(file)
-    if not is_table(name):
-        with opener() as source:
-            start = source.read(_JSON_HEAD_BYTES).removeprefix(codecs.BOM_UTF8).lstrip()
-        if start[:1] in (b"[", b"{") and not name.endswith(".json") and _are_json_lines(start):
-            with _own_locations(name), _open_rows(f"{name}.jsonl", opener, signature, header, options) as table:
-                return table.read()
-        if name.endswith(".json") or start[:1] in (b"[", b"{"):
-            with opener() as source:
-                text = row_parser.decode_utf8(source.read(), name)
-            return RowBatch(row_parser.parse_json_table(text, name))
-    with _own_locations(name), _open_rows(name, opener, signature, header, options) as table:
-        batch = table.read()
-    _print_ignored(table.ignored)
-    return batch
-
-
-def _are_json_lines(start: bytes) -> bool:
-    """Return True if bytes begin with an object on a line of its own, and more follows."""
-    line, _, rest = start.partition(b"\n")
-    try:
-        return bool(rest.strip()) and isinstance(json.loads(line), dict)
-    except (ValueError, RecursionError):
-        return False
-
-
-@contextmanager
-def _open_rows(
-    name: str, opener: FileOpener, signature: Signature, header: Header | None, options: TableOptions
-) -> Iterator[RowTable]:
-    """Open the rows of a table file. A header is cleaned as training does: see `model_store.tables.header`."""
-    file = open_table(name, opener, options, drop_row_names=False)
-    if not isinstance(file, DelimitedFile):
-        records, header = file.named_records(), "present"
-    elif header == "present" or (header is None and not set(signature.names).isdisjoint(file.names)):
-        records = file.named_records()
-    else:
-        records = file.records()
-    with closing(records):
-        yield RowTable(
-            records, "", signature, header, ignore_unknown=True, row_unit=file.row_unit, null=FILE_NULL,
-            plain_numbers=file.decimal_commas,
-        )  # fmt: skip
-    for note in file.ragged.notes():
-        print_note(f"{name}: {note}")
-
-
-@contextmanager
-def _own_locations(name: str) -> Iterator[None]:
-    """Name the file in the locations of its faults."""
-    try:
-        yield
-    except InputError as e:
-        faults = [replace(fault, location=f"{name} {fault.location}".rstrip()) for fault in e.faults]
-        raise InputError(faults, e.total) from e
-
-
 def _predict_file(
     predictor: Predictor,
     file: str,
@@ -305,17 +241,17 @@ def _predict_file(
     rows.
     """
     check_one_cell_each(predictor.signature, wanted)
-    signature, name, opener = predictor.signature, _display_name(file), FileOpener(file)
+    signature, name, opener = predictor.signature, display_name(file), FileOpener(file)
     width = sum(_TEXT_CELLS if column.kind == "text" else math.prod(column.shape) for column in signature.inputs)
     size = max(1, min(5_000, _BATCH_CELLS // max(width, len(_output_header(signature, [], wanted)))))
     count, filled = 0, Counter[str]()
     with open_output(output) as target, _progress(opener, file) as advance, ExitStack() as opened:
-        with _own_locations(name):
-            table = opened.enter_context(_open_rows(name, opener, signature, header, options))
+        with own_locations(name):
+            table = opened.enter_context(open_rows(name, opener, signature, header, options))
         kept = kept_columns(table, keep, name)
         writer = csv.writer(target, lineterminator="\n")
         while True:
-            with _own_locations(name):
+            with own_locations(name):
                 batch = table.read(size)
             if not batch.rows:
                 break
@@ -331,7 +267,7 @@ def _predict_file(
             advance()
         if not count:
             writer.writerow(_output_header(signature, [table.names[i] for i in kept], wanted))
-    _print_ignored([name for i, name in enumerate(table.names) if name in table.ignored and i not in kept])
+    print_ignored([name for i, name in enumerate(table.names) if name in table.ignored and i not in kept])
     return count, filled
 
 
@@ -345,11 +281,6 @@ def _fill_warnings(signature: Signature, counts: Counter[str]) -> dict[str, Any]
             warnings.append({"location": column.name, "problem": problem, "fix": "give the values if you know them"})
             print_note(f"Warning: {column.name}: {problem}")
     return {"warnings": warnings} if warnings else {}
-
-
-def _print_ignored(columns: list[str]) -> None:
-    if columns:
-        print_note(f"Ignored columns: {list_names(columns)}")
 
 
 def _output_header(signature: Signature, kept: Sequence[str], wanted: Mapping[str, Any]) -> list[str]:
@@ -378,10 +309,6 @@ def _is_same_file(file: str, output: str) -> bool:
     return False
 
 
-def _display_name(file: str) -> str:
-    return "standard input" if file == "-" else Path(file).name
-
-
 @contextmanager
 def _progress(opener: FileOpener, file: str) -> Iterator[Callable[[], None]]:
     """Show a progress bar on a terminal, by the bytes read."""
@@ -396,5 +323,5 @@ def _progress(opener: FileOpener, file: str) -> Iterator[Callable[[], None]]:
     )
     with Progress(*columns, console=stderr, transient=True) as progress:
         total = Path(file).stat().st_size if Path(file).is_file() else None
-        task = progress.add_task(_display_name(file), total=total)
+        task = progress.add_task(display_name(file), total=total)
         yield lambda: progress.update(task, completed=0 if total is None else opener.position())

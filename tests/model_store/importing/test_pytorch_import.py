@@ -1,5 +1,6 @@
 """Weights of PyTorch with the layers of a job become models with the same answers."""
 
+import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,11 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from safetensors.numpy import save_file
 
+from model_store.cli.main import main
 from model_store.errors import ModelImportError
 from model_store.importing.publication import GivenGolden, prepare
 from model_store.importing.pytorch_weights import read_pytorch
+from model_store.registry.store import open_store
 
 FIXTURES = Path(__file__).parent / "fixtures"
 MLP = "[network]\nlayers = [24, 'batch_norm', 'gelu', { dropout = 0.1 }, 16, 'layer_norm', 'leaky_relu']\n"
@@ -61,6 +65,27 @@ def test_safetensors_of_a_dense_network_answer_digits_as_pytorch(job: Any) -> No
         *("Linear", "BatchNorm", "GELU", "Linear", "LayerNorm", "LeakyReLU", "Linear", "Softmax")
     ]
     assert [one["label"] for one in model.predict(rows)] == answers["outputs"].argmax(axis=1).tolist()
+
+
+def test_the_mean_of_a_file_of_rows_is_the_baseline_of_explanations(job: Any, tmp_path: Path) -> None:
+    answers = np.load(FIXTURES / "torch_mlp.npz")["inputs"] * 16
+    width = answers.shape[1]
+    (tmp_path / "signature.json").write_text(json.dumps({"labels": list(range(10)), "scale": 16.0}))
+    (tmp_path / "rows.csv").write_text("\n".join(",".join(map(repr, row)) for row in answers.tolist()) + "\n")
+    (tmp_path / "bad.csv").write_text(",".join(["1"] * width) + "\n" + ",".join(["x"] * width) + "\n")
+    store = str(tmp_path / "models")
+    arguments = ["import", str(FIXTURES / "torch_mlp.safetensors"), "--name", "digit", "--job", str(job(MLP))]
+    arguments += ["--signature", str(tmp_path / "signature.json"), "--store", store]
+    refused = CliRunner().invoke(main, [*arguments, "--baseline", str(tmp_path / "bad.csv")])
+    assert refused.exit_code == 3
+    assert "bad.csv" in refused.stderr
+    assert "line 2" in refused.stderr
+    assert not Path(store).exists()
+    done = CliRunner().invoke(main, [*arguments, "--baseline", str(tmp_path / "rows.csv")])
+    assert done.exit_code == 0, done.stderr
+    model = open_store(store).load("digit")[1]
+    assert model.baseline is not None
+    np.testing.assert_allclose(model.baseline, answers.mean(axis=0) / 16, rtol=1e-5, atol=1e-6)
 
 
 def test_the_activations_of_pytorch_answer_as_pytorch(job: Any) -> None:
