@@ -54,7 +54,7 @@ def calibration(record: TrainingRecord) -> Markup | None:
         return section("Calibration", diagram)
     caption = (
         f"The same before temperature scaling, which divides the logits by {format_number(fit['value'])}. On "
-        f"{format_number(fit['rows'])} validation rows, each with the temperature of the other half, it changes the "
+        f"{format_number(fit['rows'])} validation rows, each half with the temperature of the other, it changes the "
         f"log loss from {format_number(fit['log_loss']['before'])} to {format_number(fit['log_loss']['after'])}. "
         f"Expected calibration error before: {format_percent(before['expected_error'])}. "
         f"Log loss before: {format_number(before['log_loss'])}."

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from training.evaluation.temperature import (
+    MAX_DRAWS,
     MAX_TEMPERATURE,
     MIN_ROWS,
     PRIOR_ROWS,
@@ -102,13 +103,17 @@ def test_the_halves_do_not_measure_themselves() -> None:
     """A row is measured with the temperature of the other half, whatever its own label is."""
     logits, targets = drawn(3, 400, is_softmax=True)
     logits *= 2
-    order = np.random.default_rng(5).permutation(400)
-    halves = [np.sort(order[i::2]) for i in range(2)]
-    of_half = [best_temperature(logits[rows], targets[rows], is_softmax=True) for rows in halves]
-    losses = [
-        logit_loss(logits[rows] / other, targets[rows], is_softmax=True)
-        for rows, other in zip(halves, of_half[::-1], strict=True)
-    ]
+    rng = np.random.default_rng(5)
+    rng.permutation(400)  # which rows are used: all
+    losses = []
+    for _ in range(MAX_DRAWS):
+        order = rng.permutation(400)
+        halves = [np.sort(order[i::2]) for i in range(2)]
+        of_half = [best_temperature(logits[rows], targets[rows], is_softmax=True) for rows in halves]
+        losses += [
+            logit_loss(logits[rows] / other, targets[rows], is_softmax=True)
+            for rows, other in zip(halves, of_half[::-1], strict=True)
+        ]
     fit = fit_temperature(logits, targets, np.random.default_rng(5), is_softmax=True)
     assert fit is not None
     assert fit.log_loss_after == pytest.approx(np.mean(losses), rel=1e-12)
