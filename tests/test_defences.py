@@ -1181,7 +1181,7 @@ DEFENCES = {
         "tests/model_store/schema/test_signature.py::test_a_prediction_that_is_not_finite_raises",
     ),
     "rows that Flask handles again are not counted before": Defence(
-        "service/server/fast_path.py", "if len(counted) < len(batch):", "if False:",
+        "service/server/fast_path.py", "if has_failed:", "if False:",
         "tests/service/server/test_fast_path.py::test_rows_that_flask_handles_again_are_counted_once",
     ),
     "requests that overload sheds are counted for their model": Defence(

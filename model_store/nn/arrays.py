@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar, TypeVarTuple, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ _CACHE_LINE_BYTES = 64
 _FEW_VALUES = 16
 _IGNORING_OVERFLOW = copy_context()
 _IGNORING_OVERFLOW.run(lambda: np.seterr(over="ignore", invalid="ignore"))
-_P = ParamSpec("_P")
+_Ts = TypeVarTuple("_Ts")
 _T = TypeVar("_T")
 _PIECE_BYTES = 2**16  # with a few temporary arrays it stays in the cache
 
@@ -45,12 +45,12 @@ def is_finite(array: Array) -> bool:
     return bool(np.count_nonzero(np.isfinite(array)) == array.size)
 
 
-def ignoring_overflow(function: Callable[_P, _T], *arguments: _P.args, **options: _P.kwargs) -> _T:
+def ignoring_overflow(function: Callable[[Unpack[_Ts]], _T], *arguments: *_Ts) -> _T:
     """Call a function without NumPy's warnings of overflow and of invalid values.
 
     A prepared context takes 2,000 instructions, `np.errstate` 10,000.
     """
-    return _IGNORING_OVERFLOW.copy().run(function, *arguments, **options)
+    return _IGNORING_OVERFLOW.copy().run(function, *arguments)
 
 
 def enclosing_vector(arrays: Sequence[Array]) -> Array | None:

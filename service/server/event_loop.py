@@ -190,9 +190,8 @@ class EventLoop:
 
     def close_slow_readers(self) -> None:
         """Close connections that do not read their responses, while all responses together exceed their limit."""
-        if self.admission.output_over_limit:
-            for connection in self.admission.slow_readers():
-                self.close(connection)
+        for connection in self.admission.slow_readers():
+            self.close(connection)
 
     def close(self, connection: Connection) -> None:
         self._watch(connection, 0)

@@ -93,7 +93,8 @@ class EventWorker(Worker):  # type: ignore[misc]
             if connection.pending_request is not None and connection in loop.connections:
                 self._handle_contained(connection, connection.pending_request)
         self._process_queues()
-        loop.close_slow_readers()
+        if loop.admission.output_over_limit:
+            loop.close_slow_readers()
 
     def expire_connections(self, now: float) -> None:
         """Respond to, or close, what has waited for too long."""

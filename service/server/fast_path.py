@@ -39,7 +39,7 @@ from service.server.response_head import header_lines, status_lines
 from service.telemetry.request_record import RequestRecord, RequestRecorder, clock, loggable
 from service.validation.predict_request import is_version_ref
 from service.validation.row_limits import RowLimitError
-from service.validation.simdjson_table import SimdjsonReader
+from service.validation.simdjson_table import MAX_OUTLINE_BYTES, SimdjsonReader
 
 _PREDICT_PATH = re.compile(r"(?:/models/([A-Za-z0-9._-]+)(?:/versions/([A-Za-z0-9._-]+))?)?/predict")
 _ENDPOINT = "predict.predict"  # Flask's name of the view that does the same
@@ -137,7 +137,9 @@ class FastPath:
         try:
             # Every listener serves predictions.
             record.key_name = self._keys.require_scope(head.uncached_headers.get("AUTHORIZATION"), self._scope)
-            found = self._parse_table(body, target) or self._parse_rows(body, target)
+            outline = self._table_reader.outline(body)
+            table = self._parse_small_table(body, outline, target) if outline else self._parse_table(body, target)
+            found = table or self._parse_rows(body, target)
         except _FALLBACK_ERRORS:  # Flask reports it
             return None
         if found is None:
@@ -158,14 +160,15 @@ class FastPath:
         inputs = batch[0].inputs if len(batch) == 1 else np.concatenate([request.inputs for request in batch])
         outputs, computing, computed = self._inference.run(served, inputs)
         self._last_pass = served, inputs, computed - computing
-        start = 0
+        start, has_failed = 0, False
         for request in batch:
             end = start + request.record.rows
             of_request = outputs if len(batch) == 1 else outputs[start:end]
             request.body = _encode_body(served, of_request, request.warnings)
             start = end
-        counted = [request.inputs for request in batch if request.body is not None]
-        if len(counted) < len(batch):  # Flask counts the rows of the others
+            has_failed |= request.body is None
+        if has_failed:  # Flask counts the rows of those
+            counted = [request.inputs for request in batch if request.body is not None]
             self._last_pass = (served, np.concatenate(counted), computed - computing) if counted else None
         # What may fail has been done: Flask handles either all of them or none, and each is recorded once.
         return [
@@ -188,10 +191,24 @@ class FastPath:
         if failure is not None:
             raise failure
 
+    def _parse_small_table(
+        self, body: bytes, outline: bytes, target: PredictTarget
+    ) -> tuple[LoadedVersion, tuple[Array, Sequence[Fault]]] | None:
+        """Parse a body that names no model."""
+        served = self._registry.find(target.name, target.version, at_least=target.at_least)
+        shape = served.model.signature.table_shape
+        if shape is None or len(shape) > 1:
+            return None
+        table = self._table_reader.small_table(body, outline, shape[0], served.max_rows)
+        if table is None:
+            return None
+        return served, (served.model.signature.encode_table(table, dtype=served.model.network.dtype), _NO_WARNINGS)
+
     def _parse_table(
         self, body: bytes, target: PredictTarget
     ) -> tuple[LoadedVersion, tuple[Array, Sequence[Fault]]] | None:
-        plain = self._table_reader.parse(body)
+        """Parse a large body. Small ones with a model or several dimensions take less with orjson."""
+        plain = self._table_reader.parse(body) if len(body) > MAX_OUTLINE_BYTES else None
         if plain is None or (target.name is not None and plain.model is not None):
             return None
         if not isinstance(plain.model, str | None) or (plain.version is not None and not is_version_ref(plain.version)):

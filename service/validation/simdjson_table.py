@@ -26,6 +26,7 @@ except ImportError:  # it has no wheels for Python 3.14 yet
 
 MAX_REUSED_PARSER_BYTES = 1 << 20  # a larger body gets its own parser, so that its memory is freed
 MAX_OUTLINE_BYTES = 1 << 11  # of a larger body, looking at each row takes less
+_OUTLINE_AROUND_ROWS = len(b'{"":[]}') - 1  # each row has a comma but for one
 _NOT_IN_OUTLINE = bytes(set(range(256)) - set(b'[]{},:"'))
 _KEY_SETS = ({"instances"}, {"model", "instances"}, {"version", "instances"}, {"model", "version", "instances"})
 _BRACKET = ord("[")
@@ -39,20 +40,9 @@ class SimdjsonReader:
         self._parser = simdjson.Parser() if simdjson else None
 
     def parse(self, body: bytes) -> SimdjsonBody | None:
-        """Return the body if it is an object with the keys of a predict request; release it before the next call.
-
-        Small bodies only if they look like rows of numbers without a model and version.
-        """
+        """Return the body if it is an object with the keys of a predict request; release it before the next call."""
         if self._parser is None or not body.startswith(b"{"):  # simdjson would skip a byte order mark
             return None
-        if len(body) <= MAX_OUTLINE_BYTES:
-            outline = body.translate(None, _NOT_IN_OUTLINE)
-            if not (outline.startswith((b'{"":[[,', b'{"":[[]')) and outline.endswith(b"]]}")):
-                return None
-            try:
-                return SimdjsonBody(body, self._parser.parse(body), outline=outline)
-            except _SIMDJSON_ERRORS:
-                return None
         parser = self._parser if len(body) <= MAX_REUSED_PARSER_BYTES else simdjson.Parser()
         try:
             document = parser.parse(body)
@@ -64,18 +54,30 @@ class SimdjsonReader:
         model, version = (document[key] if key in keys else None for key in ("model", "version"))
         return SimdjsonBody(body, document, model, version)
 
+    def outline(self, body: bytes) -> bytes:
+        """Return the characters `[]{},:"` of a small body if it seems to have only rows of numbers, else nothing."""
+        if self._parser is None or len(body) > MAX_OUTLINE_BYTES or not body.startswith(b"{"):
+            return b""
+        outline = body.translate(None, _NOT_IN_OUTLINE)
+        return outline if outline.startswith((b'{"":[[,', b'{"":[[]')) and outline.endswith(b"]]}") else b""
+
+    def small_table(self, body: bytes, outline: bytes, width: int, max_rows: int) -> Array | None:
+        """Return 1 to `max_rows` instances of `width` numbers as (n, width) float64; None for others."""
+        count = (len(outline) - _OUTLINE_AROUND_ROWS) // (width + 2)
+        if self._parser is None or not 1 <= count <= max_rows or outline != _outline_of_table(count, width):
+            return None
+        try:
+            numbers = self._parser.parse(body)["instances"].as_buffer(of_type="d")
+        except _SIMDJSON_ERRORS:
+            return None
+        return np.frombuffer(numbers, np.float64).reshape(count, width)
+
 
 class SimdjsonBody:
-    """A body with the right keys. `model` and `version` are as sent, None if they were not sent.
+    """A body with the right keys. `model` and `version` are as sent, None if they were not sent."""
 
-    `outline`: the characters `[]{},:"` of a small body.
-    """
-
-    def __init__(
-        self, body: bytes, document: Any, model: Any = None, version: Any = None, *, outline: bytes = b""
-    ) -> None:
-        self._body, self._document, self._outline = body, document, outline
-        self.model, self.version = model, version
+    def __init__(self, body: bytes, document: Any, model: Any, version: Any) -> None:
+        self._body, self._document, self.model, self.version = body, document, model, version
 
     def table(self, shape: tuple[int, ...], max_rows: int) -> Array | None:
         """Return 1 to `max_rows` instances of `shape`, or flat, as (n, math.prod(shape)) float64; None for others.
@@ -88,19 +90,13 @@ class SimdjsonBody:
             if not isinstance(rows, simdjson.Array) or not 1 <= len(rows) <= max_rows:
                 return None
             width = math.prod(shape)
-            if self._outline:
-                return _numbers(rows, width) if self._outline == _outline_of_table(len(rows), width) else None
             brackets = _count_brackets(self._body, 2 * len(rows))
             found = (width,) if brackets == 1 + len(rows) else shape
             if brackets != 1 + len(rows) * _brackets_of_shape(found) or not _has_shape(rows, (len(rows), *found)):
                 return None
-            return _numbers(rows, width)
+            return np.frombuffer(rows.as_buffer(of_type="d"), np.float64).reshape(len(rows), width)
         except _SIMDJSON_ERRORS:
             return None
-
-
-def _numbers(rows: Any, width: int) -> Array:
-    return np.frombuffer(rows.as_buffer(of_type="d"), np.float64).reshape(len(rows), width)
 
 
 @lru_cache

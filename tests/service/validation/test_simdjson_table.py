@@ -25,9 +25,12 @@ IMAGE = Signature((ArrayColumn("pixels", (2, 3), 0.0, 16.0, None, None, {}),), T
 
 
 def table(body: bytes, signature: Signature, max_rows: int = 5) -> Array | None:
-    plain = SimdjsonReader().parse(body)
-    assert signature.table_shape is not None
-    return None if plain is None else plain.table(signature.table_shape, max_rows)
+    shape, reader = signature.table_shape, SimdjsonReader()
+    assert shape is not None
+    if outline := reader.outline(body):
+        return reader.small_table(body, outline, shape[0], max_rows) if len(shape) == 1 else None
+    plain = reader.parse(body)
+    return None if plain is None else plain.table(shape, max_rows)
 
 
 def written(*instances: Any, **more: Any) -> bytes:
