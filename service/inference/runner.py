@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 from model_store.artifact.explanation import Asked, Explanations, explain
 from model_store.nn import Array
 from model_store.schema.signature import Signature
 from service.inference.drift import DriftMonitor
 from service.registry.loaded_version import LoadedVersion
+from service.telemetry.cell_file import HistogramCells
 from service.telemetry.metrics import Metrics
 from service.telemetry.request_record import RequestRecord, clock
 
@@ -15,7 +18,8 @@ class InferenceRunner:
     """Runs networks, and notes in a request's record which version ran and when."""
 
     def __init__(self, metrics: Metrics, drift: DriftMonitor) -> None:
-        self._batch_rows, self._version_labels, self._drift = metrics.batch_rows, metrics.version_labels, drift
+        self._metrics, self._drift = metrics, drift
+        self._batch_rows: WeakKeyDictionary[LoadedVersion, HistogramCells] = WeakKeyDictionary()
 
     def __call__(self, record: RequestRecord, served: LoadedVersion, inputs: Array) -> Array:
         """Return the raw outputs (n, outputs) for the encoded rows (n, features) of one request."""
@@ -55,5 +59,9 @@ class InferenceRunner:
     def record_pass(self, served: LoadedVersion, inputs: Array, seconds: float) -> None:
         """Record a forward pass over the rows of one or more requests that took `seconds`."""
         served.batching.record_pass(len(inputs), seconds)
-        self._batch_rows.labels(*self._version_labels(served.name, served.number)).observe(len(inputs))
+        cells = self._batch_rows.get(served)
+        if cells is None:
+            labels = self._metrics.version_labels(served.name, served.number)
+            self._batch_rows[served] = cells = self._metrics.batch_rows.labels(*labels)
+        cells.observe(len(inputs))
         self._drift.add(served, inputs)
