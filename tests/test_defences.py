@@ -795,6 +795,14 @@ DEFENCES = {
         "service/validation/row_limits.py", "self.output_values // values)", "self.inference_rows)",
         "tests/service/routes/test_row_limits.py::test_every_protocol_has_the_limit_of_the_model",
     ),
+    "intervals count as values of the response": Defence(
+        "service/validation/row_limits.py", "self.row_values * (1 + values)", "self.row_values",
+        "tests/service/routes/test_levels.py::test_intervals_count_as_values_of_the_response",
+    ),
+    "a level that the calibration rows do not promise is refused": Defence(
+        "model_store/artifact/asked_answers.py", "conformal.rows < (needed := rows_needed(value))", "not (needed := 1)",
+        "tests/service/routes/test_levels.py::test_what_a_model_cannot_promise_is_refused",
+    ),
     "rows that are explained are limited": Defence(
         "service/validation/row_limits.py", "if rows > self.explained_rows:", "if False:",
         "tests/service/routes/test_explain.py::test_more_rows_than_are_explained_are_413",
