@@ -186,11 +186,15 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> FlaskClient:
 
 
 def curl_examples() -> Iterator[Any]:
-    """Yield each `$ curl -s localhost:8000/...` of a document that a response `{...}` follows."""
+    """Yield each `$ curl -s localhost:8000/...` of a document that a response `{...}` follows.
+
+    Those of other models than the examples run with the commands of their page, which train them.
+    """
     for document in DOCUMENTS:
         text = document.read_text(encoding="utf-8")
         for command, answer in re.findall(r"^\$ (curl -s (?:[^>|$]|\$')*?)\n(\{.*\})$", text, re.MULTILINE):
-            yield pytest.param(command, answer, id=f"{document.name}-{command[8:60]}")
+            if not re.search(r"/models/(?!digits\b|penguins\b|xor\b)", command):
+                yield pytest.param(command, answer, id=f"{document.name}-{command[8:60]}")
 
 
 @pytest.mark.parametrize(("command", "answer"), [*curl_examples()])

@@ -9,9 +9,10 @@ export function showExplanation({ label, target, baseline, answer, contributions
   const box = make("section", undefined, "explanation");
   const of = label ?? target;
   const heading = make("p", of === undefined ? "Why this answer" : `Why ${of}`, "why");
-  const said = `${signed(answer - baseline)} against the baseline's ${short(Number(baseline.toPrecision(3)))}, by column:`;
-  box.append(heading, make("p", said, "note"));
   const arrays = Object.entries(contributions).filter(([, value]) => Array.isArray(value));
+  const part = arrays.length === Object.keys(contributions).length ? "value" : "column";
+  const said = `${signed(answer - baseline)} against the baseline's ${short(Number(baseline.toPrecision(3)))}, by ${part}:`;
+  box.append(heading, make("p", said, "note"));
   for (const [name, values] of arrays) box.append(map(name, values));
   const numbers = Object.entries(contributions).map(([name, value]) => [name, total(value)]);
   if (numbers.length > 1 || !arrays.length) box.append(barsOf(numbers));
