@@ -21,7 +21,7 @@ import pytest
 
 from tests.chromium import browser, in_browser  # noqa: F401 - a fixture, and the marks of the tests
 from tests.service.server.conftest import own_server, server  # noqa: F401 - fixtures
-from tests.service.server.server_process import Server
+from tests.service.server.server_process import Server, until
 
 PHONE, DESK = {"width": 360, "height": 740}, {"width": 1280, "height": 900}
 # The npm package axe-core, file axe.min.js, of the Mozilla Public License 2.0.
@@ -57,7 +57,7 @@ def _load(page: Any, url: str) -> None:
         page.goto(url)
         if page.locator("body[data-script]").count() == 0:
             return
-        page.wait_for_function("document.body.dataset.state || performance.now() > 20000")
+        until(lambda: page.evaluate("document.body.dataset.state || performance.now() > 10000"))
         if page.evaluate("document.body.dataset.state") == "started":
             return
         page.complaints.clear()

@@ -433,6 +433,11 @@ def test_operators_move_protect_and_roll_back_aliases_with_a_reason(
     dialog.locator(".faults").wait_for()
     page.complaints.clear()  # 409
     assert "0.975 against 0.99" in dialog.inner_text()
+    dialog.get_by_label("Gates").fill("accuracy>0.9")
+    dialog.get_by_role("button").first.click()
+    dialog.wait_for(state="detached")
+    assert (store.history("penguins")[-1].version, store.history("penguins")[-1].who) == (1, "ada")
+    page.get_by_role("button", name="Move").click()
     page.keyboard.press("Escape")
     dialog.wait_for(state="detached")
     page.locator("summary", has_text="History").click()

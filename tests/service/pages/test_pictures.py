@@ -21,7 +21,7 @@ from model_store.schema.columns.image_file import read_image_file
 from model_store.schema.signature import ClassificationOutput, Signature
 from tests.chromium import in_browser
 from tests.service.pages.conftest import DESK, OpenPage, check_layout
-from tests.service.server.server_process import Server
+from tests.service.server.server_process import Server, until
 
 pytestmark = [*in_browser]
 
@@ -68,7 +68,7 @@ def open_file(page: Any, content: bytes, name: str = "picture.png") -> Array:
     """Open a file on the page, and return the row that it became."""
     before = page.locator("#row").input_value()
     page.get_by_label("Open file").set_input_files({"name": name, "mimeType": "image/png", "buffer": content})
-    page.wait_for_function("(before) => document.getElementById('row').value !== before", arg=before)
+    until(lambda: page.locator("#row").input_value() != before)
     return np.array(json.loads(page.locator("#row").input_value()))
 
 
