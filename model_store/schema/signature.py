@@ -118,7 +118,9 @@ class Signature:
 
         InputError if a value is outside an array's range, or overflows `dtype`.
         """
-        if self._is_number_table:
+        if self._is_plain_table:
+            encoded = ignoring_overflow(table.astype, dtype)
+        elif self._is_number_table:
             encoded = ignoring_overflow(self._scale, table, dtype)
         else:
             faults, locations = FaultCollector(), RowLocations(location, range(len(table)))
@@ -276,6 +278,12 @@ class Signature:
     def _is_unscaled(self) -> bool:
         offset, scale = self._number_scaling[:2]
         return bool((offset == 0).all() and (scale == 1).all())
+
+    @cached_property
+    def _is_plain_table(self) -> bool:
+        """True if the features of a table of numbers are these numbers."""
+        unscaled = self._is_number_table and self._is_unscaled and not len(self._number_scaling[2])
+        return unscaled and self.width == len(self.inputs)
 
     @cached_property
     def _first_features(self) -> list[int]:

@@ -9,6 +9,7 @@ from functools import cached_property
 import orjson
 
 from model_store.errors import Fault
+from model_store.registry.alias_log import DEFAULT_ALIAS
 from model_store.registry.publication import Publication
 from model_store.utils.printable import valid_unicode
 from service.registry.loaded_version import LoadedVersion
@@ -73,8 +74,10 @@ class Snapshot:
             for name in (entry.name, None) if len(self.entries) == 1 else (entry.name,):
                 if entry.default is not None:
                     found[name, None] = entry.default
-                loaded = entry.loaded_by_alias.items()
-                found |= {(name, alias): served for alias, served in loaded if alias in entry.aliases}
+                loaded = dict(entry.loaded_by_alias)  # it may have an alias that cannot be read at the moment
+                if DEFAULT_ALIAS not in entry.aliases:
+                    loaded.pop(DEFAULT_ALIAS, None)
+                found |= {(name, alias): served for alias, served in loaded.items()}
         return found
 
     def is_pinned(self, served: LoadedVersion) -> bool:

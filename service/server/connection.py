@@ -15,6 +15,7 @@ READ_TIMEOUT_SECONDS = 30.0  # from a request's first byte to its last; and for 
 class Connection:
     def __init__(self, sock: socket.socket, peer: Any, local_address: Any, reader: RequestReader) -> None:
         self.sock, self.peer, self.local_address, self.reader = sock, peer, local_address, reader
+        self.client_ip: str = peer[0] if peer else ""
         self.deadline = time.monotonic() + READ_TIMEOUT_SECONDS
         self.input_bytes = self.output_bytes = 0  # as AdmissionController last counted them
         self.send_buffer = bytearray()
@@ -31,7 +32,3 @@ class Connection:
     def is_idle(self) -> bool:
         """True if no request is arriving and no response is being sent."""
         return not self.reader.head and not self.reader.buffer and not self.send_buffer
-
-    @property
-    def client_ip(self) -> str:
-        return self.peer[0] if self.peer else ""

@@ -104,12 +104,10 @@ class EventLoop:
     def has_queued_requests(self) -> bool:
         return bool(self.queue or self.large_queue or self.priority_queue or self.scrape_queue)
 
-    def contain_errors(
-        self, connection: Connection, action: Callable[..., Any], *arguments: Any, **options: Any
-    ) -> Any:
+    def contain_errors(self, connection: Connection, action: Callable[..., Any], *arguments: Any) -> Any:
         """Call `action`; if it raises, log the error and close this connection alone. None then."""
         try:
-            return action(*arguments, **options)
+            return action(*arguments)
         except Exception:  # noqa: BLE001 - a fault of ours must not take the connections of all others with it
             self._log.exception("closed a connection of %s after an internal error", connection.client_ip)
             if connection in self.connections:
@@ -131,7 +129,7 @@ class EventLoop:
         self._idle_end = time.monotonic() + LINGER_SECONDS
         self.acceptor.stop()
 
-    def send_response(self, connection: Connection, response: bytes | bytearray, *, close: bool) -> None:
+    def send_response(self, connection: Connection, response: bytes | bytearray, *, close: bool = False) -> None:
         """Send the response to the connection's pending request, after what its send buffer holds already."""
         connection.pending_request = None
         connection.close_after_send = close

@@ -172,7 +172,7 @@ class EventWorker(Worker):  # type: ignore[misc]
                 self._handle_contained(connection, connection.pending_request)
             elif response is not None:
                 send = self.event_loop.send_response
-                self.event_loop.contain_errors(connection, send, connection, response, close=False)
+                self.event_loop.contain_errors(connection, send, connection, response)
         try:
             self.fast_path.record_metrics(batch)  # after the responses are sent, so that no client waits for it
         except Exception:

@@ -54,10 +54,11 @@ class RequestHead:
     `uncached_headers` has those of `UNCACHED_HEADERS` that were sent, by their names in upper case.
     """
 
-    __slots__ = ("parsed", "size", "uncached_headers")
+    __slots__ = ("parsed", "path", "size", "uncached_headers")
 
     def __init__(self, parsed: ParsedHead, uncached_headers: Mapping[str, str], size: int) -> None:
         self.parsed, self.uncached_headers, self.size = parsed, uncached_headers, size
+        self.path = parsed.path
 
     @property
     def method(self) -> str:
@@ -66,10 +67,6 @@ class RequestHead:
     @property
     def uri(self) -> str:
         return self.parsed.uri
-
-    @property
-    def path(self) -> str:
-        return self.parsed.path
 
 
 @dataclass(slots=True)
