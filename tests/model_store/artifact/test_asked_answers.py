@@ -85,7 +85,7 @@ def test_every_fault_says_what_to_do() -> None:
         "train again with calibration = 0.1 in [split]"
     )
     assert refusal(model(PRICE, NINE), interval=0.95) == (
-        "interval: expected a level that 9 calibration rows can promise, found 0.95, for 19; "
+        "interval: expected a level that 9 calibration rows can promise, found 0.95, which needs 19; "
         "send 0.9 or less, or train again with more calibration rows"
     )
     assert 'send "set" for a set of labels' in refusal(model(ANIMAL), interval=0.9)
