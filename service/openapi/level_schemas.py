@@ -10,7 +10,7 @@ _INTERVAL: Json = {"type": "array", "items": {"type": "number"}, "minItems": 2, 
 _LEVEL: Json = {"type": ["number", "null"], "exclusiveMinimum": 0, "exclusiveMaximum": 1}
 _THRESHOLD: Json = _LEVEL | {"description": "The second label is predicted from this probability on."}
 LEVEL_KEYS: dict[str, Json] = {"interval": _LEVEL, "set": _LEVEL, "threshold": _THRESHOLD}  # of a request for any model
-RANGE_LISTS: dict[str, Json] = {"intervals": array_schema({}), "sets": array_schema({"type": "array"})}
+RANGE_LISTS: dict[str, Json] = {"intervals": array_schema({}), "sets": array_schema(array_schema({}))}
 
 
 def level_schemas(model: Model) -> tuple[dict[str, Json], dict[str, Json]]:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from model_store.artifact.answers import Answers
+from model_store.artifact.conformal import Conformal
 from model_store.artifact.model import Model
 from model_store.nn import Linear, Sequential
 from model_store.registry.store import open_store
@@ -28,14 +31,20 @@ def half_plus_two() -> Model:
     return Model(Sequential([layer]), Signature((NumberColumn("x"),), RegressionOutput(("y",), (0.0,), (1.0,))))
 
 
+def with_scores(model: Model, method: str, count: int) -> Model:
+    """Return the model with the scores of nine calibration rows, for so many targets."""
+    scores = np.tile(np.linspace(0.1, 0.9, 9, dtype=np.float32), (count, 1))
+    return replace(model, answers=Answers(model.baseline, Conformal(method, scores)))
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Run two workers with four models, one of them with two versions and an alias."""
     folder = tmp_path_factory.mktemp("clients")
     store = open_store(folder / "models")
     models = {
-        "penguins": with_baseline(penguins()),
-        "image": image(),
+        "penguins": with_scores(with_baseline(penguins()), "aps", 1),
+        "image": with_scores(image(), "absolute", 2),
         "price": price(),
         "half_plus_two": half_plus_two(),
     }
