@@ -36,6 +36,21 @@ GRPC = "tests/service/grpc"
 PAGES, ALIASES = "tests/service/security/test_pages.py", "tests/service/routes/test_aliases.py"
 IMAGES = "tests/model_store/schema/columns/test_image_decoding.py"
 DEFENCES = {
+    "an export has as many golden rows as training writes, whatever their answers repeat": Defence(
+        "model_store/export/base.py", "Golden(model.golden.instances[:count], model.golden.outputs[:count])",
+        "model.golden",
+        "tests/model_store/export/test_export.py::test_the_golden_rows_of_an_export_cost_as_much_as_those_of_training",
+    ),
+    "the exports that the service keeps have a bounded size": Defence(
+        "service/routes/model_pages.py", "RecentTexts(_MAX_MODULES, _MAX_MODULE_BYTES)",
+        "RecentTexts(_MAX_MODULES, 1 << 40)",
+        "tests/service/routes/test_model_pages.py::test_exports_are_kept_up_to_a_size",
+    ),
+    "the texts of a model count before a browser gets it": Defence(
+        "service/pages/model_page.py", "weights + sum(len(str(text)) for group in texts for text in group)",
+        "weights",
+        "tests/service/routes/test_model_pages.py::test_the_texts_of_a_model_count_for_its_export",
+    ),
     "a pickle is read only with trust": Defence(
         "model_store/importing/sklearn/pipeline.py", "    if not trust:",
         "    if False:",

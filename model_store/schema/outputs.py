@@ -12,6 +12,8 @@ from model_store.schema.multi_label import MultiLabelOutput
 from model_store.schema.target_transform import TargetTransform
 from model_store.utils.values import list_names
 
+_NAME_CHARACTERS = 32  # a longer name of a label or target counts as several values
+
 
 @dataclass(frozen=True)
 class ClassificationOutput:
@@ -84,3 +86,9 @@ class RegressionOutput:
 
 
 Output = ClassificationOutput | MultiLabelOutput | RegressionOutput
+
+
+def name_values(output: Output) -> list[int]:
+    """Return as how many values each label or target counts in the answer of a row, which repeats them all."""
+    names = output.names if isinstance(output, RegressionOutput) else output.labels
+    return [1 + len(str(name)) // _NAME_CHARACTERS for name in names]

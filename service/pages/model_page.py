@@ -13,7 +13,7 @@ from model_store.evaluation.compare import Comparison, Difference, compare
 from model_store.evaluation.record import TrainingRecord, validate_statistics
 from model_store.report import charts
 from model_store.report.markup import Markup
-from model_store.schema.columns import ArrayColumn, Column
+from model_store.schema.columns import ArrayColumn, CategoryColumn, Column
 from model_store.schema.columns.image_decoding import is_image_shape
 from model_store.schema.signature import RegressionOutput, Signature
 from model_store.utils.number_format import METRIC_TITLES, format_number
@@ -23,7 +23,7 @@ from service.registry.loaded_version import LoadedVersion
 from service.registry.snapshot import ModelEntry
 
 MAX_FIELDS = 60  # of a form; the other columns are in the row as JSON
-MAX_WEIGHT_BYTES = 4 << 20  # of a model that a browser computes
+MAX_EXPORT_BYTES = 4 << 20  # of the weights and texts of a model that a browser computes
 _MAX_OPTIONS = 200  # of a list of categories
 _MAX_CLASSES = 30  # of a confusion matrix
 _MAX_DIFFERENCES = 60  # of each kind
@@ -62,8 +62,12 @@ def _levels(model: Model) -> dict[str, Any] | None:
 
 
 def is_exportable(model: Model) -> bool:
-    """Return True if a browser may compute the model: its weights are few enough to be sent."""
-    return sum(array.nbytes for array in model.network.arrays().values()) <= MAX_WEIGHT_BYTES
+    """Return True if a browser may compute the model: its weights, categories and labels are few enough to be sent."""
+    weights = sum(array.nbytes for array in model.network.arrays().values())
+    output = model.signature.output
+    texts = [output.names if isinstance(output, RegressionOutput) else output.labels]
+    texts += [column.categories for column in model.signature.inputs if isinstance(column, CategoryColumn)]
+    return weights + sum(len(str(text)) for group in texts for text in group) <= MAX_EXPORT_BYTES
 
 
 def _metrics(training: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -5,7 +5,6 @@ The page itself is at `/models/<name>`, as is the model's metadata in JSON: see 
 
 from __future__ import annotations
 
-import weakref
 from functools import cache
 from importlib.resources import files
 
@@ -19,18 +18,18 @@ from model_store.registry.store import Store
 from service.http.exceptions import error_at
 from service.pages import model_page
 from service.pages.recent_texts import RecentTexts
-from service.registry.loaded_version import LoadedVersion
 from service.registry.registry import ModelRegistry
 from service.routes.page_frame import page_view, render_page, require_pages
 
 _JAVASCRIPT = "text/javascript; charset=utf-8"
 _MAX_COMPARISONS, _MAX_COMPARISON_BYTES = 20, 2 << 20  # that are kept; one takes 10 to 60 kB
+_MAX_MODULES, _MAX_MODULE_BYTES = 20, 16 << 20  # that are kept; one of 4 MiB of weights takes 5.6 MB
 
 
 def create_blueprint(registry: ModelRegistry, store: Store) -> Blueprint:
     blueprint = Blueprint("model_pages", __name__)
     compared = RecentTexts(_MAX_COMPARISONS, _MAX_COMPARISON_BYTES)
-    exported: weakref.WeakKeyDictionary[LoadedVersion, bytes] = weakref.WeakKeyDictionary()
+    exported = RecentTexts(_MAX_MODULES, _MAX_MODULE_BYTES)
 
     @blueprint.get("/models/<name>/compare")
     @page_view("predict")
@@ -72,15 +71,15 @@ def create_blueprint(registry: ModelRegistry, store: Store) -> Blueprint:
         require_pages()
         served = registry.find(name, version)
         if not model_page.is_exportable(served.model):
-            problem = f"expected weights of at most {model_page.MAX_WEIGHT_BYTES} bytes, found more"
+            problem = f"expected weights and texts of at most {model_page.MAX_EXPORT_BYTES} bytes, found more"
             fix = f"export it with models export {name}/{served.number} --to javascript"
             raise error_at(404, "not_found", f"{name}/{served.number}", problem, fix)
-        if served not in exported:
+        key = served.name, served.number, served.digest
+        if (text := exported.get(key)) is None:
             registry.check_may_wait()
-            (exported[served],) = TARGET.files(
-                ExportSource(served.name, served.number, served.digest, served.model)
-            ).values()
-        response = Response(exported[served], content_type=_JAVASCRIPT)
+            (content,) = TARGET.files(ExportSource(*key, served.model)).values()
+            exported.put(key, text := content.decode())
+        response = Response(text, content_type=_JAVASCRIPT)
         response.headers["Cache-Control"] = "private, no-cache"
         response.set_etag(served.digest)
         return response.make_conditional(request)

@@ -21,10 +21,10 @@ from model_store.nn.integrated_gradients import can_integrate, max_explained_row
 from model_store.schema.columns import ArrayColumn, Column
 from model_store.schema.columns.number_text import MAX_PARSE_CHARACTERS, PLAIN_CHARACTERS
 from model_store.schema.columns.text import MAX_HASHED_CHARACTERS, TextColumn
-from model_store.schema.signature import MultiLabelOutput, RegressionOutput
+from model_store.schema.outputs import name_values
+from model_store.schema.signature import MultiLabelOutput
 
 RECEIPT_VALUES = 4  # hashing a value and sending it costs about as much as sending so many
-_NAME_CHARACTERS = 32  # of a label or target in a response: a longer one counts as several values
 
 
 @dataclass(frozen=True)
@@ -170,14 +170,13 @@ class RowLimits:
         may the outputs. A cell, the value of a column in a row, counts also if it is left out and filled in.
         """
         output = model.signature.output
-        names = output.names if isinstance(output, RegressionOutput) else output.labels
-        values = [1 + len(str(name)) // _NAME_CHARACTERS for name in names]
+        values = name_values(output)
         inference_rows = min(
             self.max_instances,
             model.network.row_cost.max_rows(self.max_operations),
             MAX_ARRAY_BYTES // model.row_bytes,
             self.max_cells // len(model.signature.inputs),
-            max(MAX_ARRAY_BYTES // model.network.dtype.itemsize, self.max_output_values) // len(names),
+            max(MAX_ARRAY_BYTES // model.network.dtype.itemsize, self.max_output_values) // len(values),
         )
         several = isinstance(output, MultiLabelOutput)  # the labels, beside their probabilities
         inputs = model.signature.inputs

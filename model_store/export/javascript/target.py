@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from model_store.export.base import ExportError, ExportSource
+from model_store.export.base import ExportError, ExportSource, golden_rows
 from model_store.nn import LAYERS, Array, Average, Module, ParametricActivation, Sequential
 from model_store.schema.columns import KINDS, ArrayColumn, CategoryColumn, Column, DateColumn, NumberColumn, TextColumn
 from model_store.schema.columns.date import CYCLES
@@ -117,7 +117,8 @@ def _model(source: ExportSource) -> dict[str, Any]:
     model = source.model
     golden: dict[str, list[Any]] = {"rows": [], "answers": []}
     if model.golden is not None:
-        golden = {"rows": model.golden.instances, "answers": model.signature.decode(model.golden.outputs)}
+        kept = golden_rows(model)
+        golden = {"rows": kept.instances, "answers": model.signature.decode(kept.outputs)}
     return {
         "name": source.name,
         "version": source.version,

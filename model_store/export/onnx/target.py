@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from model_store.artifact.manifest import PRODUCER
-from model_store.export.base import ExportError, ExportSource, parsed_columns
+from model_store.export.base import ExportError, ExportSource, golden_rows, parsed_columns
 from model_store.nn import LAYERS, Array
 from model_store.schema.columns import KINDS, DateColumn
 from model_store.schema.signature import MultiLabelOutput, RegressionOutput
@@ -74,8 +74,8 @@ def _metadata(source: ExportSource) -> dict[str, str]:
     model = source.model
     golden = None
     if model.golden is not None:
-        predictions = model.signature.decode(model.golden.outputs)
-        golden = {"instances": model.golden.instances, "predictions": predictions}
+        kept = golden_rows(model)
+        golden = {"instances": kept.instances, "predictions": model.signature.decode(kept.outputs)}
     return {
         "name": source.name,
         "version": str(source.version),

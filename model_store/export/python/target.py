@@ -134,7 +134,7 @@ class PythonTarget:
     def files(self, source: ExportSource) -> dict[str, bytes]:
         """Return NAME.py and NAME.npz, the artifact; of a model without golden rows, with some that are made up."""
         stem, content = file_stem(source.name), io.BytesIO()
-        npz.write(content, replace(source.model, golden=golden_rows(source.model)))
+        npz.write(content, replace(source.model, golden=source.model.golden or golden_rows(source.model)))
         return {f"{stem}.py": _program(source, stem).encode(), f"{stem}.npz": content.getvalue()}
 
     def answer(self, source: ExportSource, files: Mapping[str, bytes], rows: Sequence[Any]) -> dict[str, Array]:

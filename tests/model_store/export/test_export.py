@@ -13,14 +13,17 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from model_store.artifact.model import Golden
 from model_store.cli.main import main
+from model_store.export import base
 from model_store.export import export as export_module
 from model_store.export.agreement import find_disagreement
-from model_store.export.base import ExportError, ExportSource, check_carried, codes_by_text, unknown_code
+from model_store.export.base import ExportError, ExportSource, check_carried, codes_by_text, golden_rows, unknown_code
 from model_store.export.export import TARGETS, export, find_target, write_files
 from model_store.nn import LAYERS, Array
 from model_store.registry.store import open_store
 from model_store.schema.columns import KINDS, CategoryColumn
+from model_store.schema.signature import ClassificationOutput
 from tests.model_store.export.example_models import example_model
 
 
@@ -101,6 +104,30 @@ def test_files_are_written_all_or_none(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["other"]
     write_files({one: b"1", other: b"2"}, force=True)
     assert (one.read_bytes(), other.read_bytes()) == (b"1", b"2")
+
+
+@pytest.mark.parametrize("target", sorted(TARGETS))
+def test_the_golden_rows_of_an_export_cost_as_much_as_those_of_training(target: str) -> None:
+    """A file of 74 kB had 6,000 golden rows, whose answers repeat labels of 12,000 characters: 216 MB."""
+    labels = ClassificationOutput("y", tuple(letter * 12_000 for letter in "abc"))
+    model = example_model("numbers")
+    model = replace(model, signature=replace(model.signature, output=labels))
+    assert model.golden is not None
+    rows, outputs = [model.golden.instances[0]] * 6000, np.repeat(model.golden.outputs[:1], 6000, axis=0)
+    hostile = replace(source(), model=replace(model, golden=Golden(rows, outputs)))
+    assert len(golden_rows(hostile.model).instances) == 8
+    files = find_target(target).files(hostile)
+    assert sum(map(len, files.values())) < 1_000_000
+
+
+def test_the_golden_rows_of_an_export_are_bounded_by_answers_and_operations(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = example_model("numbers")
+    assert model.golden is not None
+    assert golden_rows(model).instances == model.golden.instances
+    monkeypatch.setattr(base, "_MAX_ANSWER_VALUES", 7)  # of three labels
+    assert golden_rows(model).instances == model.golden.instances[:2]
+    monkeypatch.setattr(base, "_MAX_OPERATIONS", 1)
+    assert golden_rows(model).instances == model.golden.instances[:1]
 
 
 # The command ----------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,8 +15,10 @@ from model_store.evaluation import compare
 from model_store.export.base import ExportSource
 from model_store.export.javascript.target import TARGET
 from model_store.registry.store import Store
+from model_store.schema.signature import ClassificationOutput
 from service.pages import model_page
 from service.pages.recent_texts import RecentTexts
+from service.routes import model_pages
 from tests.service.conftest import MakeClient, assert_error, move, penguins
 
 PAGE = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
@@ -62,9 +65,31 @@ def test_the_module_is_the_export_and_is_cached_by_its_digest(store: Store, clie
 
 
 def test_a_large_model_is_not_exported(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_page, "MAX_WEIGHT_BYTES", 8)
+    monkeypatch.setattr(model_page, "MAX_EXPORT_BYTES", 8)
     assert_error(client.get(MODULE), 404, "not_found")
     assert '"exportable": false' in client.get("/models/penguins", headers=PAGE).text
+
+
+def test_the_texts_of_a_model_count_for_its_export(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = penguins()
+    weights = sum(array.nbytes for array in model.network.arrays().values())
+    monkeypatch.setattr(model_page, "MAX_EXPORT_BYTES", weights + 1000)
+    assert model_page.is_exportable(model)
+    output = ClassificationOutput("species", ("Adelie", "Gentoo", "x" * 1000))
+    assert not model_page.is_exportable(replace(model, signature=replace(model.signature, output=output)))
+
+
+def test_exports_are_kept_up_to_a_size(store: Store, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    original = type(TARGET).files
+    monkeypatch.setattr(type(TARGET), "files", lambda *args: (made.append(args[1].reference), original(*args))[1])
+    client = make_client(store)
+    assert client.get(MODULE).data == client.get(MODULE).data
+    assert made == ["penguins/1"]
+    monkeypatch.setattr(model_pages, "_MAX_MODULE_BYTES", 1000)
+    client = make_client(store)
+    assert client.get(MODULE).data == client.get(MODULE).data
+    assert made == ["penguins/1"] * 3
 
 
 def test_the_program_of_exports_has_no_model(client: FlaskClient) -> None:
