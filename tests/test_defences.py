@@ -36,6 +36,32 @@ GRPC = "tests/service/grpc"
 PAGES, ALIASES = "tests/service/security/test_pages.py", "tests/service/routes/test_aliases.py"
 IMAGES = "tests/model_store/schema/columns/test_image_decoding.py"
 DEFENCES = {
+    "no rows of millions of values are made up for an export": Defence(
+        "model_store/export/base.py", "if values > _MAX_MADE_UP_VALUES:",
+        "if False:",
+        "tests/model_store/export/test_export.py::test_no_rows_of_millions_of_values_are_made_up",
+    ),
+    "QuickJS has a bounded memory": Defence(
+        "model_store/export/javascript/target.py", "    context.set_memory_limit(",
+        "    print(",
+        "tests/model_store/export/test_javascript.py::test_the_memory_of_quickjs_is_bounded",
+    ),
+    "a network that takes an interpreter too long is not exported to JavaScript": Defence(
+        "model_store/export/javascript/target.py", "if found > _MAX_ROW_OPERATIONS:",
+        "if False:",
+        "tests/model_store/export/test_javascript.py::test_a_network_that_takes_an_interpreter_too_long_is_refused",
+    ),
+    "the tables of a model file have few rows": Defence(
+        "model_store/cli/tables.py", "if self.max_rows is not None and self.row_count >= self.max_rows:",
+        "if False:",
+        "tests/model_store/cli/test_tables.py::"
+        "test_a_comparison_shows_the_first_differences_and_counts_the_others",
+    ),
+    "the records of versions are parsed for a part of a second of a request": Defence(
+        "service/pages/overview.py", "if self._clock() < deadline:",
+        "if True:",
+        "tests/service/pages/test_overview.py::test_records_in_memory_are_parsed_for_half_a_second_of_a_request",
+    ),
     "an export has as many golden rows as training writes, whatever their answers repeat": Defence(
         "model_store/export/base.py", "Golden(model.golden.instances[:count], model.golden.outputs[:count])",
         "model.golden",

@@ -20,28 +20,49 @@ from model_store.utils.number_format import METRIC_TITLES, format_number
 from model_store.utils.printable import printable
 
 _MAX_ROWS = 8
+_MAX_MODEL_ROWS, _MAX_GROUPS = 500, 50  # of a table, and tables, of what a model file holds
+_MAX_CELL_CHARACTERS, _MAX_HEADINGS = 5000, 30
 _OMITTED_LAYER_SETTINGS = ("type", "input_size", "output_size", "input_shape", "filters")  # shown as sizes
 _DISPLAY_NAMES = {"of": "measured on", "answer": "prediction"}  # of keys whose names are part of the artifact format
 
 
-def new_table(*headings: str, title: str | None = None) -> Table:
+class LimitedTable(Table):
+    """A table that counts the rows beyond `max_rows` in `left_out`, and does not show them."""
+
+    max_rows: int | None = None
+    left_out = 0
+
+    def add_row(self, *cells: Any, **style: Any) -> None:
+        """Add a row, or count it."""
+        if self.max_rows is not None and self.row_count >= self.max_rows:
+            self.left_out += 1
+        else:
+            super().add_row(*cells, **style)
+
+
+def new_table(*headings: str, title: str | None = None, max_rows: int | None = None) -> LimitedTable:
     """Return a table without borders; a heading that starts with ">" aligns its column to the right."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim")
+    table = LimitedTable(
+        title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, header_style="dim"
+    )
+    table.max_rows = max_rows
     for heading in headings:
         table.add_column(heading.lstrip(">"), justify="right" if heading.startswith(">") else "left", overflow="fold")
     return table
 
 
-def print_table(table: Table) -> None:
-    """Print a table and an empty line, or nothing if the table has no rows."""
+def print_table(table: LimitedTable) -> None:
+    """Print a table, how many rows it leaves out, and an empty line; nothing if the table has no rows."""
     if table.row_count:
         stdout.print(table)
+        if table.left_out:
+            stdout.print(f"{table.left_out} more: see --json", style="dim")
         stdout.print()
 
 
-def key_value_table(pairs: Iterable[tuple[str, Any]], title: str | None = None) -> Table:
+def key_value_table(pairs: Iterable[tuple[str, Any]], title: str | None = None) -> LimitedTable:
     """Return a table of two columns, without the pairs whose value is empty."""
-    table = new_table("", "", title=title)
+    table = new_table("", "", title=title, max_rows=_MAX_MODEL_ROWS)
     table.show_header = False
     for name, value in pairs:
         if value not in (None, "", [], {}):
@@ -50,7 +71,15 @@ def key_value_table(pairs: Iterable[tuple[str, Any]], title: str | None = None) 
 
 
 def format_value(value: Any) -> str:
-    """Return a value of a manifest for a cell: short numbers, lists cut after 12 items, objects as in a job file."""
+    """Return a value of a manifest for a cell: short numbers, lists cut after 12 items, objects as in a job file.
+
+    A text longer than `_MAX_CELL_CHARACTERS` is cut.
+    """
+    text = _format_whole(value)
+    return text if len(text) <= _MAX_CELL_CHARACTERS else f"{text[:_MAX_CELL_CHARACTERS]} ... ({len(text)} characters)"
+
+
+def _format_whole(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "-"}[value]
     if isinstance(value, float):
@@ -98,8 +127,8 @@ def _format_time(when: str, zone: str) -> str:
     return " ".join(filter(None, [*when[:19].split("T"), zone]))
 
 
-def inputs_table(signature: Signature) -> Table:
-    table = new_table("column", "kind", "values", "missing", title="Inputs")
+def inputs_table(signature: Signature) -> LimitedTable:
+    table = new_table("column", "kind", "values", "missing", title="Inputs", max_rows=_MAX_MODEL_ROWS)
     for column in signature.inputs:
         table.add_row(column.name, column.kind, column.describe(format_value), column.describe_missing(format_value))
     return table
@@ -117,8 +146,9 @@ def describe_output(signature: Signature) -> str:
     return format_value(output.names) + learned
 
 
-def layers_table(network: Sequential) -> Table:
-    table = new_table(">#", "layer", ">inputs", ">outputs", ">parameters", title="Network")
+def layers_table(network: Sequential) -> LimitedTable:
+    headings = (">#", "layer", ">inputs", ">outputs", ">parameters")
+    table = new_table(*headings, title="Network", max_rows=_MAX_MODEL_ROWS)
     for i, layer in enumerate(layer_data(network)):
         name, count = layer["type"], layer["parameters"]
         if layer["settings"]:
@@ -148,28 +178,31 @@ def _layer_settings(module: Module) -> dict[str, Any]:
     return {key: value for key, value in module.config().items() if key not in _OMITTED_LAYER_SETTINGS}
 
 
-def training_tables(section: Any, title: str) -> list[Table]:
+def training_tables(section: Any, title: str) -> list[LimitedTable]:
     """Return tables of a section that a training job recorded: its scalars, and one for each group of like objects."""
     if not isinstance(section, Mapping):
         return []
     scalars, groups = _flatten(section, "")
     pairs = [(_DISPLAY_NAMES.get(name, name), value) for name, value in scalars]
-    tables = [key_value_table(pairs, title), *(_group_table(name, group) for name, group in groups)]
+    if len(groups) > _MAX_GROUPS:
+        pairs.insert(0, (f"{len(groups) - _MAX_GROUPS} more tables", "see --json"))
+    shown = groups[:_MAX_GROUPS]
+    tables = [key_value_table(pairs, title), *(_group_table(name, group) for name, group in shown)]
     if not pairs and groups:
         tables[1].title = title  # that of the empty table, which is not printed
     return tables
 
 
-def notes_table(notes: Sequence[str]) -> Table:
+def notes_table(notes: Sequence[str]) -> LimitedTable:
     """Return a table of the notes of a training, one below the other."""
-    table = new_table("", title="Notes")
+    table = new_table("", title="Notes", max_rows=_MAX_MODEL_ROWS)
     table.show_header = False
     for note in notes:
-        table.add_row(Text(printable(f"- {note}")))
+        table.add_row(Text(printable(f"- {format_value(note)}")))
     return table
 
 
-def diagnostics_tables(record: TrainingRecord) -> list[Table]:
+def diagnostics_tables(record: TrainingRecord) -> list[LimitedTable]:
     """Return the main calibration metrics and the permutation importance of the first columns."""
     calibration, roc, importance = record.calibration or {}, record.roc or {}, record.importance or {}
     curve = record.precision_recall or {}
@@ -195,7 +228,7 @@ def diagnostics_tables(record: TrainingRecord) -> list[Table]:
     return found
 
 
-def comparison_tables(comparison: Comparison, names: tuple[str, str]) -> list[Table]:
+def comparison_tables(comparison: Comparison, names: tuple[str, str]) -> list[LimitedTable]:
     """Return the metrics of two versions, those with the largest change first; then all else that differs."""
     metrics = new_table("", *(f">{name}" for name in names), ">change", title="Metrics")
     overall = [row for row in comparison.metrics if "," not in row.name]
@@ -213,7 +246,7 @@ def comparison_tables(comparison: Comparison, names: tuple[str, str]) -> list[Ta
     found = [metrics]
     sections = {"Inputs and output": comparison.signature, "Network": comparison.layers, "Job": comparison.job}
     for title, rows in sections.items():
-        table = new_table("", *names, title=title)
+        table = new_table("", *names, title=title, max_rows=_MAX_MODEL_ROWS)
         for row in rows:
             table.add_row(row.name, format_value(row.first), format_value(row.second))
         found.append(table)
@@ -225,7 +258,7 @@ def _change(row: Difference) -> float | None:
     return row.second - row.first if both else None
 
 
-def history_table(revisions: Iterable[AliasRevision]) -> Table:
+def history_table(revisions: Iterable[AliasRevision]) -> LimitedTable:
     table = new_table("alias", ">move", ">version", "when (UTC)", "who", "why")
     was_protected: dict[str, bool] = {}
     for revision in revisions:
@@ -238,14 +271,14 @@ def history_table(revisions: Iterable[AliasRevision]) -> Table:
     return table
 
 
-def garbage_table(garbage: Iterable[GarbageObject]) -> Table:
+def garbage_table(garbage: Iterable[GarbageObject]) -> LimitedTable:
     table = new_table("object", "reason", ">size", "since (UTC)")
     for item in garbage:
         table.add_row(item.key, item.reason, format_bytes(item.size), item.since.strftime("%Y-%m-%d %H:%M:%S"))
     return table
 
 
-def predictions_table(predictions: Sequence[Any], files: Sequence[str] | None = None) -> Table:
+def predictions_table(predictions: Sequence[Any], files: Sequence[str] | None = None) -> LimitedTable:
     """Return a table with one line for each row: the label or labels and the probabilities, or the values.
 
     A line begins with the number of its row, or with the name of its file.
@@ -306,9 +339,9 @@ def _have_same_keys(group: Mapping[str, Mapping[str, Any]]) -> bool:
     return all(keys == first for keys in others)
 
 
-def _group_table(name: str, group: Mapping[str, Mapping[str, Any]]) -> Table:
-    headings = next(iter(group.values()))
-    table = new_table(name, *(f">{heading}" for heading in headings))
+def _group_table(name: str, group: Mapping[str, Mapping[str, Any]]) -> LimitedTable:
+    headings = list(next(iter(group.values())))[:_MAX_HEADINGS]
+    table = new_table(name, *(f">{heading}" for heading in headings), max_rows=_MAX_MODEL_ROWS)
     for key, part in group.items():
         table.add_row(key, *(format_value(part[heading]) for heading in headings))
     return table

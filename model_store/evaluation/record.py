@@ -263,8 +263,11 @@ class TrainingRecord:
         metrics, diagnostics = training.get("metrics"), training.get("diagnostics")
         diagnostics = diagnostics if isinstance(diagnostics, dict) else {}
         found: dict[type[Section], dict[str, Any] | None] = dict.fromkeys((_Classification, _MultiLabel, _Regression))
-        task = next((task for task in found if load_or_none(task, metrics)), _Regression)
-        found[task] = load_or_none(task, metrics)
+        task: type[Section] = _Regression
+        for one in found:
+            if loaded := load_or_none(one, metrics):
+                task, found[one] = one, loaded
+                break
         baseline, linear = _OTHER_MODELS[task]
         return cls(
             load_or_none(_History, training),

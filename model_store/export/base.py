@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from model_store.schema.signature import Signature
 
 REFUSED = -1  # the code of a text for which the model gives no answer
 _MAX_OPERATIONS = 2**31  # to compute the golden rows of an export, but one is always computed
+_MAX_MADE_UP_VALUES = 2**20  # of a row: a file of 2.4 kB describes images of 16 million values
 _MAX_ANSWER_VALUES = 100_000  # of the golden rows of an export: rows x labels, where a long label counts as several
 
 
@@ -53,6 +55,10 @@ class Target(Protocol):
     name: ClassVar[str]  # the value of --to
     layers: ClassVar[frozenset[str]]  # the types of layers that it carries, of `model_store.nn.LAYERS`
     columns: ClassVar[frozenset[str]]  # the kinds of columns that it carries, of `schema.columns.KINDS`
+
+    def check_engine(self, source: ExportSource) -> None:
+        """Raise ExportError, before any work, if what checks the files is missing, or takes too long for a row."""
+        ...
 
     def files(self, source: ExportSource) -> dict[str, bytes]:
         """Return the content of each file by its name, made in memory. ExportError for what it cannot carry."""
@@ -100,7 +106,8 @@ def golden_rows(model: Model) -> Golden:
 
     They are as many as training writes, fewer if their answers or their inference cost more: a file of 74 kB had 6,000
     rows, whose answers repeated labels of 12,000 characters, 216 MB.
-    ExportError if the model rejects rows that are made up: its statistics do not describe its columns.
+    ExportError if the model rejects rows that are made up: its statistics do not describe its columns; or if it has
+    none, and a row more than `_MAX_MADE_UP_VALUES`.
     """
     count = min(
         golden_count(model.signature.width),
@@ -110,6 +117,10 @@ def golden_rows(model: Model) -> Golden:
     count = max(1, count)
     if model.golden is not None:
         return Golden(model.golden.instances[:count], model.golden.outputs[:count])
+    values = sum(math.prod(column.shape) for column in model.signature.inputs)
+    if values > _MAX_MADE_UP_VALUES:
+        problem = f"no row of {values} values is made up for a model without golden rows: {_MAX_MADE_UP_VALUES} at most"
+        raise ExportError(f"{problem}; publish it with examples, from which its golden rows are taken")
     rows = make_up_rows(model.signature, np.random.default_rng(0))[:count]
     try:
         return Golden(rows, model.network(model.encode(rows)))

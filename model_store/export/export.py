@@ -28,6 +28,7 @@ def find_target(name: str) -> Target:
 def export(source: ExportSource, target: Target) -> dict[str, bytes]:
     """Return the checked files by name. ExportError if the target cannot carry the model, or its answers differ."""
     check_carried(source, target)
+    target.check_engine(source)
     files = target.files(source)
     check_answers(source, target, files)
     return files

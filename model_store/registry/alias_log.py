@@ -153,9 +153,9 @@ def rollback_stack(history: list[AliasRevision], versions: list[int]) -> list[in
     for revision in history:
         if revision.rollback:
             while stack and stack[-1] != revision.version:
-                stack = stack[:-1]
+                stack.pop()
         if not stack or stack[-1] != revision.version:
-            stack = [*stack, revision.version]
+            stack.append(revision.version)
     return stack
 
 

@@ -92,6 +92,15 @@ def exact_unit(values: npt.NDArray[Any]) -> float:
     return 2.0**-600 if 0 < largest < 2.0**-400 else 1.0
 
 
+def round_to_digits(values: npt.NDArray[Any], digits: int) -> npt.NDArray[Any]:
+    """Return finite numbers rounded to significant digits; those below 1e-300 become 0."""
+    exponents = np.floor(np.log10(np.abs(np.where(values == 0, 1.0, values))))
+    places = np.clip(digits - 1 - exponents, -300, 300)
+    down, up = 10.0 ** np.maximum(places, 0), 10.0 ** np.maximum(-places, 0)
+    rounded: npt.NDArray[Any] = np.rint(values * down / up) / down * up
+    return rounded
+
+
 def integral_floats_to_ints(row: Sequence[Any]) -> list[Any]:
     """Return a row whose integral floats are integers: 195 instead of 195.0."""
     return [

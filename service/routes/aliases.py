@@ -162,6 +162,7 @@ def _first_text(messages: Any) -> str:
 def _describe(store: Store, name: str) -> dict[str, Any]:
     """Return the versions of a model, its aliases, and their newest moves, the last one first."""
     versions, moves = store.versions(name), store.recent_moves(name, MAX_SHOWN_MOVES)
+    known = frozenset(versions)
     if DEFAULT_ALIAS not in moves:  # requests without a version get the newest one, and a rollback leaves it
         moves = {DEFAULT_ALIAS: [], **moves}
     return {
@@ -172,7 +173,7 @@ def _describe(store: Store, name: str) -> dict[str, Any]:
                 "version": history[-1].version if history else versions[-1],
                 "is_set": bool(history),
                 "protected": bool(history) and history[-1].protected,
-                "rollback_to": _rollback_to(history, versions),
+                "rollback_to": _rollback_to(history, versions, known),
                 "history": [_revision(revision) for revision in reversed(history)],
             }
             for alias, history in moves.items()
@@ -180,12 +181,12 @@ def _describe(store: Store, name: str) -> dict[str, Any]:
     }
 
 
-def _rollback_to(history: list[AliasRevision], versions: list[int]) -> int | None:
+def _rollback_to(history: list[AliasRevision], versions: list[int], known: frozenset[int]) -> int | None:
     """Return the version that a rollback leads to, None if there is none, or it depends on moves that are not read."""
     if len(history) >= MAX_SHOWN_MOVES:
         return None
-    before = [number for number in rollback_stack(history, versions)[:-1] if number in versions]
-    return before[-1] if before else None
+    _, *before = reversed(rollback_stack(history, versions))
+    return next((number for number in before if number in known), None)
 
 
 def _revision(revision: AliasRevision) -> dict[str, Any]:

@@ -16,9 +16,13 @@ _SECONDS = 600  # for one compilation or run: 16 million weights take gcc a minu
 _MAX_MESSAGE = 1000
 
 
-def find_compiler() -> str | None:
-    """Return the path of a C compiler, None if there is none on PATH."""
-    return next(filter(None, map(shutil.which, _COMPILERS)), None)
+def find_compiler() -> str:
+    """Return the path of a C compiler. ExportError if there is none on PATH."""
+    compiler = next(filter(None, map(shutil.which, _COMPILERS)), None)
+    if compiler is None:
+        fix = "install gcc or clang, since an export is only written after it has given the model's answers"
+        raise ExportError(f"expected a C compiler (cc, gcc or clang) on PATH, found none: {fix}")
+    return compiler
 
 
 def compile_and_run(files: Mapping[str, bytes], main: str, standard_input: bytes = b"") -> bytes:
@@ -27,9 +31,6 @@ def compile_and_run(files: Mapping[str, bytes], main: str, standard_input: bytes
     ExportError without a compiler, for a file that it rejects, and for a program that fails.
     """
     compiler = find_compiler()
-    if compiler is None:
-        fix = "install gcc or clang, since an export is only written after it has given the model's answers"
-        raise ExportError(f"expected a C compiler (cc, gcc or clang) on PATH, found none: {fix}")
     with tempfile.TemporaryDirectory(prefix="export-") as folder:
         for name, content in files.items():
             (Path(folder) / name).write_bytes(content)

@@ -12,7 +12,7 @@ from model_store.export.base import ExportSource, file_stem
 from model_store.export.c import literals
 from model_store.export.c.code import Code, Values
 from model_store.export.c.columns import EncodingCode, add_encoding
-from model_store.export.c.compiler import compile_and_run
+from model_store.export.c.compiler import compile_and_run, find_compiler
 from model_store.export.c.driver import driver
 from model_store.export.c.golden_test import golden_test
 from model_store.export.c.layers import add_network, layer_names
@@ -56,6 +56,10 @@ class CTarget:
     name: ClassVar[str] = "c"
     layers: ClassVar[frozenset[str]] = layer_names()
     columns: ClassVar[frozenset[str]] = frozenset(KINDS)
+
+    def check_engine(self, source: ExportSource) -> None:
+        """Raise ExportError without a compiler."""
+        find_compiler()
 
     def files(self, source: ExportSource) -> dict[str, bytes]:
         """Return NAME.c and NAME_test.c. ExportError for a text that C cannot hold."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import base64
 import json
+import threading
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from importlib.resources import files as package_files
 from typing import Any, ClassVar
 
@@ -22,6 +24,10 @@ from model_store.schema.signature import MultiLabelOutput, Output, RegressionOut
 from model_store.utils.extras import install_command
 
 _EXTRA = "javascript"
+_MAX_ROW_OPERATIONS = 2**32  # one takes QuickJS about 2 ns
+_MAX_SECONDS = 60  # of processor time of QuickJS, whose cost of a layer may not be that of NumPy
+_MAX_MEMORY = 1 << 29  # of QuickJS in bytes, and `_MEMORY_OF_TEXT` for each of the module and the rows
+_MEMORY_OF_TEXT = 16
 _RUNTIME = ("rows.js", "network.js")
 
 
@@ -31,6 +37,14 @@ class JavaScriptTarget:
     name: ClassVar = "javascript"
     layers: ClassVar = frozenset(LAYERS)
     columns: ClassVar = frozenset(KINDS)
+
+    def check_engine(self, source: ExportSource) -> None:
+        """Raise ExportError if QuickJS is not installed, or a row takes an interpreter too long."""
+        _import_engine()
+        found = source.model.network.row_cost.one_row_operations
+        if found > _MAX_ROW_OPERATIONS:
+            problem = f"expected at most {_MAX_ROW_OPERATIONS} operations a row, since an interpreter checks the export"
+            raise ExportError(f"{source.reference}: javascript: {problem}; found {found}; export it to onnx or c")
 
     def files(self, source: ExportSource) -> dict[str, bytes]:
         """Return the module. See `Target.files`."""
@@ -203,14 +217,38 @@ def _arrays(network: Sequential) -> Iterator[Array]:
             yield from layer.arrays().values()
 
 
-def _run(module: str, rows: str) -> str:
-    """Return what `answer(rows)` of the module returns. ExportError if it throws, or QuickJS is not installed."""
+def _import_engine() -> Any:
+    """Return QuickJS. ExportError if it is not installed."""
     try:
         import quickjs  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
         problem = "javascript: an export is checked by the JavaScript engine QuickJS, which is not installed"
         raise ExportError(f"{problem}; install it with: {install_command(_EXTRA)}") from error
+    return quickjs
+
+
+def _run(module: str, rows: str) -> str:
+    """Return what `answer(rows)` of the module returns. ExportError if it throws, or takes too much time or memory.
+
+    It runs in a thread, since a signal such as Ctrl-C would wait for it.
+    """
+    result: Future[str] = Future()
+
+    def work() -> None:
+        try:
+            result.set_result(_answer(module, rows))
+        except BaseException as error:  # noqa: BLE001 - raised where the result is read
+            result.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    return result.result()
+
+
+def _answer(module: str, rows: str) -> str:
+    quickjs = _import_engine()
     context = quickjs.Context()
+    context.set_time_limit(_MAX_SECONDS)
+    context.set_memory_limit(_MAX_MEMORY + _MEMORY_OF_TEXT * (len(module) + len(rows)))
     try:
         context.module(module)
         answer = context.get("answer")
@@ -218,5 +256,8 @@ def _run(module: str, rows: str) -> str:
             raise ExportError("javascript: the module cannot be loaded by QuickJS")
         found: str = answer(rows)
     except quickjs.JSException as error:
+        if "InternalError: interrupted" in str(error):
+            problem = f"the golden rows take QuickJS more than {_MAX_SECONDS} s of processor time"
+            raise ExportError(f"javascript: {problem}; export the model to onnx or c") from error
         raise ExportError(f"javascript: the module throws for golden rows: {error}") from error
     return found

@@ -29,6 +29,10 @@ class OnnxTarget:
     layers: ClassVar[frozenset[str]] = frozenset(LAYERS)
     columns: ClassVar[frozenset[str]] = frozenset(KINDS) - {"text"}  # the CRC-32 of a token is no operator
 
+    def check_engine(self, source: ExportSource) -> None:
+        """Raise ExportError if the package onnx is not installed."""
+        _package(".runtime")
+
     def files(self, source: ExportSource) -> dict[str, bytes]:
         """Return the file NAME-VERSION.onnx. ExportError if the package onnx is missing."""
         model = _package(".builder").build(source, _metadata(source), PRODUCER)

@@ -40,6 +40,7 @@ from model_store.utils.values import (
     integral_floats_to_ints,
     is_finite_number,
     parse_finite_number,
+    round_to_digits,
 )
 
 MAX_NESTING = 8  # levels of lists that a repair flattens
@@ -309,8 +310,8 @@ class ArrayColumn(Column):
         """Return arrays of random numbers with the mean, deviation and range of all values, integers like them."""
         mean, std, low, high = (float(self.statistics.get(key) or 0.0) for key in ("mean", "std", "min", "max"))
         drawn = mean + std * rng.standard_normal((count, *self.shape))
-        short = np.array([float(f"{value:.3g}") for value in drawn.ravel()]) if self.low is None else np.rint(drawn)
-        values: list[Any] = np.clip(short.reshape(drawn.shape), low, high).tolist()
+        short = round_to_digits(drawn, 3) if self.low is None else np.rint(drawn)
+        values: list[Any] = np.clip(short, low, high).tolist()
         return values
 
     def repairs(self, value: Any) -> list[Any]:

@@ -19,6 +19,7 @@ from model_store.export import base
 from model_store.export import export as export_module
 from model_store.export.agreement import find_disagreement
 from model_store.export.base import ExportError, ExportSource, check_carried, codes_by_text, golden_rows, unknown_code
+from model_store.export.c import compiler
 from model_store.export.export import TARGETS, export, find_target, write_files
 from model_store.nn import LAYERS, Array
 from model_store.registry.store import open_store
@@ -35,6 +36,9 @@ class FakeTarget:
     layers: frozenset[str] = frozenset(LAYERS)
     columns: frozenset[str] = frozenset(KINDS)
     name: str = "fake"
+
+    def check_engine(self, source: ExportSource) -> None:
+        pass
 
     def files(self, source: ExportSource) -> dict[str, bytes]:
         return {f"{source.stem}.a": b"a" * 10, f"{source.stem}.b": b"b" * 2048}
@@ -128,6 +132,29 @@ def test_the_golden_rows_of_an_export_are_bounded_by_answers_and_operations(monk
     assert golden_rows(model).instances == model.golden.instances[:2]
     monkeypatch.setattr(base, "_MAX_OPERATIONS", 1)
     assert golden_rows(model).instances == model.golden.instances[:1]
+
+
+@pytest.mark.parametrize("target", sorted(TARGETS))
+def test_no_rows_of_millions_of_values_are_made_up(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of 2.4 kB took 18 s and 1 GB, since it described images of 4096 x 4096."""
+    images = example_model("images")
+    assert golden_rows(replace(images, golden=None)).instances
+    monkeypatch.setattr(base, "_MAX_MADE_UP_VALUES", 100)
+    monkeypatch.setattr(base, "make_up_rows", lambda *_: pytest.fail("rows were made up"))
+    with pytest.raises(ExportError, match=r"no row of 144 values is made up .*: 100 at most; publish it with"):
+        export(replace(source(), model=replace(images, golden=None)), find_target(target))
+
+
+def test_a_missing_engine_is_an_error_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "quickjs", None)
+    monkeypatch.setattr(compiler, "_COMPILERS", ())
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    monkeypatch.delitem(sys.modules, "model_store.export.onnx.runtime", raising=False)
+    for name, problem in {"javascript": "QuickJS", "c": "C compiler", "onnx": "needs onnx"}.items():
+        target = find_target(name)
+        monkeypatch.setattr(type(target), "files", lambda *_: pytest.fail("files were made"))
+        with pytest.raises(ExportError, match=problem):
+            export(source(), target)
 
 
 # The command ----------------------------------------------------------------------------------------------------------

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from model_store.errors import InputError
 from model_store.export.agreement import find_disagreement
 from model_store.export.base import ExportError, ExportSource
 from model_store.export.export import export
+from model_store.export.javascript import target
 from model_store.export.javascript.target import TARGET, as_arrays
 from model_store.schema.columns import CategoryColumn, DateColumn, NumberColumn
 from model_store.schema.columns.date_text import DateFormat
@@ -165,6 +168,32 @@ def test_no_text_of_a_model_leaves_its_place(tmp_path: Path) -> None:
     assert [one["label"] for one in answers["found"]] == [one["label"] for one in expected]
     assert set(answers["found"][0]["probabilities"]) == set(HOSTILE[:3])
     assert answers["model"]["description"] == model.description
+
+
+def test_a_network_that_takes_an_interpreter_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of 99 kB with 30 convolutions of 128 x 128 pixels took minutes."""
+    monkeypatch.setattr(target, "_MAX_ROW_OPERATIONS", 1000)
+    monkeypatch.setattr(target, "_run", lambda *_: pytest.fail("QuickJS ran"))
+    with pytest.raises(ExportError, match=r"expected at most 1000 operations a row, .*; found \d+; export it"):
+        export(source_of(example_model("numbers")), TARGET)
+
+
+def test_the_memory_of_quickjs_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(target, "_MAX_MEMORY", 1 << 22)
+    with pytest.raises(ExportError, match="out of memory"):
+        target._run("globalThis.answer = () => String(new Float64Array(1 << 20).length);", "[]")
+
+
+def test_the_processor_time_of_quickjs_is_bounded_and_ctrl_c_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    endless = "globalThis.answer = () => { for (;;); };"
+    monkeypatch.setattr(target, "_MAX_SECONDS", 1)
+    with pytest.raises(ExportError, match="take QuickJS more than 1 s of processor time; export the model to onnx"):
+        target._run(endless, "[]")
+    monkeypatch.setattr(target, "_answer", lambda *_: threading.Event().wait())  # for ever
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - it may come before or in the run
+        main = threading.main_thread().ident
+        threading.Timer(0.1, signal.pthread_kill, [main, signal.SIGINT]).start()
+        target._run(endless, "[]")
 
 
 def test_golden_rows_with_another_answer_refuse_the_export(monkeypatch: pytest.MonkeyPatch) -> None:
