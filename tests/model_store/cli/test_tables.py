@@ -16,7 +16,7 @@ BOUND = 500
 def test_a_comparison_shows_the_first_differences_and_counts_the_others(capsys: pytest.CaptureFixture[str]) -> None:
     """16,000 differences of a file of 100 kB took `models compare` 3.5 s."""
     job = [Difference(f"k{i}", i, None) for i in range(16_000)]
-    verdict = ComparisonVerdict("They differ.")
+    verdict = ComparisonVerdict(None, False, "They differ.")
     found = tables.comparison_tables(Comparison(verdict, None, [], [], [], job), ("a/1", "a/2"))
     assert [table.row_count for table in found] == [0, 0, 0, BOUND]
     tables.print_table(found[-1])
