@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from model_store.errors import Fault, InputError, NotFoundError, did_you_mean
@@ -44,6 +45,9 @@ _DIAGNOSTICS = {
     "calibration_error": ("calibration", "expected_error"),
     "roc_auc": ("roc", "area"),
 }
+
+
+_Read = Callable[[str, int], tuple[Any, Mapping[str, Any]]]  # `Store.manifest`
 
 
 @dataclass(frozen=True)
@@ -153,7 +157,8 @@ def promote(
     """
     number = store.resolve(name, version)
     present = store.aliases(name).get(alias)
-    results = [_evaluate_gate(gate, store, name, number, alias, present) for gate in gates]
+    read = cache(store.manifest)  # 20 gates read each version once
+    results = [_evaluate_gate(gate, store, read, name, number, alias, present) for gate in gates]
     if not all(result.passed for result in results):
         return None, results
     reason = "; ".join(filter(None, [why, *map(str, results)]))
@@ -163,8 +168,10 @@ def promote(
     return revision, results
 
 
-def _evaluate_gate(gate: Gate, store: Store, name: str, number: int, alias: str, present: int | None) -> GateResult:
-    training, found, group = _measure(store, gate, name, number)
+def _evaluate_gate(
+    gate: Gate, store: Store, read: _Read, name: str, number: int, alias: str, present: int | None
+) -> GateResult:
+    training, found, group = _measure(read, gate, name, number)
     on_training_rows = measured_on_training_rows(training)
     expected, reference, same = parse_finite_number(gate.reference), "the gate", None
     if expected is None:
@@ -175,15 +182,15 @@ def _evaluate_gate(gate: Gate, store: Store, name: str, number: int, alias: str,
         other, ref = (other, ref) if slash else (name, other)
         against = present if (other, ref) == (name, alias) and present is not None else store.resolve(other, ref)
         reference = f"{other}/{against}"
-        other_training, expected, _ = _measure(store, gate, other, against)
+        other_training, expected, _ = _measure(read, gate, other, against)
         same = same_rows(training, other_training)
     passed = _COMPARISONS[gate.comparison](found, expected)
     return GateResult(str(gate), passed, found, expected, reference, same, on_training_rows, gate.better, group)
 
 
-def _measure(store: Store, gate: Gate, name: str, number: int) -> tuple[Mapping[str, Any], float, str | None]:
+def _measure(read: _Read, gate: Gate, name: str, number: int) -> tuple[Mapping[str, Any], float, str | None]:
     """Return the training record of a version, the value of the gate's metric, and of which group it is."""
-    _, manifest = store.manifest(name, number)
+    _, manifest = read(name, number)
     training: Mapping[str, Any] = manifest["training"]
     location = f"{name}/{number}"
     if not gate.extreme:

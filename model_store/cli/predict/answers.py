@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import click
-from rich.table import Table
 
 from model_store.cli.predict.explanations import (
     check_columns,
@@ -19,7 +18,7 @@ from model_store.cli.predict.explanations import (
     explanations_table,
     is_explanation,
 )
-from model_store.cli.tables import format_value, new_table
+from model_store.cli.tables import LimitedTable, format_value, new_table
 from model_store.schema.multi_label import DEFAULT_SEPARATOR
 from model_store.schema.signature import RegressionOutput, Signature
 from model_store.utils.printable import printable
@@ -116,7 +115,7 @@ def answer_cells(answers: Mapping[str, Sequence[Any]], row: int) -> list[Any]:
     return cells
 
 
-def answer_tables(answers: Mapping[str, Sequence[Any]]) -> Iterator[Table]:
+def answer_tables(answers: Mapping[str, Sequence[Any]]) -> Iterator[LimitedTable]:
     """Yield a table for each list of answers."""
     if (intervals := answers.get("intervals")) is not None:
         several = isinstance(intervals[0], Mapping)

@@ -7,9 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from rich.table import Table
-
-from model_store.cli.tables import format_value, new_table
+from model_store.cli.tables import LimitedTable, format_value, new_table
 from model_store.errors import Fault, InputError
 from model_store.schema.columns import ArrayColumn
 from model_store.schema.signature import Signature
@@ -46,7 +44,7 @@ def explanation_cells(explanation: Mapping[str, Any]) -> list[Any]:
     return [explanation["answer"], explanation["baseline"], *contributions, explanation["residual"]]
 
 
-def explanations_table(explanations: Sequence[Mapping[str, Any]]) -> Table:
+def explanations_table(explanations: Sequence[Mapping[str, Any]]) -> LimitedTable:
     """Return a table with a line for each contribution of each row, the largest first; of an array its sum."""
     table = new_table(">row", "column", ">contribution")
     for i, explanation in enumerate(explanations):

@@ -250,6 +250,16 @@ def test_a_gate_on_the_worst_class_names_it(groups: Store) -> None:
     assert promote(groups, 1, f"max(error_rate by {output.name})<0.05")[-1] == "stayed"
 
 
+def test_gates_read_each_version_once(groups: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    original = Store.manifest
+    monkeypatch.setattr(Store, "manifest", lambda *args: (read.append(args[2]), original(*args))[1])
+    name = groups.load("chess", 1)[1].signature.inputs[0].name
+    read.clear()
+    promote(groups, 1, *[f"min(accuracy by {name})>=chess/1", "accuracy>=chess/2"] * 10)
+    assert sorted(read) == [1, 2]
+
+
 def test_a_gate_on_the_groups_of_an_input_reads_the_record(groups: Store) -> None:
     name = groups.load("chess", 1)[1].signature.inputs[0].name
     assert (
