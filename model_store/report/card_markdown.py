@@ -12,12 +12,13 @@ from typing import Any
 
 from marshmallow import ValidationError
 
+from model_store.evaluation.confidence import wilson_interval
 from model_store.evaluation.record import validate_statistics
 from model_store.evaluation.slices import describe_slice, describe_spot, format_error, format_p
 from model_store.report.markup import truncate_middle
 from model_store.report.model_card import TO_WRITE
 from model_store.schema.columns import Column
-from model_store.utils.number_format import METRIC_TITLES, format_number, format_percent, format_score
+from model_store.utils.number_format import METRIC_TITLES, format_number, format_percent
 from model_store.utils.printable import printable
 
 _TITLES = {
@@ -172,11 +173,42 @@ def _metrics(part: Mapping[str, Any]) -> list[list[str]]:
     facts = [
         ("Measured on", f"{format_number(part['rows'])} {escape(part['measured_on'])}" if "rows" in part else None),
         ("Weighted by", weight),
-        ("Decision threshold", None if "threshold" not in part else format_score(part["threshold"], 3)),
+        ("Decision threshold", None if "threshold" not in part else format_number(part["threshold"])),
+        *((f"Choice of the threshold, {key}", value) for key, value in _flat(part.get("threshold_choice", {}))),
+        ("Temperature", _temperature(part.get("temperature"))),
         ("Baseline without inputs", _others(part.get("baseline"))),
         ("Linear model of the same columns", _others(part.get("linear_model"))),
     ]
-    return [_table(["metric", ">value", ">95 % interval"], rows), _facts(facts)]
+    return [_table(["metric", ">value", ">95 % interval"], rows), _facts(facts), *_coverage(part.get("coverage"))]
+
+
+def _temperature(fit: Mapping[str, Any] | None) -> str | None:
+    if fit is None:
+        return None
+    before, after = (format_number(fit["log_loss"][key]) for key in ("before", "after"))
+    return (
+        f"{format_number(fit['value'])}, which changes the log loss of {format_number(fit['rows'])} validation rows "
+        f"from {before} to {after}"
+    )
+
+
+def _coverage(found: Mapping[str, Any] | None) -> list[list[str]]:
+    """Return how often intervals or sets of labels hold the truth, by the level that is promised."""
+    if found is None:
+        return []
+    what, size = ("sets of labels", "labels") if found["method"] in ("aps", "raps") else ("intervals", "width")
+    rows = []
+    for one in found["levels"]:
+        low, high = wilson_interval(one["covered"] * found["rows"], found["rows"])
+        interval = f"{format_percent(low)} to {format_percent(high)}"
+        rows.append(
+            [format_percent(one["level"]), format_percent(one["covered"]), interval, format_number(one["size"])]
+        )
+    note = (
+        f"The {what} ({found['method']}, {format_number(found['calibration_rows'])} calibration rows) hold the truth "
+        f"of so many of {format_number(found['rows'])} evaluation rows:"
+    )
+    return [[note], _table([">promised", ">held", ">95 % interval", f">mean {size}"], rows)]
 
 
 def _others(found: Mapping[str, Any] | None) -> str | None:

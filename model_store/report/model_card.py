@@ -119,11 +119,16 @@ def _metrics(model: Model, record: TrainingRecord) -> dict[str, Any]:
         values.append({"metric": "calibration_error", "value": record.calibration["expected_error"]})
     if record.roc:
         values.append({"metric": "roc_auc", "value": record.roc["area"]})
-    parts = {"baseline": record.baseline, "linear_model": record.linear}
+    parts = {
+        "baseline": record.baseline,
+        "linear_model": record.linear,
+        "threshold": model.signature.output.public_details().get("threshold"),
+        "threshold_choice": record.threshold,
+        "temperature": record.temperature,
+        "coverage": record.coverage,
+    }
     measured = {"measured_on": found["of"], "rows": found["rows"], "weight": found["weight"], "values": values}
-    threshold = model.signature.output.public_details().get("threshold")
-    decision = {} if threshold is None else {"threshold": threshold}
-    return measured | {key: part for key, part in parts.items() if part is not None} | decision
+    return measured | {key: part for key, part in parts.items() if part is not None}
 
 
 def _numbers(metrics: Mapping[str, Any], before: str = "") -> list[dict[str, Any]]:

@@ -33,9 +33,10 @@ from model_store.utils.printable import printable
     "--force", is_flag=True, help="Overwrite a file that exists with another content, such as an edited card."
 )
 def card(model: str, output: str | None, form: str | None, force: bool, store: str, as_json: bool) -> None:
-    """Write the model card of a version: what it is for, how good it is, for which rows, and what it was trained on.
+    """Write the model card of a version.
 
-    The card is filled from the record of the version. Lines that begin with "To be written" need a person.
+    It says what the model is for, how good it is, for which rows, and what it was trained on, as far as the record of
+    the version says so. Lines that begin with "To be written" need a person.
     """
     from model_store.report.card_markdown import render_card  # noqa: PLC0415 - other commands start without it
     from model_store.report.model_card import make_card  # noqa: PLC0415

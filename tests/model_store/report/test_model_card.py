@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -64,6 +65,30 @@ def test_a_regression_has_metrics_by_target_and_the_baseline() -> None:
     assert "- **Baseline without inputs:** RMSE of price 5, MAE of price 1" in markdown
 
 
+def test_threshold_temperature_and_coverage_are_among_the_metrics() -> None:
+    found = record(("no", "yes"))
+    found["threshold"] = {"value": 0.3, "by": "f1", "score": 0.8, "rows": 40}
+    found["temperature"] = {"value": 1.5, "rows": 40, "log_loss": {"before": 0.4, "after": 0.35}}
+    levels = [{"level": level, "covered": level + 0.01, "size": 1.2} for level in (0.8, 0.9)]
+    found["coverage"] = {"rows": 100, "calibration_rows": 50, "method": "aps", "levels": levels}
+    model = classifier(("no", "yes"), found)
+    output = replace(model.signature.output, threshold=0.3)
+    card, markdown = card_and_markdown(
+        Model(model.network, replace(model.signature, output=output), training=model.training)
+    )
+    assert card["metrics"]["threshold"] == 0.3
+    assert card["metrics"]["temperature"]["value"] == 1.5
+    assert [one["level"] for one in card["metrics"]["coverage"]["levels"]] == [0.8, 0.9]
+    for words in (
+        "- **Decision threshold:** 0.3\n- **Choice of the threshold, value:** 0.3\n",
+        "- **Choice of the threshold, by:** f1",
+        "- **Temperature:** 1.5, which changes the log loss of 40 validation rows from 0.4 to 0.35",
+        "The sets of labels (aps, 50 calibration rows) hold the truth of so many of 100 evaluation rows:",
+        "| 90.0 % | 91.0 % | 83.8 % to 95.2 % | 1.2 |",
+    ):
+        assert words in markdown
+
+
 def test_a_record_of_another_form_shows_its_numbers() -> None:
     model = regression()
     imported = {"format": "scikit-learn", "file": "a.skops"}
@@ -79,7 +104,18 @@ def test_a_record_of_another_form_shows_its_numbers() -> None:
 @pytest.mark.parametrize("value", [0, [], {"a": {}}, {"sha256": [1, {"b": []}]}, "x", None])
 def test_records_of_any_form_have_a_card(value: Any) -> None:
     model = regression()
-    for key in ("metrics", "diagnostics", "data", "split", "job", "import", "notes", "history"):
+    for key in (
+        "metrics",
+        "diagnostics",
+        "data",
+        "split",
+        "job",
+        "import",
+        "notes",
+        "history",
+        "threshold",
+        "coverage",
+    ):
         card_and_markdown(Model(model.network, model.signature, training={**model.training, key: value}))
 
 
