@@ -19,20 +19,24 @@ from model_store.errors import ModelImportError
 from model_store.importing.budget import Budget, BudgetError, shape_values
 from model_store.importing.features import ARRAY_NAME, Features, NumberFeature
 from model_store.importing.files import describe_source, missing_package, open_zip, read_file, read_member
+from model_store.importing.images import (
+    ConvolutionSpec,
+    as_image,
+    average_pool,
+    convolution,
+    max_pool,
+    mean,
+    same_padding,
+)
 from model_store.importing.imported_model import ImportedModel
 from model_store.importing.layers import (
-    ConvolutionSpec,
     Layers,
     affine,
     array_input,
-    as_image,
     batch_norm,
-    convolution,
     enter,
     layer_norm,
     linear,
-    max_pool,
-    same_padding,
     softmax,
 )
 from model_store.nn import (
@@ -165,6 +169,19 @@ def _max_pool(value: Features | Layers, config: Mapping[str, Any], weights: _Wei
     return max_pool(image, sizes, _spec(config, sizes, image.shape))
 
 
+def _average_pool(value: Features | Layers, config: Mapping[str, Any], weights: _Weights) -> Features | Layers:
+    """Return the means of windows, in which Keras does not count the padding."""
+    del weights
+    image, sizes = _image(value, config), [int(one) for one in config["pool_size"]]
+    return average_pool(image, sizes, _spec(config, sizes, image.shape))
+
+
+def _global_average_pool(value: Features | Layers, config: Mapping[str, Any], weights: _Weights) -> Features | Layers:
+    del weights
+    averaged = mean(_image(value, config), [1, 2])
+    return averaged if config.get("keepdims") else replace(averaged, index=averaged.index.reshape(-1))
+
+
 def _batch_norm(value: Features | Layers, config: Mapping[str, Any], weights: _Weights) -> Features | Layers:
     value = enter(value, _DTYPE)
     if config["axis"] not in (-1, len(value.shape), [-1], [len(value.shape)]):
@@ -260,12 +277,14 @@ def _same(value: Features | Layers, config: Mapping[str, Any], weights: _Weights
 _Read = Callable[[Features | Layers, Mapping[str, Any], _Weights], Features | Layers]
 LAYERS: dict[str, _Read] = {
     "Activation": _named_activation,
+    "AveragePooling2D": _average_pool,
     "BatchNormalization": _batch_norm,
     "Conv2D": _conv,
     "Dense": _dense,
     "Dropout": _same,
     "ELU": _elu,
     "Flatten": _flatten,
+    "GlobalAveragePooling2D": _global_average_pool,
     "LayerNormalization": _layer_norm,
     "LeakyReLU": _relu,
     "MaxPooling2D": _max_pool,

@@ -8,15 +8,15 @@ these places, and the weights of the next dense layer are put in their order.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from model_store.importing.features import EncodedFeatures, Features, encode_features
-from model_store.nn import Array, BatchNorm, Conv2D, Flatten, LayerNorm, Linear, MaxPool2D, Module, Softmax
-from model_store.nn.config_fields import MAX_SAMPLE_VALUES, MAX_WINDOW_SIZE
+from model_store.nn import Array, BatchNorm, Conv2D, Flatten, Gather, LayerNorm, Linear, Module, Softmax
+from model_store.nn.config_fields import MAX_SAMPLE_VALUES
 from model_store.schema.columns import Column
 
 _AFFINE_EPSILON = 1e-5
@@ -49,7 +49,7 @@ class Layers:
     @property
     def is_channels_first(self) -> bool:
         """True if the value is an image (channels, height, width), stored as ours."""
-        return len(self.stored) == 3 and np.array_equal(self.index, _places(self.stored).transpose(2, 0, 1))
+        return len(self.stored) == 3 and np.array_equal(self.index, places_of(self.stored).transpose(2, 0, 1))
 
     @property
     def is_stored_order(self) -> bool:
@@ -71,7 +71,7 @@ class Layers:
         return np.ascontiguousarray(values, self.dtype)
 
 
-def _places(shape: Sequence[int]) -> Array:
+def places_of(shape: Sequence[int]) -> Array:
     return np.arange(math.prod(shape)).reshape(shape)
 
 
@@ -87,7 +87,7 @@ def enter(value: Features | Layers, dtype: np.dtype[Any]) -> Layers:
     encoded = encode_features(value)
     if encoded.order is not None:
         return _start(encoded, dtype, encoded.order)
-    _check_selection(len(value.items), max(len(value.items), encoded.width))
+    check_selection(len(value.items), max(len(value.items), encoded.width))
     return linear(value, np.eye(len(value.items)), np.zeros(len(value.items)), dtype)
 
 
@@ -95,7 +95,7 @@ def _start(encoded: EncodedFeatures, dtype: np.dtype[Any], index: Array) -> Laye
     return Layers(encoded.inputs, encoded.plain, dtype, (), (encoded.width,), index)
 
 
-def _check_selection(outputs: int, inputs: int) -> None:
+def check_selection(outputs: int, inputs: int) -> None:
     if outputs * inputs > _MAX_SELECTION_WEIGHTS:
         found = f"{outputs} of {inputs}"
         raise UnsupportedLayerError(f"expected at most {_MAX_SELECTION_WEIGHTS} weights of a selection, found {found}")
@@ -111,7 +111,7 @@ def linear(value: Features | Layers, weights: Array, bias: Array, dtype: np.dtyp
             raise UnsupportedLayerError(f"expected {weights.shape[1]} inputs, found {len(value.items)}")
         encoded = encode_features(value)
         if weights.size < max(encoded.width, len(encoded.rows)) * outputs:  # more than the file has
-            _check_selection(outputs, max(encoded.width, len(encoded.rows)))
+            check_selection(outputs, max(encoded.width, len(encoded.rows)))
         weights, bias = encoded.fold(weights, bias)
         value = _start(encoded, dtype, np.arange(encoded.width))
     else:
@@ -121,7 +121,7 @@ def linear(value: Features | Layers, weights: Array, bias: Array, dtype: np.dtyp
         value = flatten(value)
         if not value.is_stored_order:
             if value.stored[0] > weights.shape[1]:
-                _check_selection(outputs, value.stored[0])
+                check_selection(outputs, value.stored[0])
             ordered = np.zeros((value.stored[0], outputs), weights.dtype)
             np.add.at(ordered, value.index, weights.T)
             weights = ordered.T
@@ -146,7 +146,7 @@ def in_stored_order(value: Layers) -> Layers:
     value = flatten(value)
     if value.is_stored_order:
         return value
-    _check_selection(len(value.index), max(len(value.index), value.stored[0]))
+    check_selection(len(value.index), max(len(value.index), value.stored[0]))
     return linear(value, np.eye(len(value.index)), np.zeros(len(value.index)), value.dtype)
 
 
@@ -214,160 +214,59 @@ def batch_norm(
     return value.then(_batch_norm(value, scale, shift, mean, variance, epsilon))
 
 
-def layer_norm(value: Layers, scale: Array, shift: Array, epsilon: float) -> Layers:
-    """Return a sample's row, or each pixel's channels if they are the last axis, normalized."""
-    if len(value.shape) == 1:
-        value = flatten(value)
-        if not value.has_each_place:
-            value = in_stored_order(value)
-    elif not (len(value.stored) == 3 and value.shape == value.stored and value.is_stored_order):
-        expected = "expected a row of values, or images with the channels last"
-        raise UnsupportedLayerError(f"{expected}; found samples of {value.shape}")
-    size = value.shape[-1]
-    given = (np.broadcast_to(np.asarray(one, np.float64), (size,)) for one in (scale, shift))
-    if len(value.shape) == 1:
-        scale, shift = (by_feature(value, one) for one in given)
+def layer_norm(value: Layers, scale: Array, shift: Array, epsilon: float, *, axes: int = 1) -> Layers:
+    """Return a sample normalized over its last `axes`; scale and shift have one number, or one for each value there."""
+    shape = value.shape
+    size = math.prod(shape[len(shape) - axes :])
+    given = [np.broadcast_to(np.ravel(one).astype(np.float64), (size,)) for one in (scale, shift)]
+    if size == math.prod(shape) and value.has_each_place:  # in the order in which it is stored
+        value = flatten(replace(value, index=value.index.reshape(-1)))
+        given = [by_feature(value, one) for one in given]
     else:
-        scale, shift = given
-    arrays = {"scale": value.array(scale), "shift": value.array(shift)}
-    return value.then(LayerNorm(size, epsilon=epsilon, dtype=value.dtype, arrays=arrays))
+        value = last_axis_stored(replace(value, index=value.index.reshape(-1, size)))
+    arrays = {name: value.array(one) for name, one in zip(("scale", "shift"), given, strict=True)}
+    normalized = value.then(LayerNorm(size, epsilon=epsilon, dtype=value.dtype, arrays=arrays))
+    return replace(normalized, index=normalized.index.reshape(shape))
 
 
 def softmax(value: Layers, axis: int) -> Layers:
-    """Return the softmax along an axis of a sample: of a row, or of an image's channels."""
-    if len(value.shape) == 1:
-        value = flatten(value)
-        if not value.has_each_place:
-            value = in_stored_order(value)
-    elif not (value.is_channels_first and axis == 0):
-        raise UnsupportedLayerError(f"expected a softmax over a row, or an image's channels; found {value.shape}")
-    if value.stored[-1] == 1:
+    """Return the softmax along an axis of a sample."""
+    if value.shape[axis] == 1:
         raise UnsupportedLayerError("expected two values a row or more for a softmax, found 1")
-    return value.then(Softmax())
+    if len(value.shape) == 1 and value.has_each_place:
+        return flatten(value).then(Softmax())
+    if value.is_channels_first and axis == 0:
+        return value.then(Softmax())
+    turned = last_axis_stored(replace(value, index=np.moveaxis(value.index, axis, -1))).then(Softmax())
+    return replace(turned, index=np.moveaxis(turned.index, -1, axis))
 
 
-def as_image(value: Features | Layers, dtype: np.dtype[Any]) -> Layers:
-    """Return an image (channels, height, width), stored as (height, width, channels)."""
-    value = enter(value, dtype)
-    if value.is_channels_first:
+def last_axis_stored(value: Layers) -> Layers:
+    """Return a value whose last axis is the last one of the stored sample, too."""
+    size = value.shape[-1]
+    if value.is_stored_order and value.stored[-1] == size and value.index.size == math.prod(value.stored):
         return value
-    if len(value.shape) != 3:
-        raise UnsupportedLayerError(f"expected images (channels, height, width), found samples of {value.shape}")
-    channels, height, width = value.shape
-    stored = (height, width, channels)
-    # A row of pixels as it comes from the caller needs no layer to become an image.
-    if not value.modules and np.array_equal(value.index, _places(stored).transpose(2, 0, 1)):
-        return replace(value, stored=stored)
-    fix = "pass images (batch, channels, height, width) to the network"
-    raise UnsupportedLayerError(f"expected images, found rows that were reshaped to {value.shape}; {fix}")
+    stored = (value.index.size // size, 1, size) if value.index.size > size else (size,)
+    return gathered(value, value.index, stored, value.shape)
 
 
-@dataclass(frozen=True)
-class ConvolutionSpec:
-    """The settings of a convolution: pads are top, left, bottom, right."""
-
-    strides: tuple[int, int] = (1, 1)
-    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
-    dilations: tuple[int, int] = (1, 1)
-    groups: int = 1
-
-
-def same_padding(
-    shape: tuple[int, ...],
-    sizes: list[int],
-    strides: tuple[int, ...],
-    dilations: tuple[int, ...],
-    *,
-    at_end: bool = True,
-) -> list[int]:
-    """Return top, left, bottom, right padding for an output of the input's size over the stride."""
-    before, after = [], []
-    for length, size, stride, dilation in zip(shape, sizes, strides, dilations, strict=True):
-        total = max(0, (-(-length // stride) - 1) * stride + dilation * (size - 1) + 1 - length)
-        small, large = total // 2, total - total // 2
-        before.append(small if at_end else large)
-        after.append(large if at_end else small)
-    return [*before, *after]
-
-
-def convolution(value: Layers, weights: Array, bias: Array, spec: ConvolutionSpec) -> Layers:
-    """Return the convolution of an image with weights (filters, channels / groups, height, width).
-
-    Dilation, groups and padding that differs between sides become zeros in a larger square kernel.
-    """
-    if weights.ndim != 4:
-        raise UnsupportedLayerError(f"expected a convolution of images, found weights of {weights.shape}")
-    channels, height, width = value.shape
-    if not weights.size:
-        raise UnsupportedLayerError(f"expected weights, found none of shape {weights.shape}")
-    filters, per_group = weights.shape[:2]
-    if spec.groups < 1 or filters % spec.groups or per_group * spec.groups != channels:
-        raise UnsupportedLayerError(f"expected weights of {channels} channels, found {weights.shape}")
-    kernel, stride, padding, offsets = _square_window(weights.shape[2:], spec)
-    if filters * channels * kernel**2 > MAX_SAMPLE_VALUES:
-        raise UnsupportedLayerError(f"expected at most {MAX_SAMPLE_VALUES} weights, found {weights.shape}")
-    dense = np.zeros((filters, kernel, kernel, channels), np.float64)
-    rows = offsets[0] + spec.dilations[0] * np.arange(weights.shape[2])
-    columns = offsets[1] + spec.dilations[1] * np.arange(weights.shape[3])
-    for group in range(spec.groups):
-        own = np.arange(group * filters // spec.groups, (group + 1) * filters // spec.groups)
-        inputs = np.arange(group * per_group, (group + 1) * per_group)
-        dense[np.ix_(own, rows, columns, inputs)] = weights[own].transpose(0, 2, 3, 1)
-    arrays = {"weights": value.array(dense), "bias": value.array(np.broadcast_to(bias, (filters,)))}
-    shape = (height, width, channels)
-    return _as_image_after(value, Conv2D(shape, filters, kernel, stride, padding, dtype=value.dtype, arrays=arrays))
-
-
-def _square_window(sizes: Sequence[int], spec: ConvolutionSpec) -> tuple[int, int, int, tuple[int, int]]:
-    """Return kernel, stride and padding of a square window, and where the given one is in it."""
-    if spec.strides[0] != spec.strides[1]:
-        raise UnsupportedLayerError(f"expected equal strides, found {list(spec.strides)}")
-    top, left, bottom, right = spec.pads
-    if min(spec.pads) < 0:
-        raise UnsupportedLayerError(f"expected padding of at least 0, found {list(spec.pads)}")
-    padding = max(spec.pads)
-    rows, columns = (1 + dilation * (size - 1) for size, dilation in zip(sizes, spec.dilations, strict=True))
-    kernels = {rows + 2 * padding - top - bottom, columns + 2 * padding - left - right}
-    if len(kernels) > 1:
-        found = f"{list(sizes)} with padding {list(spec.pads)}"
-        raise UnsupportedLayerError(f"expected a square kernel, found {found}")
-    return kernels.pop(), spec.strides[0], padding, (padding - top, padding - left)
-
-
-def max_pool(value: Layers, sizes: Sequence[int], spec: ConvolutionSpec) -> Layers:
-    """Return the largest value of each window, without padding."""
-    if any(spec.pads) or len(set(sizes)) > 1 or set(spec.dilations) != {1} or len(set(spec.strides)) > 1:
-        found = f"{list(sizes)}, strides {list(spec.strides)}, padding {list(spec.pads)}"
-        raise UnsupportedLayerError(f"expected a square window without padding and dilation, found {found}")
-    channels, height, width = value.shape
-    if max(sizes) > MAX_WINDOW_SIZE:
-        raise UnsupportedLayerError(f"expected windows of at most {MAX_WINDOW_SIZE}, found {list(sizes)}")
-    return _as_image_after(value, MaxPool2D((height, width, channels), sizes[0], spec.strides[0]))
-
-
-def average_pool(value: Layers, sizes: Sequence[int], spec: ConvolutionSpec) -> Layers:
-    """Return the mean of each window, with zeros as padding, as a convolution of each channel."""
-    channels = value.shape[0]
-    if channels * channels * max(sizes) ** 2 > MAX_SAMPLE_VALUES:
-        raise UnsupportedLayerError(f"expected at most {MAX_SAMPLE_VALUES} weights, found windows of {list(sizes)}")
-    weights = np.full((channels, 1, *sizes), 1 / math.prod(sizes))
-    return convolution(value, weights, np.zeros(channels), replace(spec, groups=channels))
-
-
-def _as_image_after(value: Layers, module: Module) -> Layers:
-    stored = module.output_shape(module.input_shape) or ()
+def gathered(value: Layers, places: Array, stored: tuple[int, ...], shape: tuple[int, ...]) -> Layers:
+    """Return some places of the value as a sample `stored`; the value's elements then have that order and `shape`."""
     if math.prod(stored) > MAX_SAMPLE_VALUES:
         raise UnsupportedLayerError(f"expected at most {MAX_SAMPLE_VALUES} values a row, found {stored}")
-    index = _places(stored).transpose(2, 0, 1)
-    return replace(value, modules=(*value.modules, module), stored=stored, index=index)
+    arrays = {"index": value.array(places.ravel())}
+    module = Gather(math.prod(value.stored), stored, dtype=value.dtype, arrays=arrays)
+    return replace(value, modules=(*value.modules, module), stored=stored, index=places_of(stored).reshape(shape))
 
 
-def mean(value: Layers, axes: Sequence[int]) -> Layers:
-    """Return the mean over axes of a sample, which keep the size 1, as a dense layer."""
-    kept = tuple(1 if axis in axes else size for axis, size in enumerate(value.shape))
-    size, count = math.prod(value.shape), math.prod(kept)
-    _check_selection(count, size)
-    group = np.broadcast_to(np.arange(count).reshape(kept), value.shape).ravel()
-    weights = (group == np.arange(count)[:, None]) * (count / size)
-    averaged = linear(replace(value, index=value.index.reshape(-1)), weights, np.zeros(count), value.dtype)
-    return replace(averaged, index=averaged.index.reshape(kept))
+def mapped(value: Layers, function: Callable[[Array], Array]) -> Layers:
+    """Return what a linear function of samples computes, as a dense layer. It takes samples (any number, *shape)."""
+    size = value.index.size
+    check_selection(size, size)
+    units = function(np.eye(size).reshape(size, *value.shape))
+    shape = units.shape[1:]
+    check_selection(math.prod(shape), size)
+    count = math.prod(shape)
+    row = replace(value, index=value.index.reshape(-1))
+    found = linear(row, units.reshape(size, count).T, np.zeros(count), value.dtype)
+    return replace(found, index=found.index.reshape(shape))

@@ -22,18 +22,15 @@ from model_store.errors import ModelImportError
 from model_store.importing.budget import Budget, BudgetError, shape_values
 from model_store.importing.features import ARRAY_NAME, Features, NumberFeature
 from model_store.importing.files import describe_source, missing_package, open_zip, read_file
+from model_store.importing.images import ConvolutionSpec, as_image, average_pool, convolution, max_pool
 from model_store.importing.imported_model import ImportedModel
 from model_store.importing.layers import (
-    ConvolutionSpec,
     Layers,
     array_input,
-    as_image,
     batch_norm,
-    convolution,
     enter,
     layer_norm,
     linear,
-    max_pool,
     softmax,
 )
 from model_store.nn import Array, Exp
@@ -237,7 +234,7 @@ def _input(
 
     BudgetError if a file of this size may not have so many.
     """
-    if any(isinstance(layer, dict) and ("conv" in layer or "pool" in layer) for layer in layers):
+    if any(isinstance(layer, dict) and not {"conv", "pool", "average_pool"}.isdisjoint(layer) for layer in layers):
         if shape is None or len(shape) not in (2, 3):
             fix = 'write {"shape": [height, width, channels]} into the file for --signature'
             raise ModelImportError(f"{path}: expected the shape of an image, found none; {fix}")
@@ -268,9 +265,11 @@ class _LayerReader:
             return self._dense(value, layer)
         if isinstance(layer, dict) and "conv" in layer:
             return self._conv(as_image(value, _DTYPE), layer)
-        if isinstance(layer, dict) and "pool" in layer:
-            size, stride = int(layer["pool"]), int(layer["stride"] if "stride" in layer else layer["pool"])
-            return max_pool(as_image(value, _DTYPE), [size, size], ConvolutionSpec((stride, stride)))
+        if isinstance(layer, dict) and ("pool" in layer or "average_pool" in layer):
+            pool = max_pool if "pool" in layer else average_pool
+            size = int(layer["pool" if "pool" in layer else "average_pool"])
+            stride, padding = int(layer.get("stride", size)), int(layer.get("padding", 0))
+            return pool(as_image(value, _DTYPE), [size, size], ConvolutionSpec((stride, stride), (padding,) * 4))
         if isinstance(layer, dict) and "dropout" in layer:
             return value
         value = enter(value, _DTYPE)

@@ -26,12 +26,14 @@ from model_store.nn.layers.activations import (
     Softplus,
     Tanh,
 )
-from model_store.nn.layers.conv import Conv2D, Flatten, MaxPool2D
+from model_store.nn.layers.conv import Conv2D, Flatten
 from model_store.nn.layers.dropout import Dropout
 from model_store.nn.layers.embeddings import Embedding, PeriodicEmbedding
 from model_store.nn.layers.feature_layers import Clip, ConstantInputs, FeatureScale, ParametricActivation
+from model_store.nn.layers.gather import Gather
 from model_store.nn.layers.linear import Linear
 from model_store.nn.layers.normalization import BatchNorm, LayerNorm
+from model_store.nn.layers.pooling import AveragePool2D, MaxPool2D
 from model_store.nn.module import Module
 from model_store.nn.sequential import Sequential
 
@@ -44,6 +46,7 @@ __all__ = [
     "Activation",
     "Array",
     "Average",
+    "AveragePool2D",
     "BatchNorm",
     "Clip",
     "ConstantInputs",
@@ -54,6 +57,7 @@ __all__ = [
     "Exp",
     "FeatureScale",
     "Flatten",
+    "Gather",
     "Identity",
     "LayerNorm",
     "LeakyReLU",

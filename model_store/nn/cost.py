@@ -22,12 +22,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from model_store.nn.layers import activations as a
-from model_store.nn.layers.conv import Conv2D, Flatten, MaxPool2D
+from model_store.nn.layers.conv import Conv2D, Flatten
 from model_store.nn.layers.dropout import Dropout
 from model_store.nn.layers.embeddings import Embedding, PeriodicEmbedding
 from model_store.nn.layers.feature_layers import Clip, ConstantInputs, FeatureScale, ParametricActivation
+from model_store.nn.layers.gather import Gather
 from model_store.nn.layers.linear import Linear
 from model_store.nn.layers.normalization import BatchNorm, LayerNorm
+from model_store.nn.layers.pooling import AveragePool2D, MaxPool2D
 from model_store.nn.module import Module, Shape
 
 MAX_ARRAY_BYTES = 2**26  # of one array of a forward pass; a layer has about four at a time
@@ -104,6 +106,7 @@ LAYER_COSTS: dict[type[Module], LayerCost] = {
     Clip: LayerCost(2, 28, 50, 200),
     Dropout: LayerCost(0),
     Flatten: LayerCost(1),
+    Gather: LayerCost(3, 240, 270),
 }
 _OTHER_COST = LayerCost(6, 60, 1_000, 1_100)  # of a layer that no model file has
 
@@ -138,7 +141,7 @@ def layer_cost(module: Module, before: Shape, after: Shape, dtype: np.dtype[Any]
         return _cost(values * dtype.itemsize, each * values + 100 * vectors, calls)
     if isinstance(module, PeriodicEmbedding):
         return _periodic_cost(module, values, dtype)
-    if isinstance(module, Linear | Conv2D | MaxPool2D | Embedding):
+    if isinstance(module, Linear | Conv2D | MaxPool2D | AveragePool2D | Embedding):
         most, operations, calls, block = _shape_cost(module, values)
         found = _cost(most * dtype.itemsize, operations * _width(dtype), calls)
         return found._replace(pass_operations=found.pass_operations + block * _width(dtype))
@@ -163,7 +166,9 @@ def _width(dtype: np.dtype[Any]) -> int:
     return 1 if dtype == np.float32 else 2
 
 
-def _shape_cost(layer: Linear | Conv2D | MaxPool2D | Embedding, values: int) -> tuple[int, int, int, int]:
+def _shape_cost(
+    layer: Linear | Conv2D | MaxPool2D | AveragePool2D | Embedding, values: int
+) -> tuple[int, int, int, int]:
     """Return the values of the largest array, operations in float32 and calls; last the operations to fill a block."""
     if isinstance(layer, Linear):
         products, loads = layer.input_size * layer.output_size, 3 * layer.input_size + 15 * layer.output_size
@@ -181,10 +186,10 @@ def _convolution_cost(layer: Conv2D, values: int) -> tuple[int, int, int]:
     """
     window = layer.window
     padded = window.height * window.width * window.channels
-    in_window = window.size**2 * window.channels
+    in_window = window.places * window.channels
     covered, outputs = window.positions * in_window, window.positions * layer.filters
     # See `Window.empty_patches`: runs of neighbouring values that are copied at once.
-    runs = window.rows * window.size**2 if window.channels == 1 else window.positions * window.size
+    runs = window.rows * window.places if window.channels == 1 else window.positions * window.size[0]
     operations = 2 * CALL_OPERATIONS + 4 * padded + 80 * runs + 13 * covered
     operations += covered * layer.filters + 8 * in_window * layer.filters + 24 * outputs
     if layer.filters > 1:
@@ -192,12 +197,21 @@ def _convolution_cost(layer: Conv2D, values: int) -> tuple[int, int, int]:
     return max(values, padded, covered), operations, 20
 
 
-def _pooling_cost(layer: MaxPool2D, values: int) -> tuple[int, int, int]:
-    """Return the cost of a pooling: two calls for each place in a window, and loops over the values of all windows."""
+def _pooling_cost(layer: MaxPool2D | AveragePool2D, values: int) -> tuple[int, int, int]:
+    """Return the cost of a pooling: two calls for each place in a window, and loops over the values of all windows.
+
+    Padding is a copy of the image. A mean is divided by two counts, as if the window had two places more.
+    """
     window = layer.window
-    places = window.size**2
+    places = window.places + (2 if isinstance(layer, AveragePool2D) else 0)
     loops = places * (window.rows if window.channels == 1 else window.positions)
-    return values, 16 * window.positions * places * window.channels + 30 * loops, 2 * places
+    operations, calls = 16 * window.positions * places * window.channels + 30 * loops, 2 * places
+    if isinstance(layer, AveragePool2D):
+        calls += 12
+    if not any(window.padding):
+        return values, operations, calls
+    padded = window.height * window.width * window.channels
+    return max(values, padded), operations + 40 * padded, calls + 3
 
 
 def _periodic_cost(layer: PeriodicEmbedding, values: int, dtype: np.dtype[Any]) -> RowCost:

@@ -13,17 +13,19 @@ from model_store.nn.average import Average
 from model_store.nn.cost import MAX_ARRAY_BYTES, MAX_ROW_OPERATIONS
 from model_store.nn.initializers import DEFAULT_INITIALIZER
 from model_store.nn.layers.activations import ACTIVATIONS, Exp, Softmax
-from model_store.nn.layers.conv import Conv2D, Flatten, MaxPool2D
+from model_store.nn.layers.conv import Conv2D, Flatten
 from model_store.nn.layers.dropout import Dropout
 from model_store.nn.layers.embeddings import Embedding, PeriodicEmbedding
 from model_store.nn.layers.feature_layers import Clip, ConstantInputs, FeatureScale, ParametricActivation
+from model_store.nn.layers.gather import Gather
 from model_store.nn.layers.linear import Linear
 from model_store.nn.layers.normalization import BatchNorm, LayerNorm
+from model_store.nn.layers.pooling import AveragePool2D, MaxPool2D
 from model_store.nn.module import Module
 from model_store.nn.sequential import Sequential
 
 _TYPES: list[type[Module]] = [Linear, *ACTIVATIONS.values(), Exp, Softmax]
-_TYPES += [Conv2D, MaxPool2D, Flatten, Dropout, BatchNorm, LayerNorm, ConstantInputs]
+_TYPES += [Conv2D, MaxPool2D, AveragePool2D, Flatten, Gather, Dropout, BatchNorm, LayerNorm, ConstantInputs]
 _TYPES += [FeatureScale, ParametricActivation, Embedding, PeriodicEmbedding, Clip, Average]
 LAYERS: dict[str, type[Module]] = {layer.__name__: layer for layer in _TYPES}
 
@@ -104,7 +106,7 @@ def _validate_layer(layer: Any, location: str) -> tuple[type[Module], dict[str, 
         raise ValueError(f"{location}.type: expected one of {', '.join(LAYERS)}; found {kind!r}")
     expected = LAYERS[kind].config_fields
     found = {name: value for name, value in layer.items() if name != "type"}
-    if found.keys() != expected.keys():
+    if not expected.keys() - LAYERS[kind].newer_fields.keys() <= found.keys() <= expected.keys():
         raise ValueError(f"{location}: expected the fields {sorted(expected)} of a {kind}, found {sorted(found)}")
     for name, value in found.items():
         if not expected[name].accepts(value):

@@ -32,12 +32,13 @@ from model_store.nn.arrays import Array
 from model_store.nn.average import Average
 from model_store.nn.cost import layer_cost
 from model_store.nn.layers.activations import Activation, Identity, Softmax
-from model_store.nn.layers.conv import Conv2D, Flatten, MaxPool2D
+from model_store.nn.layers.conv import Conv2D, Flatten
 from model_store.nn.layers.dropout import Dropout
 from model_store.nn.layers.embeddings import Embedding, PeriodicEmbedding
 from model_store.nn.layers.feature_layers import Clip, ParametricActivation
 from model_store.nn.layers.linear import Linear
 from model_store.nn.layers.normalization import BatchNorm, LayerNorm
+from model_store.nn.layers.pooling import MaxPool2D
 from model_store.nn.module import Module, Shape
 from model_store.nn.parametrized import ParametrizedModule
 from model_store.nn.sequential import Sequential

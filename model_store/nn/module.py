@@ -18,6 +18,8 @@ from model_store.nn.config_fields import Field
 
 Shape = tuple[int, ...]  # of one sample: (features,), or of an image (height, width, channels)
 
+_REQUIRED = object()
+
 
 class Module:
     """A differentiable function of a batch.
@@ -27,6 +29,7 @@ class Module:
     """
 
     config_fields: ClassVar[Mapping[str, Field]] = {}  # the keys of `config` besides the type; attributes too
+    newer_fields: ClassVar[Mapping[str, Any]] = {}  # those that `config` leaves out if they have this value
     build_options: ClassVar[tuple[str, ...]] = ()  # arguments from `build`: of "dtype", "rng", "initializer", "arrays"
     batch_invariant: ClassVar[bool] = False  # True if inference for a row has the same bits whatever the other rows
 
@@ -77,6 +80,7 @@ class Module:
     def config(self) -> dict[str, Any]:
         """Return what rebuilds this module except its arrays: the type's name and the sizes, as JSON values."""
         values = {name: getattr(self, name) for name in self.config_fields}
+        values = {name: value for name, value in values.items() if value != self.newer_fields.get(name, _REQUIRED)}
         shown = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
         return {"type": type(self).__name__, **shown}
 

@@ -14,7 +14,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from model_store.nn import Array, Conv2D, Sequential
+from model_store.nn import Array, Conv2D, Gather, Sequential
 from model_store.nn.average import Average
 from model_store.nn.layers.embeddings import Embedding, PeriodicEmbedding
 from model_store.nn.module import Module, Shape
@@ -186,6 +186,8 @@ def _names_after(layer: Layer, names: Sequence[str] | None) -> Sequence[str] | N
             return None
         others = [name for name, kept in zip(names, module.is_other(), strict=True) if kept]
         return others + [f"{names[i]} · {k + 1}" for i in module.positions for k in range(module.embedded_size)]
+    if isinstance(module, Gather):
+        return [names[int(i)] for i in module.index] if module.index.size <= MAX_NAMES else None
     mixes = any(len(shape) > 1 for shape in _array_shapes(module)) or layer.before != layer.after
     return None if mixes else names
 

@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from model_store.nn import Array, BatchNorm, Conv2D, LayerNorm, Linear, MaxPool2D, Softmax
+from model_store.nn import Array, AveragePool2D, BatchNorm, Conv2D, Gather, LayerNorm, Linear, MaxPool2D, Softmax
 from model_store.nn.average import Average
 from model_store.nn.layers.activations import Activation
 from model_store.nn.layers.conv import Flatten
 from model_store.nn.layers.dropout import Dropout
 from model_store.nn.layers.embeddings import Embedding, PeriodicEmbedding
 from model_store.nn.layers.feature_layers import Clip, ConstantInputs, FeatureScale, ParametricActivation
+from model_store.nn.layers.window import Window
 from model_store.nn.module import Module
 from service.pages.network import formula_of
 
@@ -111,41 +112,51 @@ def _explain_linear(module: Linear, x: Array, neuron: int, names: Names) -> Expl
 
 def _explain_conv(module: Conv2D, x: Array, neuron: int, _: Names) -> Explanation:
     row, column, kernel = (int(i) for i in np.unravel_index(neuron, module.output_shape(None)))
-    size, padding = module.kernel, module.padding
-    top, left = row * module.stride - padding, column * module.stride - padding
-    height, width, channels = module.input_shape
-    window = np.zeros((size, size, channels), x.dtype)  # with a border of zeros
-    rows, columns = slice(max(top, 0), min(top + size, height)), slice(max(left, 0), min(left + size, width))
-    inside = x[rows, columns]
-    first, second = rows.start - top, columns.start - left
-    window[first : first + inside.shape[0], second : second + inside.shape[1]] = inside
+    pixels, places = _window(module.window, x, row, column)
+    channels = module.input_shape[2]
 
     def name(index: int) -> str:
-        u, v, c = (int(i) for i in np.unravel_index(index, window.shape))
-        is_border = not (0 <= top + u < height and 0 <= left + v < width)
-        return (
-            "border"
-            if is_border
-            else f"row {top + u + 1}, column {left + v + 1}" + (f", channel {c + 1}" if channels > 1 else "")
-        )
+        place, channel = divmod(index, channels)
+        return places[place] + (f", channel {channel + 1}" if channels > 1 and places[place] != "border" else "")
 
     return {
-        **_sum(module.weights[kernel], window, name, float(module.bias[kernel])),
+        **_sum(module.weights[kernel], pixels, name, float(module.bias[kernel])),
         "formula": "y = Σ w[u, v, c] x[i + u, j + v, c] + b",
         "place": f"kernel {kernel + 1}, row {row + 1}, column {column + 1}",
     }
 
 
-def _explain_pool(module: MaxPool2D, x: Array, neuron: int, _: Names) -> Explanation:
+def _window(window: Window, x: Array, row: int, column: int) -> tuple[Array, list[str]]:
+    """Return the pixels of one window (places, channels) with a border of zeros, and the place of each in the image."""
+    pixels, places = np.zeros((window.places, window.channels), x.dtype), []
+    for k, (u, v) in enumerate(window.offsets):
+        i = row * window.stride[0] + u * window.dilation[0] - window.padding[0]
+        j = column * window.stride[1] + v * window.dilation[1] - window.padding[1]
+        is_inside = 0 <= i < window.image_height and 0 <= j < window.image_width
+        places.append(f"row {i + 1}, column {j + 1}" if is_inside else "border")
+        if is_inside:
+            pixels[k] = x[i, j]
+    return pixels, places
+
+
+def _explain_pool(module: MaxPool2D | AveragePool2D, x: Array, neuron: int, _: Names) -> Explanation:
     row, column, channel = (int(i) for i in np.unravel_index(neuron, module.output_shape(None)))
-    top, left = row * module.stride, column * module.stride
-    window = x[top : top + module.size, left : left + module.size, channel].ravel().tolist()
-    more = ", …" if len(window) > 9 else ""
+    pixels, places = _window(module.window, x, row, column)
+    counts_border = isinstance(module, AveragePool2D) and module.include_padding
+    counted = [counts_border or place != "border" for place in places]
+    values = pixels[counted, channel].tolist()
+    more = ", …" if len(values) > 9 else ""
+    name, formula = ("max", "the largest value") if isinstance(module, MaxPool2D) else ("mean", "the mean")
     return {
-        "formula": "y = the largest value of the window",
-        "numbers": f"max({', '.join(map(numeral, window[:9]))}{more})",
+        "formula": f"y = {formula} of the window",
+        "numbers": f"{name}({', '.join(map(numeral, values[:9]))}{more})",
         "place": f"channel {channel + 1}, row {row + 1}, column {column + 1}",
     }
+
+
+def _explain_gather(module: Gather, x: Array, neuron: int, names: Names) -> Explanation:
+    index = int(module.index[neuron])
+    return {"formula": f"y = {_name(names if x.ndim == 1 else None, index)}", "numbers": numeral(x.flat[index])}
 
 
 def _explain_flatten(module: Flatten, _x: Array, neuron: int, _: Names) -> Explanation:
@@ -253,6 +264,8 @@ _HANDLERS: dict[type[Module], Callable[[Any, Array, int, Names], Explanation]] =
     Linear: _explain_linear,
     Conv2D: _explain_conv,
     MaxPool2D: _explain_pool,
+    AveragePool2D: _explain_pool,
+    Gather: _explain_gather,
     Flatten: _explain_flatten,
     Activation: _explain_activation,
     Softmax: _explain_softmax,

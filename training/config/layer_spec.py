@@ -37,7 +37,12 @@ LAYER_TABLES: dict[str, dict[str, CheckedField]] = {
         "stride": integer_field(1, 255),
         "padding": integer_field(0, 255),
     },
-    "pool": {"pool": integer_field(1, 255), "stride": integer_field(1, 255)},
+    "pool": {"pool": integer_field(1, 255), "stride": integer_field(1, 255), "padding": integer_field(0, 255)},
+    "average_pool": {
+        "average_pool": integer_field(1, 255),
+        "stride": integer_field(1, 255),
+        "padding": integer_field(0, 255),
+    },
     "dropout": {"dropout": number_field("a number from 0 to below 1", lambda rate: 0 <= rate < 1)},
     "parametric": {"parametric": ChoiceField(tuple(ACTIVATIONS))},
     "embedding": {"embedding": integer_field(1, 1024), "one_hot": integer_field(0, 2**16)},
@@ -50,11 +55,13 @@ LAYER_TABLES: dict[str, dict[str, CheckedField]] = {
 _EXAMPLES = {
     "conv": "{ conv = 16, kernel = 3 }",
     "pool": "{ pool = 2 }",
+    "average_pool": "{ average_pool = 2 }",
     "dropout": "{ dropout = 0.5 }",
     "parametric": "{ parametric = 'selu' }",
     "embedding": "{ embedding = 8 }",
     "periodic": "{ periodic = 16, size = 4, sigma = 0.1 }",
 }
+IMAGE_TABLES = ("conv", "pool", "average_pool")
 DEFAULT_MAX_ONE_HOT = 9  # categories of a column that an embedding leaves one-hot
 _MAX_LAYER_SIZE = 2**20
 
@@ -109,4 +116,4 @@ def _table_faults(table: dict[str, Any]) -> Any:
 
 def needs_images(layers: Sequence[LayerSpec]) -> bool:
     """Return True if a layer takes images: a convolution or a pool."""
-    return any(isinstance(layer, dict) and ("conv" in layer or "pool" in layer) for layer in layers)
+    return any(isinstance(layer, dict) and not layer.keys().isdisjoint(IMAGE_TABLES) for layer in layers)

@@ -13,6 +13,7 @@ from model_store.nn import (
     ELU,
     GELU,
     SELU,
+    AveragePool2D,
     BatchNorm,
     Conv2D,
     Dropout,
@@ -32,7 +33,7 @@ from model_store.nn import (
     Sequential,
     SiLU,
 )
-from training.config.layer_spec import OUTPUT_ACTIVATIONS, LayerSpec
+from training.config.layer_spec import IMAGE_TABLES, OUTPUT_ACTIVATIONS, LayerSpec
 from training.errors import JobError
 from training.network.feature_kinds import FeatureKinds
 
@@ -124,12 +125,12 @@ def _build_module(
         return ParametricActivation(math.prod(shape), layer["parametric"], dtype=options["dtype"])
     if "dropout" in layer:
         return Dropout(layer["dropout"], rng=rng)
-    kind = "conv" if "conv" in layer else "pool"
+    kind = next(name for name in IMAGE_TABLES if name in layer)
     if len(shape) == 1:
         raise ValueError(f"expected images for '{kind}', found rows of {shape[0]} values")
     settings = {key: value for key, value in layer.items() if key != kind}
-    if kind == "pool":
-        return MaxPool2D(shape, layer["pool"], **settings)
+    if kind != "conv":
+        return (MaxPool2D if kind == "pool" else AveragePool2D)(shape, layer[kind], **settings)
     return Conv2D(shape, layer["conv"], **settings, **options)
 
 

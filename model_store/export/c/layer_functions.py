@@ -16,21 +16,22 @@ static void linear(const real *x, size_t inputs, real *y, size_t outputs, const 
 }
 """,
     "convolve": """\
-/* y[i, j, f] = b[f] + the sum of W[f, u, v, c] x[i stride + u - padding, j stride + v - padding, c] */
+/* y[i, j, f] = b[f] + the sum of W[f, u, v, c] x[i down + u - top, j across + v - left, c];
+   window: height, width, down, across, top, left */
 static void convolve(const real *x, size_t height, size_t width, size_t channels, real *y, size_t rows, size_t columns,
-                     size_t filters, size_t kernel, size_t stride, size_t padding, const real *weights,
-                     const real *bias) {
+                     size_t filters, const size_t *window, const real *weights, const real *bias) {
+    size_t high = window[0], wide = window[1], top = window[4], left = window[5];
     for (size_t i = 0; i < rows; i++)
         for (size_t j = 0; j < columns; j++)
             for (size_t f = 0; f < filters; f++) {
                 real sum = 0;
-                for (size_t u = 0; u < kernel; u++)
-                    for (size_t v = 0; v < kernel; v++) {
-                        size_t row = i * stride + u, column = j * stride + v;
-                        if (row < padding || row >= padding + height) continue;
-                        if (column < padding || column >= padding + width) continue;
-                        const real *pixel = x + ((row - padding) * width + column - padding) * channels;
-                        const real *weight = weights + ((f * kernel + u) * kernel + v) * channels;
+                for (size_t u = 0; u < high; u++)
+                    for (size_t v = 0; v < wide; v++) {
+                        size_t row = i * window[2] + u, column = j * window[3] + v;
+                        if (row < top || row >= top + height) continue;
+                        if (column < left || column >= left + width) continue;
+                        const real *pixel = x + ((row - top) * width + column - left) * channels;
+                        const real *weight = weights + ((f * high + u) * wide + v) * channels;
                         for (size_t c = 0; c < channels; c++) sum += weight[c] * pixel[c];
                     }
                 y[(i * columns + j) * filters + f] = sum + bias[f];
@@ -38,20 +39,54 @@ static void convolve(const real *x, size_t height, size_t width, size_t channels
 }
 """,
     "max_pool": """\
-/* The largest value of each window, channel by channel. */
-static void max_pool(const real *x, size_t width, size_t channels, real *y, size_t rows, size_t columns, size_t size,
-                     size_t stride) {
+/* The largest value of each window that lies in the image, channel by channel;
+   window: height, width, down, across, top, left, and the distances of its pixels down and across */
+static void max_pool(const real *x, size_t height, size_t width, size_t channels, real *y, size_t rows, size_t columns,
+                     const size_t *window) {
+    size_t top = window[4], left = window[5];
     for (size_t i = 0; i < rows; i++)
         for (size_t j = 0; j < columns; j++)
             for (size_t c = 0; c < channels; c++) {
-                real largest = x[(i * stride * width + j * stride) * channels + c];
-                for (size_t u = 0; u < size; u++)
-                    for (size_t v = 0; v < size; v++) {
-                        real value = x[((i * stride + u) * width + j * stride + v) * channels + c];
+                real largest = -INFINITY;
+                for (size_t u = 0; u < window[0]; u++)
+                    for (size_t v = 0; v < window[1]; v++) {
+                        size_t row = i * window[2] + u * window[6], column = j * window[3] + v * window[7];
+                        if (row < top || row >= top + height) continue;
+                        if (column < left || column >= left + width) continue;
+                        real value = x[((row - top) * width + column - left) * channels + c];
                         if (value > largest || isnan(value)) largest = value;
                     }
                 y[(i * columns + j) * channels + c] = largest;
             }
+}
+""",
+    "average_pool": """\
+/* The mean of the values of each window that lie in the image, channel by channel, or of `count` with a border of
+   zeros if it is not 0; window as of max_pool */
+static void average_pool(const real *x, size_t height, size_t width, size_t channels, real *y, size_t rows,
+                         size_t columns, const size_t *window, size_t count) {
+    size_t top = window[4], left = window[5];
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < columns; j++)
+            for (size_t c = 0; c < channels; c++) {
+                real sum = 0;
+                size_t found = 0;
+                for (size_t u = 0; u < window[0]; u++)
+                    for (size_t v = 0; v < window[1]; v++) {
+                        size_t row = i * window[2] + u * window[6], column = j * window[3] + v * window[7];
+                        if (row < top || row >= top + height) continue;
+                        if (column < left || column >= left + width) continue;
+                        sum += x[((row - top) * width + column - left) * channels + c];
+                        found++;
+                    }
+                y[(i * columns + j) * channels + c] = sum / (real)(count ? count : found);
+            }
+}
+""",
+    "gather": """\
+/* y[i] = x[index[i]] */
+static void gather(const real *x, real *y, size_t size, const uint32_t *index) {
+    for (size_t i = 0; i < size; i++) y[i] = x[index[i]];
 }
 """,
     "normalize_batch": """\

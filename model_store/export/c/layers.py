@@ -16,6 +16,7 @@ from model_store.export.c.layer_functions import LAYER_FUNCTIONS
 from model_store.nn import (
     ELU,
     Average,
+    AveragePool2D,
     BatchNorm,
     Clip,
     ConstantInputs,
@@ -25,6 +26,7 @@ from model_store.nn import (
     Exp,
     FeatureScale,
     Flatten,
+    Gather,
     Identity,
     LayerNorm,
     LeakyReLU,
@@ -37,6 +39,8 @@ from model_store.nn import (
     Softmax,
 )
 from model_store.nn.layers.activations import ACTIVATIONS
+from model_store.nn.layers.window import Window
+from model_store.nn.module import Shape
 
 
 def layer_names() -> frozenset[str]:
@@ -97,20 +101,37 @@ def _linear(code: Code, module: Linear, values: Values, kept: frozenset[str], na
 def _conv(code: Code, module: Conv2D, values: Values, kept: frozenset[str], name: str) -> Values:
     weights, bias = code.constant(f"{name}_weights", module.weights), code.constant(f"{name}_bias", module.bias)
     out = code.buffer(module.output_shape(None), kept | {values.name})
-    image, result = (", ".join(map(str, shape)) for shape in (module.input_shape, out.shape))
-    sizes = f"{module.kernel}, {module.stride}, {module.padding}"
-    call = f"{values.name}, {image}, {out.name}, {result}, {sizes}, {weights}, {bias}"
+    sizes = code.constant(f"{name}_window", [*_window(module.window)], "size_t")
+    call = f"{_images(module.input_shape, values, out)}, {module.filters}, {sizes}, {weights}, {bias}"
     code.run(f"{_function(code, 'convolve')}({call});")
     return out
 
 
-def _max_pool(code: Code, module: MaxPool2D, values: Values, kept: frozenset[str], name: str) -> Values:
-    del name
+def _window(window: Window) -> tuple[int, ...]:
+    return (*window.size, *window.stride, *window.padding[:2])
+
+
+def _images(shape: Shape, values: Values, out: Values) -> str:
+    """Return the arguments of an image and of its result without the channels."""
+    return f"{values.name}, {', '.join(map(str, shape))}, {out.name}, {out.shape[0]}, {out.shape[1]}"
+
+
+def _pool(code: Code, module: MaxPool2D | AveragePool2D, values: Values, kept: frozenset[str], name: str) -> Values:
     out = code.buffer(module.output_shape(None), kept | {values.name})
-    _, width, channels = module.input_shape
-    rows, columns, _ = out.shape
-    call = f"{values.name}, {width}, {channels}, {out.name}, {rows}, {columns}, {module.size}, {module.stride}"
-    code.run(f"{_function(code, 'max_pool')}({call});")
+    sizes = code.constant(f"{name}_window", [*_window(module.window), *module.window.dilation], "size_t")
+    call = f"{_images(module.input_shape, values, out)}, {sizes}"
+    if isinstance(module, MaxPool2D):
+        code.run(f"{_function(code, 'max_pool')}({call});")
+    else:
+        count = module.window.places if module.include_padding else 0
+        code.run(f"{_function(code, 'average_pool')}({call}, {count});")
+    return out
+
+
+def _gather(code: Code, module: Gather, values: Values, kept: frozenset[str], name: str) -> Values:
+    index = code.constant(f"{name}_index", module.index.astype(np.uint32), "uint32_t")
+    out = code.buffer(module.shape, kept | {values.name})
+    code.run(f"{_function(code, 'gather')}({values.name}, {out.name}, {out.size}, {index});")
     return out
 
 
@@ -227,7 +248,9 @@ _LAYERS: Mapping[type[Module], Callable[[Code, Any, Values, frozenset[str], str]
     Softmax: _softmax,
     Linear: _linear,
     Conv2D: _conv,
-    MaxPool2D: _max_pool,
+    MaxPool2D: _pool,
+    AveragePool2D: _pool,
+    Gather: _gather,
     BatchNorm: _batch_norm,
     LayerNorm: _layer_norm,
     ConstantInputs: _constant_inputs,

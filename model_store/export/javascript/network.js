@@ -134,19 +134,21 @@ const LAYER_TYPES = {
 
   /** `y[i, j, f] = b[f] + Σ W[f, u, v, c] x[i·stride + u, j·stride + v, c]`, with a border of zeros. */
   Conv2D(x, { input_shape: [height, width, channels], filters, kernel, stride, padding, weights, bias }) {
-    const [rows, columns] = [height, width].map((length) => Math.floor((length + 2 * padding - kernel) / stride) + 1);
+    const [[high, wide], [down, across], [top, left, bottom, right]] = [each(kernel), each(stride), each(padding, 4)];
+    const rows = Math.floor((height + top + bottom - high) / down) + 1;
+    const columns = Math.floor((width + left + right - wide) / across) + 1;
     const outputs = new Array(rows * columns * filters);
     for (let i = 0; i < rows; i++) {
       for (let j = 0; j < columns; j++) {
         for (let f = 0; f < filters; f++) {
           let sum = 0;
-          for (let u = 0; u < kernel; u++) {
-            const row = i * stride + u - padding;
+          for (let u = 0; u < high; u++) {
+            const row = i * down + u - top;
             if (row < 0 || row >= height) continue;
-            for (let v = 0; v < kernel; v++) {
-              const column = j * stride + v - padding;
+            for (let v = 0; v < wide; v++) {
+              const column = j * across + v - left;
               if (column < 0 || column >= width) continue;
-              const [pixel, weight] = [(row * width + column) * channels, ((f * kernel + u) * kernel + v) * channels];
+              const [pixel, weight] = [(row * width + column) * channels, ((f * high + u) * wide + v) * channels];
               for (let c = 0; c < channels; c++) sum += weights[weight + c] * x[pixel + c];
             }
           }
@@ -158,22 +160,49 @@ const LAYER_TYPES = {
   },
 
   /** The largest value of each window, channel by channel. */
-  MaxPool2D(x, { input_shape: [height, width, channels], size, stride }) {
-    const outputs = [];
-    for (let i = 0; i + size <= height; i += stride) {
-      for (let j = 0; j + size <= width; j += stride) {
-        for (let c = 0; c < channels; c++) {
-          let largest = -Infinity;
-          for (let u = 0; u < size; u++) {
-            for (let v = 0; v < size; v++) largest = Math.max(largest, x[((i + u) * width + j + v) * channels + c]);
-          }
-          outputs.push(largest);
-        }
-      }
-    }
-    return outputs;
+  MaxPool2D(x, layer) {
+    return pooled(x, layer, (values) => values.reduce((largest, value) => Math.max(largest, value), -Infinity));
+  },
+
+  /** The mean of the pixels of the image in each window, or of all its pixels, those of the border as zeros. */
+  AveragePool2D(x, layer) {
+    const [high, wide] = each(layer.size);
+    const count = (values) => (layer.include_padding ? high * wide : values.length);
+    return pooled(x, layer, (values) => round(values.reduce((sum, value) => sum + value, 0) / count(values)));
+  },
+
+  /** `y[i] = x[index[i]]`. */
+  Gather(x, { index }) {
+    return Array.from(index, (place) => x[place]);
   },
 };
+
+/** Return a size for each of `count` axes or sides. */
+function each(size, count = 2) {
+  return typeof size === "number" ? new Array(count).fill(size) : size;
+}
+
+/** Return what `reduce` makes of the values of each window that lie in the image, channel by channel. */
+function pooled(x, { input_shape: [height, width, channels], size, stride, padding = 0, dilation = 1 }, reduce) {
+  const [[high, wide], [down, across], [below, beside]] = [each(size), each(stride), each(dilation)];
+  const [top, left, bottom, right] = each(padding, 4);
+  const outputs = [];
+  for (let i = -top; i + below * (high - 1) < height + bottom; i += down) {
+    for (let j = -left; j + beside * (wide - 1) < width + right; j += across) {
+      for (let c = 0; c < channels; c++) {
+        const values = [];
+        for (let row = i; row <= i + below * (high - 1); row += below) {
+          for (let column = j; column <= j + beside * (wide - 1); column += beside) {
+            const isInside = row >= 0 && row < height && column >= 0 && column < width;
+            if (isInside) values.push(x[(row * width + column) * channels + c]);
+          }
+        }
+        outputs.push(reduce(values));
+      }
+    }
+  }
+  return outputs;
+}
 
 /** Yield the arrays of the file: base64 of little-endian numbers, in the order of the layers. */
 function* decodeArrays({ data, sizes }) {

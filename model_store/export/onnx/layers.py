@@ -6,7 +6,7 @@ MaxPool, which want channels first, stand between two transpositions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from model_store.nn import (
     GELU,
     SELU,
     Average,
+    AveragePool2D,
     BatchNorm,
     Clip,
     ConstantInputs,
@@ -28,6 +29,7 @@ from model_store.nn import (
     Exp,
     FeatureScale,
     Flatten,
+    Gather,
     Identity,
     LayerNorm,
     LeakyReLU,
@@ -45,6 +47,7 @@ from model_store.nn import (
     Softplus,
     Tanh,
 )
+from model_store.nn.layers.window import Window
 from model_store.nn.module import Shape
 
 _FAR = 1e9  # √(1 + x²) is |x| there, in float64, too
@@ -81,30 +84,55 @@ class Layers:
     def conv(self, layer: Conv2D, x: str, _: Shape | None) -> str:
         if self.dtype == np.float64:
             return self._conv_by_pixels(layer, x)
-        p, stride = layer.padding, layer.stride
         x = self.op("Transpose", x, perm=[0, 3, 1, 2])
         weights = layer.weights.transpose(0, 3, 1, 2)
-        x = self.op("Conv", x, weights, layer.bias, pads=[p] * 4, strides=[stride] * 2)
+        x = self.op("Conv", x, weights, layer.bias, pads=layer.window.padding, strides=layer.window.stride)
         return self.op("Transpose", x, perm=[0, 2, 3, 1])
 
     def _conv_by_pixels(self, layer: Conv2D, x: str) -> str:
         """Append `b + Σ X[pixel (u, v) of every window] W[u, v]ᵀ`: onnxruntime has no Conv of float64."""
-        window, p = layer.window, layer.padding
-        if p:
-            x = self.op("Pad", x, np.array([0, p, p, 0, 0, p, p, 0]))
         total = ""
-        for u, v in window.offsets:
-            ends = u + layer.stride * (window.rows - 1) + 1, v + layer.stride * (window.columns - 1) + 1
-            steps = np.array([layer.stride] * 2)
-            pixels = self.op("Slice", x, np.array([u, v]), np.array(ends), np.array([1, 2]), steps)
+        for (u, v), pixels in self._pixels(layer.window, x):
             product = self.op("MatMul", pixels, layer.weights[:, u, v].T)
             total = self.op("Add", total, product) if total else product
         return self.op("Add", total, layer.bias)
 
+    def _pixels(self, window: Window, x: str) -> Iterator[tuple[tuple[int, int], str]]:
+        """Yield each offset in a window with the pixels there of all windows, of images with a border of zeros."""
+        top, left, bottom, right = window.padding
+        if any(window.padding):
+            x = self.op("Pad", x, np.array([0, top, left, 0, 0, bottom, right, 0]))
+        steps, counts = np.array(window.stride), np.array([window.rows, window.columns])
+        for u, v in window.offsets:
+            first = np.array([u, v]) * window.dilation
+            yield (u, v), self.op("Slice", x, first, first + steps * (counts - 1) + 1, np.array([1, 2]), steps)
+
     def max_pool(self, layer: MaxPool2D, x: str, _: Shape | None) -> str:
+        window = layer.window
+        sizes = {"kernel_shape": window.size, "strides": window.stride, "pads": window.padding}
         x = self.op("Transpose", x, perm=[0, 3, 1, 2])
-        x = self.op("MaxPool", x, kernel_shape=[layer.size] * 2, strides=[layer.stride] * 2)
+        x = self.op("MaxPool", x, **sizes, dilations=window.dilation)
         return self.op("Transpose", x, perm=[0, 2, 3, 1])
+
+    def average_pool(self, layer: AveragePool2D, x: str, _: Shape | None) -> str:
+        window = layer.window
+        if self.dtype == np.float32 and layer.dilation == 1:
+            sizes = {"kernel_shape": window.size, "strides": window.stride, "pads": window.padding}
+            x = self.op("Transpose", x, perm=[0, 3, 1, 2])
+            x = self.op("AveragePool", x, **sizes, count_include_pad=int(layer.include_padding))
+            return self.op("Transpose", x, perm=[0, 2, 3, 1])
+        total = ""  # onnxruntime has no AveragePool of float64, and this opset none with dilations
+        for _offset, pixels in self._pixels(window, x):
+            total = self.op("Add", total, pixels) if total else pixels
+        if layer.include_padding:
+            return self.op("Div", total, window.places)
+        rows, columns = window.counts()
+        return self.op("Div", total, (rows * columns).astype(self.dtype))
+
+    def gather(self, layer: Gather, x: str, _: Shape | None) -> str:
+        x = self.op("Reshape", x, np.array([-1, layer.input_size]))
+        x = self.op("Gather", x, layer.index.astype(np.int64), axis=1)
+        return x if len(layer.shape) == 1 else self.op("Reshape", x, np.array([-1, *layer.shape]))
 
     def batch_norm(self, layer: BatchNorm, x: str, _: Shape | None) -> str:
         factor = layer.scale / np.sqrt(layer.running_variance + layer.epsilon)
@@ -237,6 +265,8 @@ _LAYERS: dict[type, Callable[[Layers, Any, str, Shape | None], str]] = {
     Linear: Layers.linear,
     Conv2D: Layers.conv,
     MaxPool2D: Layers.max_pool,
+    AveragePool2D: Layers.average_pool,
+    Gather: Layers.gather,
     Flatten: Layers.flatten,
     BatchNorm: Layers.batch_norm,
     LayerNorm: Layers.layer_norm,

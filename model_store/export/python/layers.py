@@ -12,7 +12,7 @@ import numpy as np
 
 from model_store.nn.arrays import Array
 from model_store.nn.batch_invariant import block_rows, multiply_in_blocks
-from model_store.nn.layers.window import Window
+from model_store.nn.layers.window import Sizes, Window
 from model_store.nn.normal_distribution import normal_cdf
 
 
@@ -164,25 +164,44 @@ def periodic_embedding(
     return np.concatenate([np.delete(x, chosen, axis=1), joined], axis=1)
 
 
-def convolution(x: Array, weights: Array, bias: Array, stride: int, padding: int) -> Array:
+def convolution(x: Array, weights: Array, bias: Array, stride: Sizes, padding: Sizes) -> Array:
     """Y[i, j, f] = b[f] + Σ W[f, u, v, c] X[i·stride + u - padding, j·stride + v - padding, c]."""
-    filters, kernel = weights.shape[:2]
-    window = Window("kernel", x.shape[1:], kernel, stride, padding)
-    images = window.padded_zeros(len(x), x.dtype)
-    window.without_padding(images)[...] = x
+    filters = len(weights)
+    window = Window("kernel", x.shape[1:], weights.shape[1:3], stride, padding)
     buffer, patches = window.empty_patches(1, x.dtype)
     y = np.empty((len(x), window.positions, filters), x.dtype)
-    for image, output in zip(window.patches(images), y, strict=True):
+    for image, output in zip(window.patches(window.pad(x)), y, strict=True):
         np.copyto(buffer[0], image)
         patches.dot(weights.reshape(filters, -1).T, output)
     y += bias
     return y.reshape(-1, window.rows, window.columns, filters)
 
 
-def max_pool(x: Array, size: int, stride: int) -> Array:
+def max_pool(x: Array, size: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes) -> Array:
     """Y = the largest value of each window, channel by channel."""
-    window = Window("size", x.shape[1:], size, stride)
-    return np.asarray(np.maximum.reduce([window.pixels(x, u, v) for u, v in window.offsets]))
+    window = Window("size", x.shape[1:], size, stride, padding, dilation)
+    images = window.pad(x, -np.inf)
+    return np.asarray(np.maximum.reduce([window.pixels(images, u, v) for u, v in window.offsets]))
+
+
+def average_pool(x: Array, size: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes, include_padding: bool) -> Array:
+    """Y = the mean of the pixels of the image in each window, channel by channel, or with a border of zeros."""
+    window = Window("size", x.shape[1:], size, stride, padding, dilation)
+    images = window.pad(x)
+    y = np.zeros((len(x), window.rows, window.columns, window.channels), x.dtype)
+    for u, v in window.offsets:
+        y += window.pixels(images, u, v)
+    if include_padding or not any(window.padding):
+        y /= window.places
+        return y
+    for count in window.counts():
+        y /= count.astype(x.dtype)
+    return y
+
+
+def gather(x: Array, index: Array, shape: Sequence[int]) -> Array:
+    """Y = the values of each row at the index, in this shape."""
+    return x.reshape(len(x), -1).take(index.astype(np.intp), axis=1).reshape(-1, *shape)
 
 
 def flatten(x: Array) -> Array:

@@ -7,6 +7,7 @@ from typing import Any
 
 from model_store.nn import (
     Average,
+    AveragePool2D,
     BatchNorm,
     Clip,
     ConstantInputs,
@@ -16,6 +17,7 @@ from model_store.nn import (
     Exp,
     FeatureScale,
     Flatten,
+    Gather,
     LayerNorm,
     Linear,
     MaxPool2D,
@@ -45,7 +47,9 @@ _LAYERS: Mapping[type[Module], tuple[str, Callable[[Any], list[str]]]] = {
     **{kind: (name, _settings) for kind, name in _ACTIVATIONS.items()},
     Linear: ("linear", lambda _: []),
     Conv2D: ("convolution", lambda one: [str(one.stride), str(one.padding)]),
-    MaxPool2D: ("max_pool", lambda one: [str(one.size), str(one.stride)]),
+    MaxPool2D: ("max_pool", lambda one: _settings(one)[1:]),
+    AveragePool2D: ("average_pool", lambda one: _settings(one)[1:]),
+    Gather: ("gather", lambda one: [repr(one.shape)]),
     Flatten: ("flatten", lambda _: []),
     BatchNorm: ("batch_norm", lambda one: [repr(one.epsilon)]),
     LayerNorm: ("layer_norm", lambda one: [repr(one.epsilon)]),

@@ -37,6 +37,8 @@ def evaluator_answers(graph: OnnxGraph, output: str, layers: Layers, *, is_binar
     import onnx  # noqa: PLC0415 - an extra
     from onnx.reference import ReferenceEvaluator  # noqa: PLC0415
 
+    from model_store.importing.onnx.evaluated_pooling import AveragePool, MaxPool  # noqa: PLC0415
+
     pruned = onnx.ModelProto()
     pruned.CopyFrom(graph.model)
     del pruned.graph.output[:]
@@ -54,7 +56,7 @@ def evaluator_answers(graph: OnnxGraph, output: str, layers: Layers, *, is_binar
             raise ModelImportError(f"{graph.file}: output {output!r}: {problem}") from error
 
     def evaluated(rows: list[Any], encoded: Array) -> Array:
-        evaluator = ReferenceEvaluator(pruned, new_ops=[_where_of_texts()])
+        evaluator = ReferenceEvaluator(pruned, new_ops=[_where_of_texts(), AveragePool, MaxPool])
         feeds = _feeds(graph, layers, rows, encoded)
         size = graph.batch or len(rows)
         parts = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,22 +10,26 @@ import numpy as np
 
 from model_store.importing.budget import shape_values
 from model_store.importing.features import CategoryFeature, Feature, Features, TextFeature
-from model_store.importing.layers import (
+from model_store.importing.images import (
     ConvolutionSpec,
-    Layers,
-    affine,
     as_image,
     average_pool,
+    convolution,
+    max_pool,
+    mean,
+    same_padding,
+    whole_windows,
+)
+from model_store.importing.layers import (
+    Layers,
+    affine,
     batch_norm,
     by_feature,
-    convolution,
     enter,
     flatten,
     layer_norm,
     linear,
-    max_pool,
-    mean,
-    same_padding,
+    mapped,
     softmax,
 )
 from model_store.importing.onnx.shape_operators import SHAPE_OPERATORS, axes_of, axis_of_sample
@@ -35,7 +39,10 @@ from model_store.importing.onnx.values import (
     LargestIndex,
     LogProbabilities,
     Operation,
+    OverBatchError,
     PredictedLabel,
+    TrainingModeError,
+    UnsupportedOperationError,
     Value,
 )
 from model_store.nn import (
@@ -64,12 +71,14 @@ _SELU = (1.67326319217681884765625, 1.05070102214813232421875)
 
 def _gemm(op: Operation) -> Value:
     if op.attribute("transA", 0):
-        op.refuse("expected transA = 0, found 1")
+        op.refuse("expected transA = 0, found 1, of which the rows are the columns of the input", OverBatchError)
     weights = op.constant(1)
     weights = weights if op.attribute("transB", 0) else weights.T
     if weights.ndim != 2:
         op.refuse(f"expected a matrix of weights, found {weights.shape}")
     bias = op.constant(2, np.zeros(1)).astype(np.float64)
+    if bias.ndim == 2 and bias.shape[0] > 1:
+        op.refuse(f"expected a bias of {len(weights)} numbers, found one for each row of {bias.shape}", OverBatchError)
     if bias.size not in (1, len(weights)):
         op.refuse(f"expected a bias of {len(weights)} numbers, found {bias.shape}")
     bias = np.broadcast_to(bias.ravel(), (len(weights),)) * op.attribute("beta", 1.0)
@@ -77,10 +86,27 @@ def _gemm(op: Operation) -> Value:
 
 
 def _matmul(op: Operation) -> Value:
-    value, weights = op.value(), op.constant(1)
-    if weights.ndim != 2:
-        op.refuse(f"expected a matrix of weights, found {weights.shape}")
-    return linear(value, weights.T, np.zeros(weights.shape[1]), op.dtype)
+    """Return a product with constants: of rows as a dense layer, of the last axis of samples as a convolution."""
+    is_first = isinstance(op.inputs[0], np.ndarray)
+    value, constant = op.value(int(is_first)), op.constant(int(not is_first))
+    if not is_first and constant.ndim == 2:
+        shape = (len(value.items),) if isinstance(value, Features) else value.shape
+        if isinstance(value, Features) or len(shape) == 1:
+            return linear(value, constant.T, np.zeros(constant.shape[1]), op.dtype)
+        if shape[-1] != len(constant):
+            op.refuse(f"expected samples of {len(constant)} numbers in the last axis, found {shape}")
+        pixels = replace(value, index=value.index.reshape(-1, 1, shape[-1]).transpose(2, 0, 1))
+        found = convolution(pixels, constant.T[:, :, None, None], np.zeros(constant.shape[1]), ConvolutionSpec())
+        return replace(found, index=found.index.transpose(1, 2, 0).reshape(*shape[:-1], -1))
+    value = enter(value, op.dtype)
+    rank = len(value.shape)
+    if is_first and rank < 2:
+        op.refuse("expected a product with each row, found one with the batch", OverBatchError)
+    if constant.ndim > rank + 1 or (constant.ndim == rank + 1 and constant.shape[0] > 1):
+        op.refuse(f"expected a constant for a sample of {value.shape}, found {constant.shape}", OverBatchError)
+    constant = (constant[0] if constant.ndim == rank + 1 else constant).astype(np.float64)
+    op.budget.spend(value.index.size**2)
+    return mapped(value, lambda units: np.matmul(constant, units) if is_first else np.matmul(units, constant))
 
 
 def _sample_constant(op: Operation, value: Features | Layers, constant: Array) -> Array:
@@ -142,11 +168,13 @@ def _leaky_relu(op: Operation) -> Module:
     return LeakyReLU(float(alpha))
 
 
-def _selu(op: Operation) -> Module:
-    found = op.attribute("alpha", _SELU[0]), op.attribute("gamma", _SELU[1])
-    if not np.allclose(found, _SELU, rtol=1e-6):
-        op.refuse(f"expected alpha and gamma {_SELU}, found {found}")
-    return SELU()
+def _selu(op: Operation) -> Value:
+    """Return `γ ELU(x)`; SELU for its own numbers."""
+    alpha, gamma = (float(op.attribute(name, own)) for name, own in zip(("alpha", "gamma"), _SELU, strict=True))
+    value = enter(op.value(), op.dtype)
+    if np.allclose((alpha, gamma), _SELU, rtol=1e-6):
+        return value.then(SELU())
+    return affine(value.then(ELU(alpha)), gamma, 0.0)
 
 
 def _gelu(op: Operation) -> Module:
@@ -165,9 +193,8 @@ def _clip(op: Operation) -> Value:
     low = op.constant(1, op.attribute("min", -np.finfo(op.dtype).max))
     high = op.constant(2, op.attribute("max", np.finfo(op.dtype).max))
     size = value.stored[0]
-    arrays = {"low": value.array(np.full(size, low.item())), "high": value.array(np.full(size, high.item()))}
-    if low.item() > high.item():
-        op.refuse(f"expected a minimum of at most the maximum, found {low} and {high}")
+    limits = min(low.item(), high.item()), high.item()  # ONNX: a minimum above the maximum is the maximum
+    arrays = {name: value.array(np.full(size, one)) for name, one in zip(("low", "high"), limits, strict=True)}
     return value.then(Clip(size, dtype=op.dtype, arrays=arrays))
 
 
@@ -226,65 +253,68 @@ def _same(op: Operation) -> Value:
 
 def _dropout(op: Operation) -> Value:
     if op.has(2) and op.constant(2).any():
-        op.refuse("expected inference, found training_mode = true")
+        op.refuse("expected inference, found training_mode = true", TrainingModeError)
     return op.value()
 
 
-def _window(op: Operation, sizes: list[int], shape: tuple[int, ...]) -> ConvolutionSpec:
-    if len(sizes) != 2:
-        op.refuse(f"expected windows of two dimensions, found {sizes}")
-    strides = tuple(op.attribute("strides", (1, 1)))
-    dilations = tuple(op.attribute("dilations", (1, 1)))
-    pads = list(op.attribute("pads", (0, 0, 0, 0)))
-    kind = op.attribute("auto_pad", b"NOTSET")
+def window_settings(attributes: Mapping[str, Any], sizes: Sequence[int], shape: tuple[int, ...]) -> ConvolutionSpec:
+    """Return the settings of a window for a sample (channels, sizes...). UnsupportedOperationError for wrong ones."""
+    axes = len(sizes)
+    if axes < 1 or len(shape) != axes + 1:
+        expected = f"expected samples (channels, sizes...) for a window of {list(sizes)}"
+        raise UnsupportedOperationError(f"{expected}, found {shape}")
+    strides, dilations = (tuple(attributes.get(name) or (1,) * axes) for name in ("strides", "dilations"))
+    pads = list(attributes.get("pads") or (0,) * (2 * axes))
+    if (len(strides), len(dilations), len(pads)) != (axes, axes, 2 * axes) or min(*sizes, *strides, *dilations) < 1:
+        expected = f"expected {axes} strides and dilations of at least 1 and {2 * axes} pads"
+        raise UnsupportedOperationError(f"{expected}, found others")
+    kind = attributes.get("auto_pad", b"NOTSET")
     if kind in (b"SAME_UPPER", b"SAME_LOWER"):
         pads = same_padding(shape[1:], sizes, strides, dilations, at_end=kind == b"SAME_UPPER")
-    if op.attribute("ceil_mode", 0):
-        for axis in (0, 1):
-            size = shape[axis + 1] + pads[axis] + pads[axis + 2] - (dilations[axis] * (sizes[axis] - 1) + 1)
-            if size % strides[axis]:
-                op.refuse("expected ceil_mode = 0, found 1")
-    top, left, bottom, right = pads
-    return ConvolutionSpec((strides[0], strides[1]), (top, left, bottom, right), (dilations[0], dilations[1]))
+    return ConvolutionSpec(strides, tuple(pads), dilations)
 
 
 def _conv(op: Operation) -> Value:
-    value, weights = as_image(op.value(), op.dtype), op.constant(1)
-    spec = replace(_window(op, list(weights.shape[2:]), value.shape), groups=op.attribute("group", 1))
+    value, weights = enter(op.value(), op.dtype), op.constant(1)
+    spec = replace(window_settings(op.attributes, weights.shape[2:], value.shape), groups=op.attribute("group", 1))
     return convolution(value, weights, op.constant(2, np.zeros(len(weights))), spec)
 
 
+def _pooled(op: Operation) -> tuple[Layers, list[int], ConvolutionSpec, tuple[int, ...]]:
+    """Return the input of a pooling, its window, settings, and the padding without what ceil_mode adds."""
+    value, sizes = enter(op.value(), op.dtype), list(op.attribute("kernel_shape", ()))
+    spec = window_settings(op.attributes, sizes, value.shape)
+    whole = whole_windows(value.shape[1:], sizes, spec) if op.attribute("ceil_mode", 0) else spec
+    return value, sizes, whole, spec.pads
+
+
 def _max_pool(op: Operation) -> Value:
-    if len(op.node.output) > 1:
-        op.refuse("expected one output, found the indices, too")
-    value, sizes = as_image(op.value(), op.dtype), list(op.attribute("kernel_shape", ()))
-    return max_pool(value, sizes, _window(op, sizes, value.shape))
+    value, sizes, spec, _ = _pooled(op)
+    return max_pool(value, sizes, spec)
 
 
 def _average_pool(op: Operation) -> Value:
-    value, sizes = as_image(op.value(), op.dtype), list(op.attribute("kernel_shape", ()))
-    window = _window(op, sizes, value.shape)
-    if any(window.pads) and not op.attribute("count_include_pad", 0):
-        op.refuse(f"expected no padding, or count_include_pad = 1; found padding {list(window.pads)}")
-    return average_pool(value, sizes, window)
+    value, sizes, spec, pads = _pooled(op)
+    return average_pool(value, sizes, spec, pads if op.attribute("count_include_pad", 0) else ())
 
 
 def _global_average_pool(op: Operation) -> Value:
-    return mean(as_image(op.value(), op.dtype), [1, 2])
+    value = enter(op.value(), op.dtype)
+    return mean(value, range(1, len(value.shape)))
 
 
 def _reduce_mean(op: Operation) -> Value:
     value = enter(op.value(), op.dtype)
     axes = [axis_of_sample(op, value, axis) for axis in axes_of(op)]
     if not axes:
-        op.refuse("expected axes of a row, found none")
+        op.refuse("expected axes of a row, found none, which are all with the batch", OverBatchError)
     averaged = mean(value, axes)
     return averaged if op.attribute("keepdims", 1) else replace(averaged, index=averaged.index.squeeze(tuple(axes)))
 
 
 def _batch_normalization(op: Operation) -> Value:
     if op.attribute("training_mode", 0):
-        op.refuse("expected training_mode = 0, found 1")
+        op.refuse("expected training_mode = 0, found 1", TrainingModeError)
     value = enter(op.value(), op.dtype)
     if len(value.shape) == 3:
         value = as_image(value, op.dtype)
@@ -294,16 +324,13 @@ def _batch_normalization(op: Operation) -> Value:
 
 def _layer_normalization(op: Operation) -> Value:
     value = enter(op.value(), op.dtype)
-    shape = value.shape
     axis = axis_of_sample(op, value, op.attribute("axis", -1))
-    if axis == 0 and len(value.shape) > 1:  # all values of a sample
-        value = flatten(replace(value, index=value.index.reshape(-1)))
-    elif axis != len(value.shape) - 1:
-        op.refuse(f"expected the last axis, or all, of samples of {value.shape}; found axis {axis + 1}")
-    scale = op.constant(1).ravel()
-    shift = op.constant(2, np.zeros(1)).ravel()
-    normalized = layer_norm(value, scale, shift, float(op.attribute("epsilon", 1e-5)))
-    return replace(normalized, index=normalized.index.reshape(shape))
+    scale, shift = (np.asarray(op.constant(i, 0.0), np.float64) for i in (1, 2))
+    own = value.shape[axis:]
+    if any(len(one.shape) > len(own) for one in (scale, shift)):
+        op.refuse(f"expected scale and shift of {own}, found {scale.shape} and {shift.shape}")
+    scale, shift = (np.broadcast_to(one, own) for one in (scale, shift))
+    return layer_norm(value, scale, shift, float(op.attribute("epsilon", 1e-5)), axes=len(own))
 
 
 def _arg_max(op: Operation) -> Value:
@@ -337,7 +364,7 @@ OPERATORS: dict[str, Callable[[Operation], Value]] = {
     "PRelu": _prelu,
     "ReduceMean": _reduce_mean,
     "Relu": _activation(lambda _: ReLU()),
-    "Selu": _activation(_selu),
+    "Selu": _selu,
     "Sigmoid": _activation(lambda _: Sigmoid()),
     "Softmax": _softmax,
     "Softplus": _activation(lambda _: Softplus()),

@@ -16,18 +16,24 @@ from model_store.importing.onnx.values import (
     Complement,
     LargestIndex,
     LogProbabilities,
+    NoValuesError,
     Operation,
+    OverBatchError,
     PredictedLabel,
+    UnsupportedOperationError,
     Value,
 )
 from model_store.nn import Array
+
+_WHOLE = 2**31 - 1  # an end of a slice that exporters write for all
 
 
 def axis_of_sample(op: Operation, value: Layers, axis: int) -> int:
     """Return an axis of a sample for one of a batch."""
     found = axis - 1 if axis > 0 else axis + len(value.shape)
     if axis == 0 or not 0 <= found < len(value.shape):
-        op.refuse(f"expected an axis of a row, found {axis}, for a batch of samples of {value.shape}")
+        kind = OverBatchError if axis in (0, -1 - len(value.shape)) else UnsupportedOperationError
+        op.refuse(f"expected an axis of a row, found {axis}, for a batch of samples of {value.shape}", kind)
     return found
 
 
@@ -43,12 +49,16 @@ def _reshape(op: Operation) -> Value:
     if target == [-1] and size == 1:
         return value
     problem = f"expected batches of samples to stay, from samples of {shape}; found shape {target}"
+    if 0 in target and op.attribute("allowzero", 0):
+        op.refuse(f"expected at least one value, found none of shape {target}", NoValuesError)
     if not target or target[0] not in fixed:
-        op.refuse(problem)
+        op.refuse(problem, OverBatchError)
     rest = [shape[i] if one == 0 and i < len(shape) else one for i, one in enumerate(target[1:])]
     if rest.count(-1) == 1 and target[0] != -1:
         known = -math.prod(rest)
         rest = [size // known if one == -1 and known else one for one in rest]
+    if target[0] == -1 and rest and math.prod(rest) != size:
+        op.refuse(problem, OverBatchError)
     if any(one < 1 for one in rest) or math.prod(rest) != size:
         op.refuse(problem)
     if isinstance(value, Features):
@@ -62,10 +72,10 @@ def _flatten(op: Operation) -> Value:
     value, axis = op.value(), op.attribute("axis", 1)
     if isinstance(value, Features):
         if axis not in (1, -1):
-            op.refuse(f"expected axis = 1, found {axis}")
+            op.refuse(f"expected axis = 1, found {axis}", OverBatchError)
         return value
     if axis not in (1, -len(value.shape)):
-        op.refuse(f"expected axis = 1, found {axis}")
+        op.refuse(f"expected axis = 1, found {axis}, which joins rows or puts an axis before them", OverBatchError)
     return replace(value, index=value.index.reshape(-1))
 
 
@@ -73,7 +83,7 @@ def _transpose(op: Operation) -> Value:
     value = enter(op.value(), op.dtype)
     order = list(op.attribute("perm", range(len(value.shape), -1, -1)))
     if sorted(order) != list(range(len(value.shape) + 1)) or order[0] != 0:
-        op.refuse(f"expected the batch to stay the first axis, found {order}")
+        op.refuse(f"expected the batch to stay the first axis, found {order}", OverBatchError)
     return replace(value, index=value.index.transpose([axis - 1 for axis in order[1:]]))
 
 
@@ -98,7 +108,7 @@ def _unsqueeze(op: Operation) -> Value:
     rank = len(value.shape) + 1 + len(axes_of(op))
     axes = sorted(axis % rank for axis in axes_of(op))
     if 0 in axes:
-        op.refuse("expected the batch to stay the first axis, found another before it")
+        op.refuse("expected the batch to stay the first axis, found another before it", OverBatchError)
     return replace(value, index=np.expand_dims(value.index, [axis - 1 for axis in axes]))
 
 
@@ -126,7 +136,7 @@ def _gather(op: Operation) -> Value:
     value = value if positions.ndim == 1 else enter(value, op.dtype)
     if isinstance(value, Features):
         if op.attribute("axis", 0) not in (1, -1):
-            op.refuse("expected an axis of a row, found 0")
+            op.refuse("expected an axis of a row, found 0", OverBatchError)
         op.budget.spend_features(positions.size)
         return value.select([int(i) % len(value.items) for i in positions.ravel().tolist()])
     axis = axis_of_sample(op, value, op.attribute("axis", 0))
@@ -146,9 +156,12 @@ def _slice(op: Operation) -> Value:
     steps = op.numbers(4, [1] * len(starts))
     index = value.index
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        is_whole = end >= (op.batch or _WHOLE)
+        if axis in (0, -1 - len(value.shape)) and (start, step) == (0, 1) and is_whole:
+            continue  # all rows
         index = index.take(range(index.shape[a := axis_of_sample(op, value, axis)])[slice(start, end, step)], a)
     if not index.size:
-        op.refuse("expected at least one value, found none")
+        op.refuse("expected at least one value, found none", NoValuesError)
     return replace(value, index=index)
 
 

@@ -69,6 +69,18 @@ class UnsupportedOperationError(ValueError):
     """A node uses an operator in a way that cannot be imported."""
 
 
+class OverBatchError(UnsupportedOperationError):
+    """An operator mixes, moves or cuts the first axis, the rows of a batch, or treats each of them otherwise."""
+
+
+class TrainingModeError(UnsupportedOperationError):
+    """An operator computes what it does in training."""
+
+
+class NoValuesError(UnsupportedOperationError):
+    """An operator leaves no value."""
+
+
 @dataclass(frozen=True)
 class Operation:
     """A node with the values of its inputs, None for one that is left out."""
@@ -81,8 +93,8 @@ class Operation:
     batch: int | None  # the declared size of a batch, if it is fixed
     budget: Budget
 
-    def refuse(self, problem: str) -> NoReturn:
-        raise UnsupportedOperationError(problem)
+    def refuse(self, problem: str, kind: type[UnsupportedOperationError] = UnsupportedOperationError) -> NoReturn:
+        raise kind(problem)
 
     def attribute(self, name: str, default: Any = None) -> Any:
         return self.attributes.get(name, default)

@@ -1,4 +1,4 @@
-"""Image layers: convolution, max pooling and flattening. A batch is (batch, height, width, channels).
+"""Image layers: convolution and flattening. A batch is (batch, height, width, channels).
 
 A window slides over the image; the pixels that it covers at each position become one value of the output. Such a layer
 states the shape of its images, as `Linear` states its inputs.
@@ -14,9 +14,16 @@ import numpy as np
 import numpy.typing as npt
 
 from model_store.nn.arrays import Array
-from model_store.nn.config_fields import IMAGE_SHAPE, MAX_SAMPLE_VALUES, NON_NEGATIVE_INT, POSITIVE_INT, WINDOW_SIZE
+from model_store.nn.config_fields import (
+    IMAGE_SHAPE,
+    MAX_SAMPLE_VALUES,
+    PADDING,
+    POSITIVE_INT,
+    STRIDE,
+    WINDOW_SIZE,
+)
 from model_store.nn.initializers import DEFAULT_INITIALIZER, initial_parameters
-from model_store.nn.layers.window import Window
+from model_store.nn.layers.window import Sizes, Window, shortest
 from model_store.nn.module import Module, Shape
 from model_store.nn.parametrized import ArrayAttribute, ParametrizedModule
 
@@ -26,15 +33,16 @@ class Conv2D(ParametrizedModule):
 
     X (batch, height, width, channels) with a border of `padding` zeros, W (filters, kernel, kernel, channels),
     b (filters,), Y (batch, rows, columns, filters). With every window as a row of P this is one matrix product,
-    `Y = P Wᵀ + b` (Chellapilla et al. 2006).
+    `Y = P Wᵀ + b` (Chellapilla et al. 2006). Kernel and stride are ints, or (height, width); padding is an int, or
+    (top, left, bottom, right).
     """
 
     config_fields: ClassVar = {
         "input_shape": IMAGE_SHAPE,
         "filters": POSITIVE_INT,
         "kernel": WINDOW_SIZE,
-        "stride": POSITIVE_INT,
-        "padding": NON_NEGATIVE_INT,
+        "stride": STRIDE,
+        "padding": PADDING,
     }
     batch_invariant = True  # inference multiplies image by image
 
@@ -48,20 +56,21 @@ class Conv2D(ParametrizedModule):
         self,
         input_shape: Sequence[int],
         filters: int,
-        kernel: int = 3,
-        stride: int = 1,
-        padding: int = 0,
+        kernel: Sizes = 3,
+        stride: Sizes = 1,
+        padding: Sizes = 0,
         *,
         dtype: npt.DTypeLike = np.float32,
         rng: np.random.Generator | None = None,
         initializer: str = DEFAULT_INITIALIZER,
         arrays: Mapping[str, Array] | None = None,
     ) -> None:
-        self._input_shape = _image_shape(input_shape, "Conv2D")
-        self.filters, self.kernel, self.stride, self.padding = filters, kernel, stride, padding
+        self._input_shape = image_shape(input_shape, "Conv2D")
+        self.filters = filters
+        self.kernel, self.stride, self.padding = (shortest(sizes) for sizes in (kernel, stride, padding))
         self._check_fields()
         self.window = window = Window("Conv2D.kernel", self._input_shape, self.kernel, self.stride, self.padding)
-        self.fan_in = self.kernel**2 * window.channels
+        self.fan_in = window.places * window.channels
         padded = window.height * window.width * window.channels
         if max(padded, window.positions * max(self.fan_in, self.filters)) > MAX_SAMPLE_VALUES:
             found = f"{padded}, and {window.positions} windows of {self.fan_in} for {self.filters} filters"
@@ -71,23 +80,23 @@ class Conv2D(ParametrizedModule):
             return
         rng = np.random.default_rng() if rng is None else rng
         shape = self.shapes()["weights"]
-        weights, bias = initial_parameters(initializer, rng, shape, self.fan_in, self.kernel**2 * self.filters)
+        weights, bias = initial_parameters(initializer, rng, shape, self.fan_in, window.places * self.filters)
         self.initialize(dtype, weights=weights, bias=bias)
 
     def shapes(self) -> dict[str, Shape]:
-        return {"weights": (self.filters, self.kernel, self.kernel, self.window.channels), "bias": (self.filters,)}
+        return {"weights": (self.filters, *self.window.size, self.window.channels), "bias": (self.filters,)}
 
     @property
     def input_shape(self) -> Shape:
         return self._input_shape
 
     def output_shape(self, input_shape: Shape | None) -> Shape:
-        _check_shape(self._input_shape, input_shape)
+        check_shape(self._input_shape, input_shape)
         return (self.window.rows, self.window.columns, self.filters)
 
     def __call__(self, inputs: Array) -> Array:
         """Multiply image by image: little memory, and products of one shape, so other images cannot change the bits."""
-        windows = self.window.patches(self._pad(inputs))
+        windows = self.window.patches(self.window.pad(inputs))
         buffer, patches = self.window.empty_patches(1, self.dtype)
         outputs = np.empty((len(inputs), self.window.positions, self.filters), self.dtype)
         for window, output in zip(windows, outputs, strict=True):
@@ -98,7 +107,7 @@ class Conv2D(ParametrizedModule):
 
     def forward(self, inputs: Array) -> Array:
         buffer, self._patches = self.window.empty_patches(len(inputs), self.dtype)
-        np.copyto(buffer, self.window.patches(self._pad(inputs)))
+        np.copyto(buffer, self.window.patches(self.window.pad(inputs)))
         outputs: Array = self._patches @ self._weight_matrix.T
         outputs += self._bias
         return self._as_images(outputs)
@@ -109,7 +118,7 @@ class Conv2D(ParametrizedModule):
         if self.learns:
             self.weights_grad += (dy.T @ self._patches).reshape(self._weights.shape)
             self.bias_grad += dy.sum(axis=0)
-        input_grad = self.window.padded_zeros(len(output_grad), self.dtype)
+        input_grad = self.window.padded(len(output_grad), self.dtype)
         for u, v in self.window.offsets:
             pixels = self.window.pixels(input_grad, u, v)
             pixels += (dy @ self._weights[:, u, v]).reshape(pixels.shape)
@@ -119,65 +128,8 @@ class Conv2D(ParametrizedModule):
     def _weight_matrix(self) -> Array:
         return self._weights.reshape(self.filters, -1)
 
-    def _pad(self, inputs: Array) -> Array:
-        if not self.padding:
-            return inputs
-        images = self.window.padded_zeros(len(inputs), self.dtype)
-        self.window.without_padding(images)[...] = inputs
-        return images
-
     def _as_images(self, outputs: Array) -> Array:
         return outputs.reshape(-1, self.window.rows, self.window.columns, self.filters)
-
-
-class MaxPool2D(Module):
-    """The largest value of each window, channel by channel; X (batch, height, width, channels).
-
-    The gradient goes to the largest pixel, the first of equals. Pixels at the right and the bottom where no whole
-    window fits are ignored. `stride` defaults to `size`.
-    """
-
-    config_fields: ClassVar = {"input_shape": IMAGE_SHAPE, "size": WINDOW_SIZE, "stride": POSITIVE_INT}
-    batch_invariant = True
-
-    def __init__(self, input_shape: Sequence[int], size: int = 2, stride: int | None = None) -> None:
-        self._input_shape = _image_shape(input_shape, "MaxPool2D")
-        self.size, self.stride = size, size if stride is None else stride
-        self._check_fields()
-        self.window = Window("MaxPool2D.size", self._input_shape, self.size, self.stride)
-        self.index_dtype = np.min_scalar_type(self.size**2 - 1)
-
-    @property
-    def input_shape(self) -> Shape:
-        return self._input_shape
-
-    def output_shape(self, input_shape: Shape | None) -> Shape:
-        _check_shape(self._input_shape, input_shape)
-        return (self.window.rows, self.window.columns, self.window.channels)
-
-    def pixels_by_offset(self, images: Array) -> list[Array]:
-        return [self.window.pixels(images, u, v) for u, v in self.window.offsets]
-
-    def __call__(self, inputs: Array) -> Array:
-        first, *others = self.pixels_by_offset(inputs)
-        outputs = first.copy()
-        for pixels in others:
-            np.maximum(outputs, pixels, out=outputs)
-        return outputs
-
-    def forward(self, inputs: Array) -> Array:
-        first, *others = self.pixels_by_offset(inputs)
-        outputs, self.largest = first.copy(), np.zeros(first.shape, self.index_dtype)
-        for number, pixels in enumerate(others, 1):
-            self.largest[pixels > outputs] = number
-            np.maximum(outputs, pixels, out=outputs)
-        return outputs
-
-    def backward(self, output_grad: Array) -> Array:
-        input_grad = np.zeros((len(output_grad), *self._input_shape), output_grad.dtype)
-        for number, pixels in enumerate(self.pixels_by_offset(input_grad)):
-            pixels += output_grad * (self.largest == number)
-        return input_grad
 
 
 class Flatten(Module):
@@ -187,14 +139,14 @@ class Flatten(Module):
     batch_invariant = True
 
     def __init__(self, input_shape: Sequence[int]) -> None:
-        self._input_shape = _image_shape(input_shape, "Flatten")
+        self._input_shape = image_shape(input_shape, "Flatten")
 
     @property
     def input_shape(self) -> Shape:
         return self._input_shape
 
     def output_shape(self, input_shape: Shape | None) -> Shape:
-        _check_shape(self._input_shape, input_shape)
+        check_shape(self._input_shape, input_shape)
         return (math.prod(self._input_shape),)
 
     def __call__(self, inputs: Array) -> Array:
@@ -207,13 +159,13 @@ class Flatten(Module):
         return output_grad.reshape(-1, *self._input_shape)
 
 
-def _image_shape(shape: Sequence[int], layer: str) -> Shape:
+def image_shape(shape: Sequence[int], layer: str) -> Shape:
     found = [size.item() if isinstance(size, np.generic) else size for size in shape]
     if not IMAGE_SHAPE.accepts(found):
         raise ValueError(f"{layer}.input_shape: expected {IMAGE_SHAPE.expected}; found {shape!r}")
     return tuple(found)
 
 
-def _check_shape(expected: Shape, found: Shape | None) -> None:
+def check_shape(expected: Shape, found: Shape | None) -> None:
     if found not in (None, expected):
         raise ValueError(f"input_shape: expected {found}, the shape before it; found {expected}")

@@ -235,7 +235,7 @@ def test_layers_are_of_the_closed_table(assert_rejected: AssertRejected) -> None
 
 
 def test_layers_and_arrays_agree(assert_rejected: AssertRejected) -> None:
-    assert_rejected("layers_and_arrays_agree", r"modules\.[0-9]\.(weights|bias|constant): expected")
+    assert_rejected("layers_and_arrays_agree", r"modules\.[0-9]\.(weights|bias|constant|index): expected")
 
 
 def test_rows_cost_2_33_operations_at_most(assert_rejected: AssertRejected) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from model_store.artifact.golden_rows import make_up_rows
 from model_store.artifact.model import Golden, Model
-from model_store.nn import Array, BatchNorm, Clip, ConstantInputs, Module, build
+from model_store.nn import Array, BatchNorm, Clip, ConstantInputs, Gather, Module, build
 from model_store.nn.layers.activations import ACTIVATIONS
 from model_store.schema.columns import ArrayColumn, CategoryColumn, Column, DateColumn, NumberColumn, TextColumn
 from model_store.schema.columns.date_text import DateFormat
@@ -77,6 +77,8 @@ def _randomize(module: Module, rng: np.random.Generator) -> None:
         module.running_variance = np.abs(module.running_variance) + 0.1
     if isinstance(module, ConstantInputs):
         module.constant = (np.arange(module.size) % 3 == 0).astype(module.constant.dtype)
+    if isinstance(module, Gather):
+        module.index = np.arange(module.index.size) * 7 % module.input_size
     if isinstance(module, Clip):
         module.low, module.high = np.full(module.size, -0.7), np.full(module.size, 0.6)
 
@@ -89,6 +91,10 @@ def activations(dtype: str) -> Model:
     return made([AGE, HEIGHT], PRICE, [*layers, {"type": "Tanh"}, linear(8, 1)], dtype)
 
 
+def pool(kind: str, shape: list[int], size: Any, stride: Any, **others: Any) -> dict[str, Any]:
+    return {"type": kind, "input_shape": shape, "size": size, "stride": stride, **others}
+
+
 def image_layers(outputs: int) -> list[dict[str, Any]]:
     return [
         {"type": "ConstantInputs", "size": 9 * 8 * 2},
@@ -96,7 +102,18 @@ def image_layers(outputs: int) -> list[dict[str, Any]]:
         {"type": "BatchNorm", "size": 4, "momentum": 0.1, "epsilon": 1e-5},
         {"type": "ReLU"},
         {"type": "MaxPool2D", "input_shape": [11, 10, 4], "size": 3, "stride": 2},
-        {"type": "Conv2D", "input_shape": [5, 4, 4], "filters": 3, "kernel": 2, "stride": 2, "padding": 0},
+        {"type": "AveragePool2D", "input_shape": [5, 4, 4], "size": 3, "stride": 1, "padding": 1},
+        pool("MaxPool2D", [5, 4, 4], [3, 2], 1, padding=[2, 0, 0, 1], dilation=[2, 1]),
+        pool("AveragePool2D", [3, 4, 4], 2, [1, 2], padding=[1, 0, 0, 0], dilation=[2, 1], include_padding=True),
+        {"type": "Gather", "input_size": 16, "shape": [5, 4, 4]},
+        {
+            "type": "Conv2D",
+            "input_shape": [5, 4, 4],
+            "filters": 3,
+            "kernel": [2, 3],
+            "stride": 2,
+            "padding": [0, 0, 0, 1],
+        },
         {"type": "LayerNorm", "size": 3, "epsilon": 1e-5},
         {"type": "Flatten", "input_shape": [2, 2, 3]},
         {"type": "Dropout", "rate": 0.5},

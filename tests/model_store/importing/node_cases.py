@@ -20,7 +20,7 @@ from model_store.importing.onnx.graph import OnnxGraph
 from model_store.importing.onnx.ml_operators import ML_OPERATORS
 from model_store.importing.onnx.operators import OPERATORS
 from model_store.importing.onnx.values import LogProbabilities
-from model_store.nn import Module
+from model_store.nn import Sequential
 from model_store.schema.columns import ArrayColumn
 
 # Operators whose result is no value of a network, or that need several computed values.
@@ -30,22 +30,23 @@ FLOATS = (1, 11)
 
 @dataclass(frozen=True)
 class Case:
-    """A case: the operator, and why it is not imported; "" if the import agrees with it."""
+    """A case: the operator, and why it is not imported with the kind of the error; "" if the import agrees with it."""
 
     name: str
     operator: str
-    refusal: str
+    refusal: str = ""
+    kind: type[BaseException] | None = None
 
 
 def run_case(test: Any) -> Case:
     """Import a case and compare what it computes. AssertionError if it differs."""
     model = onnx.ModelProto()
     model.CopyFrom(test.model)
-    case = Case(test.name, model.graph.node[0].op_type, "")
+    case = Case(test.name, model.graph.node[0].op_type)
     inputs, outputs = ([np.asarray(one) for one in part] for part in test.data_sets[0])
-    # A vector is one row; so are numbers whose constants differ in each row.
+    # A vector is one row; so are numbers whose constants differ in each row, or of which each has a matrix.
     is_row = inputs[0].ndim < 2 or any(one.shape == inputs[0].shape for one in inputs[1:])
-    if is_row:
+    if is_row or (case.operator == "MatMul" and inputs[1].ndim == inputs[0].ndim > 2):
         inputs[0], outputs[0] = inputs[0][None], outputs[0][None]
         dims = model.graph.input[0].type.tensor_type.shape.dim
         sizes = [dim.dim_value for dim in dims]
@@ -65,11 +66,11 @@ def run_case(test: Any) -> Case:
         is_logarithm = isinstance(value, LogProbabilities)
         layers = enter(value.value if is_logarithm else value, graph.dtype)
     except (ModelImportError, ValueError, IndexError, TypeError) as error:
-        return Case(case.name, case.operator, str(error).partition("): ")[2] or str(error))
+        kind = type(error.__cause__ or error)
+        return Case(case.name, case.operator, str(error).partition("): ")[2] or str(error), kind)
     stored = _stored(graph, batch, layers.inputs)
-    for module in layers.modules:
-        assert isinstance(module, Module)
-        stored = module(stored)
+    network = Sequential(layers.modules)
+    stored = network(stored if network.input_shape is None else stored.reshape(len(batch), -1))
     found = stored.reshape(len(batch), -1)[:, layers.index.ravel()].reshape(len(batch), *layers.shape)
     np.testing.assert_allclose(np.log(found) if is_logarithm else found, outputs[0], rtol=1e-3, atol=1e-5)
     assert found.shape == outputs[0].shape
@@ -91,14 +92,19 @@ def _stored(graph: OnnxGraph, batch: Any, inputs: Any) -> Any:
 
 
 @lru_cache
-def run_cases() -> tuple[Case, ...]:
-    """Run the cases of all operators that can be imported."""
+def load_cases() -> tuple[Any, ...]:
+    """Return onnx's cases of all operators."""
     Image._initialized = 0  # onnx makes files of all formats; tests without Pillow's plugins keep them from being found
     Image.init()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        tests = load_model_tests(kind="node")
-    return tuple(run_case(test) for test in tests if is_imported(test))
+        return tuple(load_model_tests(kind="node"))
+
+
+@lru_cache
+def run_cases() -> tuple[Case, ...]:
+    """Run the cases of all operators that can be imported."""
+    return tuple(run_case(test) for test in load_cases() if is_imported(test))
 
 
 def is_imported(test: Any) -> bool:

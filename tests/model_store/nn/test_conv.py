@@ -180,10 +180,13 @@ CONV = {"type": "Conv2D", "input_shape": [5, 5, 1], "filters": 2, "kernel": 3, "
         ({"input_shape": [2**20, 2**20, 2**20]}, "modules.0.input_shape: expected a list"),
         ({"input_shape": "551"}, "modules.0.input_shape: expected a list"),
         ({"kernel": 6}, "modules.0.kernel: expected a window within 5 x 5, found 6 x 6"),
-        ({"kernel": 3.0}, "modules.0.kernel: expected an int from 1 to 255, found 3.0"),
-        ({"kernel": 256, "padding": 128}, "modules.0.kernel: expected an int from 1 to 255, found 256"),
-        ({"stride": 0}, "modules.0.stride: expected a positive int, found 0"),
-        ({"padding": -1}, "modules.0.padding: expected an int of at least 0, found -1"),
+        ({"kernel": 3.0}, "modules.0.kernel: expected an int from 1 to 255 or a list of 2 .*, found 3.0"),
+        (
+            {"kernel": 256, "padding": 128},
+            "modules.0.kernel: expected an int from 1 to 255 or a list of 2 .*, found 256",
+        ),
+        ({"stride": 0}, "modules.0.stride: expected an int above 0 or a list of 2 .*, found 0"),
+        ({"padding": -1}, "modules.0.padding: expected an int of at least 0 or a list of 4 .*, found -1"),
         ({"padding": 2**31}, "modules.0.input_shape: expected 16777216 values an image at most"),
         ({"padding": 2**20, "stride": 2**20}, "modules.0.input_shape: expected 16777216 values an image at most"),
         ({"filters": 2**30}, "modules.0.input_shape: expected 16777216 values an image at most"),
@@ -202,7 +205,9 @@ def test_a_hostile_convolution_in_a_manifest_is_rejected_before_memory_is_alloca
 def test_a_hostile_pooling_layer_in_a_manifest_cannot_cover_millions_of_pixels() -> None:
     """It has no array: a file of 2 kB allocated 2.4 GB."""
     pool = {"type": "MaxPool2D", "input_shape": [4096, 4096, 1], "size": 4096, "stride": 1}
-    with pytest.raises(ValueError, match=r"modules\.0\.size: expected an int from 1 to 255, found 4096"):
+    with pytest.raises(
+        ValueError, match=r"modules\.0\.size: expected an int from 1 to 255 or a list of 2 .*, found 4096"
+    ):
         build([pool], arrays={})
 
 

@@ -15,6 +15,7 @@ from model_store.nn import (
     LAYERS,
     Array,
     Average,
+    AveragePool2D,
     BatchNorm,
     Conv2D,
     Embedding,
@@ -84,7 +85,7 @@ def test_a_vector_of_few_values_costs_more_than_they_do() -> None:
 
 
 def test_every_layer_of_a_model_file_has_a_cost_of_its_own() -> None:
-    formulas = {Linear, Conv2D, MaxPool2D, Embedding, PeriodicEmbedding, ParametricActivation, Average}
+    formulas = {Linear, Conv2D, MaxPool2D, AveragePool2D, Embedding, PeriodicEmbedding, ParametricActivation, Average}
     assert {*LAYERS.values()} == {*LAYER_COSTS, *formulas}
 
 

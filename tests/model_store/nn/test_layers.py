@@ -148,10 +148,22 @@ def test_a_softmax_of_one_value_is_rejected_because_it_would_mix_rows() -> None:
     [
         (lambda: Linear(0, 3), r"Linear\.input_size: expected a positive int, found 0"),
         (lambda: Linear(2, 2.5), r"Linear\.output_size: expected a positive int, found 2\.5"),
-        (lambda: Conv2D((8, 8, 1), 2, kernel=0), r"Conv2D\.kernel: expected an int from 1 to 255, found 0"),
-        (lambda: Conv2D((8, 8, 1), 2, stride=0), r"Conv2D\.stride: expected a positive int, found 0"),
-        (lambda: Conv2D((8, 8, 1), 2, padding=-1), r"Conv2D\.padding: expected an int of at least 0, found -1"),
-        (lambda: MaxPool2D((8, 8, 1), 0), r"MaxPool2D\.size: expected an int from 1 to 255, found 0"),
+        (
+            lambda: Conv2D((8, 8, 1), 2, kernel=0),
+            r"Conv2D\.kernel: expected an int from 1 to 255 or a list of 2 \(height, width\), found 0",
+        ),
+        (
+            lambda: Conv2D((8, 8, 1), 2, stride=0),
+            r"Conv2D\.stride: expected an int above 0 or a list of 2 \(height, width\), found 0",
+        ),
+        (
+            lambda: Conv2D((8, 8, 1), 2, padding=-1),
+            r"Conv2D\.padding: expected an int of at least 0 or a list of 4 \(top, left, bottom, right\), found -1",
+        ),
+        (
+            lambda: MaxPool2D((8, 8, 1), 0),
+            r"MaxPool2D\.size: expected an int from 1 to 255 or a list of 2 \(height, width\), found 0",
+        ),
         (lambda: LayerNorm(3, np.inf), r"LayerNorm\.epsilon: expected a finite float, found inf"),
         (lambda: BatchNorm(0), r"BatchNorm\.size: expected a positive int, found 0"),
         (lambda: Dropout("a"), r"Dropout\.rate: expected a finite float, found 'a'"),

@@ -79,14 +79,14 @@ def test_the_kernel_of_a_convolution(
 
 
 @settings(max_examples=40)
-@given(SEEDS, st.integers(1, 4), st.integers(1, 3), st.integers(1, 4), st.integers(1, 4))
+@given(SEEDS, st.integers(1, 4), st.integers(1, 3), st.integers(1, 4), st.integers(1, 4), st.integers(0, 3))
 def test_the_kernel_of_max_pooling_is_bit_identical(
-    seed: int, batch: int, channels: int, size: int, stride: int
+    seed: int, batch: int, channels: int, size: int, stride: int, padding: int
 ) -> None:
     rng = np.random.default_rng(seed)
 
     def make() -> MaxPool2D:
-        return MaxPool2D((6, 5, channels), size, stride)
+        return MaxPool2D((6, 5, channels), size, stride, min(padding, size - 1))
 
     x = rng.integers(0, 5, (batch, 6, 5, channels)).astype(float)  # with equal values in a window
     dy = rng.standard_normal((batch, *make().output_shape(None)))

@@ -17,7 +17,7 @@ def compile_conv(layer: Conv2D, inputs: Array) -> CompiledModule:
     if inputs.dtype != layer.dtype:
         return compile_generic(layer, inputs)
     window, batch, filters = layer.window, len(inputs), layer.filters
-    padded = window.padded_zeros(batch, layer.dtype) if layer.padding else inputs
+    padded = window.padded(batch, layer.dtype) if layer.padding else inputs
     buffer, patches = window.empty_patches(batch, layer.dtype)
     outputs = np.empty((batch * window.positions, filters), layer.dtype)
     biases = np.empty((window.positions, filters), layer.dtype)  # of one image: long runs are added faster
@@ -28,7 +28,7 @@ def compile_conv(layer: Conv2D, inputs: Array) -> CompiledModule:
         calls.append((ones.dot, (dy, layer.bias_grad)))
         if not needed:
             return inputs, calls
-        input_grad = window.padded_zeros(batch, layer.dtype)
+        input_grad = window.padded(batch, layer.dtype)
         share = np.empty((len(patches), window.channels), layer.dtype)
         calls.append((input_grad.fill, (0,)))
         for u, v in window.offsets:
@@ -50,22 +50,30 @@ def compile_conv(layer: Conv2D, inputs: Array) -> CompiledModule:
 
 @register_compiler(MaxPool2D)
 def compile_max_pool(layer: MaxPool2D, inputs: Array) -> CompiledModule:
-    first, *others = layer.pixels_by_offset(inputs)
+    window, is_padded = layer.window, any(layer.window.padding)
+    images = window.padded(len(inputs), inputs.dtype, -np.inf) if is_padded else inputs
+    first, *others = layer.pixels_by_offset(images)
     outputs, mask = np.empty(first.shape, inputs.dtype), np.empty(first.shape, np.bool_)
     largest, found = (np.empty(first.shape, layer.index_dtype) for _ in range(2))
 
     def backward(output_grad: Array, needed: bool) -> tuple[Array, list[Call]]:
-        input_grad, share = np.empty_like(inputs), np.empty_like(output_grad)
+        input_grad, share = np.empty_like(images), np.empty_like(output_grad)
         calls: list[Call] = [(input_grad.fill, (0,))]
         for number, pixels in enumerate(layer.pixels_by_offset(input_grad)):
             calls.append((np.equal, (largest, np.array(number, layer.index_dtype), mask)))
-            if layer.stride >= layer.size:  # windows do not overlap
+            if is_apart:
                 calls.append((np.multiply, (output_grad, mask, pixels)))
             else:
                 calls += [(np.multiply, (output_grad, mask, share)), (np.add, (pixels, share, pixels))]
+        if is_padded:
+            whole, input_grad = input_grad, np.empty_like(inputs)
+            calls.append((np.copyto, (input_grad, window.without_padding(whole))))
         return input_grad, calls if needed else []
 
-    forward: list[Call] = [(np.copyto, (outputs, first)), (largest.fill, (0,))]
+    extents = (1 + step * (size - 1) for step, size in zip(window.dilation, window.size, strict=True))
+    is_apart = all(stride >= extent for stride, extent in zip(window.stride, extents, strict=True))  # no overlap
+    forward: list[Call] = [(np.copyto, (window.without_padding(images), inputs))] if is_padded else []
+    forward += [(np.copyto, (outputs, first)), (largest.fill, (0,))]
     for number, pixels in enumerate(others, 1):
         forward += [
             (np.greater, (pixels, outputs, mask)),
