@@ -200,11 +200,11 @@ def close_after(monkeypatch) -> Callable[[int], None]:
     def wait_for(count: int) -> None:
         close_excess, begun = connections.Connections.close_excess, []
 
-        def close(self, ports, max_connections):
+        def close(self, *arguments):
             times = [call.answered_at for call in (*self._small, *self._large)]
             if begun or (len(times) >= count and time.monotonic() - max(times) > max(times) - min(times)):
                 begun.append(True)
-                close_excess(self, ports, max_connections)
+                close_excess(self, *arguments)
 
         monkeypatch.setattr(connections.Connections, "close_excess", close)
 
