@@ -21,7 +21,7 @@ from model_store.schema.outputs import name_values
 from model_store.schema.signature import Signature
 
 REFUSED = -1  # the code of a text for which the model gives no answer
-_MAX_OPERATIONS = 2**31  # to compute the golden rows of an export, but one is always computed
+_MAX_OPERATIONS = 2**28  # to compute the golden rows of an export, but one is always computed
 _MAX_MADE_UP_VALUES = 2**20  # of a row: a file of 2.4 kB describes images of 16 million values
 _MAX_ANSWER_VALUES = 100_000  # of the golden rows of an export: rows x labels, where a long label counts as several
 

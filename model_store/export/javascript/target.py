@@ -24,7 +24,7 @@ from model_store.schema.signature import MultiLabelOutput, Output, RegressionOut
 from model_store.utils.extras import install_command
 
 _EXTRA = "javascript"
-_MAX_ROW_OPERATIONS = 2**32  # one takes QuickJS about 2 ns
+_MAX_ROW_OPERATIONS = 2**28  # a multiply-add takes QuickJS 50 ns
 _MAX_SECONDS = 60  # of processor time of QuickJS, whose cost of a layer may not be that of NumPy
 _MAX_MEMORY = 1 << 29  # of QuickJS in bytes, and `_MEMORY_OF_TEXT` for each of the module and the rows
 _MEMORY_OF_TEXT = 16
@@ -41,7 +41,7 @@ class JavaScriptTarget:
     def check_engine(self, source: ExportSource) -> None:
         """Raise ExportError if QuickJS is not installed, or a row takes an interpreter too long."""
         _import_engine()
-        found = source.model.network.row_cost.one_row_operations
+        found = source.model.network.row_cost.operations
         if found > _MAX_ROW_OPERATIONS:
             problem = f"expected at most {_MAX_ROW_OPERATIONS} operations a row, since an interpreter checks the export"
             raise ExportError(f"{source.reference}: javascript: {problem}; found {found}; export it to onnx or c")
