@@ -513,6 +513,11 @@ DEFENCES = {
         "model_store/tables/text_file.py", "if blank > MAX_BLANK_LINES:", "if False:",
         "tests/training/data/test_hostile_tables.py::test_a_file_of_blank_lines_is_read_no_further_than_a_limit",
     ),
+    "a file that is compressed a hundredfold is streamed earlier": Defence(
+        "training/data/streaming/dataset.py", "_BOMB_FACTOR if expanded > _MAX_COMPRESSION", "1 if False and expanded",
+        "tests/training/data/streaming/test_dataset.py::"
+        "test_a_file_that_is_compressed_a_hundredfold_is_streamed_earlier",
+    ),
     "a file of many short rows is streamed": Defence(
         "training/data/streaming/dataset.py", """block.count(b"\\n") * _ROW_BYTES""", "0",
         "tests/training/data/streaming/test_dataset.py::test_a_file_of_many_short_rows_is_streamed",

@@ -54,6 +54,7 @@ from training.errors import DAMAGED_FILE_ERRORS, DataError
 MIN_STREAM_BYTES = 256 << 20  # files of this size or more are streamed
 _COMPRESSION_FACTOR = 5  # about, of tables as text to those in Parquet or Excel
 _CELL_BYTES, _ROW_BYTES = 8, 16  # about, of a cell and a row as text; shorter rows take as much memory
+_MAX_COMPRESSION, _BOMB_FACTOR = 100, 8  # rows in memory take several times their size as text
 MAX_SAMPLE_ROWS, MAX_SAMPLE_BYTES = 1_000_000, 64 << 20  # of the rows that deciles and medians are computed from
 
 
@@ -62,7 +63,13 @@ def is_streamed(section: DataSection, folder: Path) -> bool:
     if section.stream is not None:
         return section.stream
     paths = [folder / name for name in (section.path, section.images, section.labels) if name is not None]
-    return sum(_expanded_bytes(path) for path in paths if path.is_file()) >= MIN_STREAM_BYTES
+    return sum(_counted_bytes(path) for path in paths if path.is_file()) >= MIN_STREAM_BYTES
+
+
+def _counted_bytes(path: Path) -> int:
+    """Return the size of a file without its compression, eight times that of one that real data hardly compress to."""
+    expanded = _expanded_bytes(path)
+    return expanded * (_BOMB_FACTOR if expanded > _MAX_COMPRESSION * path.stat().st_size else 1)
 
 
 def _expanded_bytes(path: Path) -> int:
@@ -80,7 +87,8 @@ def _expanded_bytes(path: Path) -> int:
                 return sum(member.file_size for member in archive.infolist())
         table = open_job_table(path, DataSection(path=name))
         if isinstance(table, ArrowFile):
-            return max((table.count_rows() or 0) * len(table.header.names) * _CELL_BYTES, size * _COMPRESSION_FACTOR)
+            row_bytes = max(_ROW_BYTES, len(table.header.names) * _CELL_BYTES)
+            return max((table.count_rows() or 0) * row_bytes, size * _COMPRESSION_FACTOR)
         if not is_compressed(name) or name.lower().endswith(COMPRESSED_SUFFIXES):  # an IDX file may be compressed, too
             with open_decompressed(lambda: open_file(path)) as file:
                 blocks = iter(lambda: file.read(1 << 20), b"")

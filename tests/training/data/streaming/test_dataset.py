@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from click.testing import Result
-from pyarrow import csv, parquet
+from pyarrow import csv, ipc, parquet
 
 from model_store.registry.store import open_store
 from tests.training.streams import ROWS, everything, job, table
@@ -174,9 +174,27 @@ def test_a_small_file_that_expands_to_a_large_one_is_streamed(
 def test_a_file_of_many_short_rows_is_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`train init` took over 1.1 GB for 132 MB of rows of two digits, in 8 kB of bz2."""
     monkeypatch.setattr(dataset, "MIN_STREAM_BYTES", 2 << 20)
-    for row, expected in ((b"0,1\n", True), (b"0.25,0.125,0.375,1\n", False)):
-        (tmp_path / "t.csv.gz").write_bytes(gzip.compress(b"a,y\n" + row * (800_000 // len(row))))
+    digits = [str(digit) for digit in np.random.default_rng(0).integers(10, size=400_000)]
+    for columns, expected in ((2, True), (10, False)):
+        rows = [",".join(digits[i : i + columns]) for i in range(0, len(digits), columns)]
+        (tmp_path / "t.csv.gz").write_bytes(gzip.compress("\n".join(["a,y", *rows]).encode(), 1))
         assert dataset.is_streamed(DataSection(path="t.csv.gz"), tmp_path) is expected
+
+
+@pytest.mark.parametrize("name", ["t.csv.gz", "t.arrow"])
+def test_a_file_that_is_compressed_a_hundredfold_is_streamed_earlier(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """`train init` took 5.4 GB and 88 s of processor time for 15 kB of Arrow with 20 million equal rows."""
+    monkeypatch.setattr(dataset, "MIN_STREAM_BYTES", 8 << 20)
+    for numbers, expected in ((np.zeros(100_000), True), (np.random.default_rng(0).random(100_000), False)):
+        if name == "t.arrow":
+            table = pa.table({"y": numbers})
+            with ipc.new_file(tmp_path / name, table.schema, options=ipc.IpcWriteOptions(compression="zstd")) as file:
+                file.write_table(table)
+        else:
+            (tmp_path / name).write_bytes(gzip.compress("\n".join(["y", *map(str, numbers)]).encode(), 6))
+        assert dataset.is_streamed(DataSection(path=name), tmp_path) is expected
 
 
 def test_a_full_temporary_directory_is_reported(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
