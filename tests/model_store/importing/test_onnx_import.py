@@ -109,6 +109,17 @@ def test_a_convolutional_network_of_pytorch_answers_as_pytorch(name: str) -> Non
     )
 
 
+@pytest.mark.parametrize("name", ["pooling", "sequence"])
+@pytest.mark.parametrize("exporter", ["", "_legacy"])
+def test_poolings_and_sequences_of_pytorch_answer_as_pytorch(name: str, exporter: str) -> None:
+    """Padding that counts and that does not, ceil_mode, strides, dilation; convolutions and poolings of rows."""
+    answers = np.load(FIXTURES / f"torch_{name}.npz")
+    inputs = answers["inputs"].reshape(-1, 8, 8).tolist()
+    golden = parse_golden({"inputs": inputs, "outputs": answers["outputs"].tolist()})
+    model = prepare(read_onnx(FIXTURES / f"torch_{name}{exporter}.onnx"), golden=golden)
+    assert model.training["import"]["largest_difference"] <= 1e-5
+
+
 def test_labels_that_are_given_add_a_softmax_after_logits() -> None:
     described = {"labels": list(range(10)), "name": "digit", "scale": 16}
     answers = np.load(FIXTURES / "torch_conv.npz")
