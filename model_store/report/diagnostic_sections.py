@@ -148,7 +148,7 @@ def _describe_decision(model: Model, record: TrainingRecord) -> str | None:
     by = {"f1": "the largest F1", "balanced_accuracy": "the largest balanced accuracy", "cost": "the least costs"}
     score = f"{format_score(chosen['score'], 3)} a row" if chosen["by"] == "cost" else format_score(chosen["score"], 3)
     reason = by.get(chosen["by"], f"the largest recall with a {chosen['by'].replace('>=', 'of at least')}")
-    return f"{text}, with {reason} on {format_number(chosen['rows'])} rows that it was not trained on: {score}."
+    return f"{text}, which has {reason} on {format_number(chosen['rows'])} rows that it was not trained on: {score}."
 
 
 def _cost_figure(costs: Mapping[str, Any]) -> Markup:

@@ -122,7 +122,7 @@ def test_the_threshold_of_a_job_decides_the_labels(tmp_path: Path, sections: dic
     assert outcome.metrics["accuracy"] == right / len(answers)
     assert outcome.metrics["classes"]["b"]["recall"] > plain.metrics["classes"]["b"]["recall"]
     assert "threshold" not in plain.model.training
-    reason = f"with the largest F1 on {found['rows']} rows that it was not trained on"
+    reason = f"which has the largest F1 on {found['rows']} rows that it was not trained on"
     assert reason in render(outcome.model, "m/1")
     assert "The model predicts" not in render(plain.model, "m/1")
 
