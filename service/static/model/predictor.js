@@ -3,7 +3,8 @@
 import { make } from "../elements.js";
 import { openModel } from "../local_model.js";
 
-// Sends the newest value and no other, one at a time: a slider makes more values than the service should answer.
+// Sends the newest value and no other, one at a time: a slider makes more values than the service should answer. A value
+// that a busy service refused is sent again, if there is no newer one.
 export class Live {
   #next;
   #busy = false;
@@ -23,6 +24,10 @@ export class Live {
       this.#next = undefined;
       const found = await this.compute(newest);
       if (!this.signal.aborted && !this.#stopped) this.show(found);
+      if (found.retryAfter && !this.#next) {
+        await new Promise((resolve) => { setTimeout(resolve, 1000 * found.retryAfter); });
+        if (!this.#stopped) this.#next ??= { value: newest };
+      }
     }
     this.#busy = false;
   }
@@ -56,7 +61,10 @@ export class Predictor {
         signal: this.signal,
       });
       const body = await response.json();
-      if (!response.ok) return { faults: body.error, status: `status ${response.status}` };
+      if (!response.ok) {
+        const retryAfter = response.status === 503 ? Number(response.headers.get("Retry-After")) || 1 : 0; // it is busy
+        return { faults: body.error, retryAfter, status: `status ${response.status}${retryAfter ? ", asked again soon" : ""}` };
+      }
       const spent = Math.max(1, Math.round(performance.now() - started));
       const status = `version ${body.version}, ${spent} ms`;
       const { predictions: answers, explanations, intervals, sets, warnings } = body;

@@ -214,6 +214,25 @@ def test_a_slider_has_one_request_in_flight_and_the_newest_value_wins(open_page:
     assert float(label(page).split()[0]) > 0.8
 
 
+def test_a_value_that_a_busy_service_refused_is_sent_again(open_page: OpenPage, trained: Server) -> None:
+    page = open_page(trained, "/models/xor", DESK)
+    is_answered(page)
+    error = {"error": {"code": "overloaded", "message": "busy", "faults": []}, "request_id": "1"}
+    refused: list[Any] = []
+
+    def refuse(route: Any) -> None:
+        refused.append(route.request)
+        route.fulfill(status=503, headers={"Retry-After": "1"}, json=error) if len(refused) < 3 else route.continue_()
+
+    page.route("**/predict?*", refuse)
+    page.get_by_label("a", exact=True).fill("1")
+    page.locator("#problems", has_text="busy").wait_for()
+    until(lambda: len(refused) == 3)
+    is_answered(page)
+    assert [request.post_data_json["instances"][0]["a"] for request in refused] == [1, 1, 1]
+    page.complaints = [text for text in page.complaints if "503" not in text]
+
+
 def test_xor_has_its_decision_surface(open_page: OpenPage, trained: Server) -> None:
     page = open_page(trained, "/models/xor", DESK)
     page.locator(".surface[data-ready]").wait_for()
