@@ -191,7 +191,14 @@ def test_the_row_limit_of_a_model_is_in_its_metadata_its_page_and_the_openapi_do
         name: [each["name"] for each in document["paths"][f"/models/{name}/predict"]["post"]["parameters"]]
         for name in limits
     }
-    assert parameters["penguins"] == ["top_k", "warnings", "receipt", "X-Request-Id", "X-Model-Version-At-Least"]
+    assert parameters["penguins"] == [
+        "top_k",
+        "warnings",
+        "receipt",
+        "X-Request-Id",
+        "X-Model-Version-At-Least",
+        "threshold",
+    ]
     assert parameters["price"] == ["warnings", "receipt", "X-Request-Id", "X-Model-Version-At-Least"]
 
 
