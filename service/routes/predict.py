@@ -211,7 +211,7 @@ class QueryParameters:
 
 _BOOLEANS = {"true": True, "false": False}
 _TOP_K = re.compile(r"[1-9][0-9]{0,8}")
-_LEVEL = re.compile(r"0?\.[0-9]{1,20}")
+_NUMBER = re.compile(r"(?:[0-9]{1,3}(?:\.[0-9]{0,30})?|\.[0-9]{1,30})(?:[eE][+-]?[0-9]{1,3})?")  # of at least 0
 
 
 def _query_parameters() -> QueryParameters:
@@ -232,7 +232,7 @@ def _query_parameters() -> QueryParameters:
             faults.add(name, problem, f"send {fix}")
         elif name in {"warnings", "receipt", "explain"} and found not in _BOOLEANS:
             faults.add(name, f"expected true or false, found {found[:100]!r}", f"send {fix}")
-        elif name in KEYS and not _LEVEL.fullmatch(found):
+        elif name in KEYS and not (_NUMBER.fullmatch(found) and 0 < float(found) < 1):
             faults.add(name, f"expected a number between 0 and 1, found {found[:100]!r}", f"send {fix}")
     faults.raise_if_any()
     warnings, receipt = (_BOOLEANS[request.args.get(name, "false")] for name in ("warnings", "receipt"))

@@ -126,6 +126,7 @@ def test_the_page_asks_for_the_key_behind_the_prefix(server, tmp_path, path):
         page.get_by_label("API key").fill(secret)
         page.get_by_role("button", name="Open").click()
         if path == "/":
+            page.get_by_role("heading", name="Models", exact=True).wait_for()  # before it, links have no key
             page.get_by_role("link", name="API reference").first.click()
         form = page.locator("form[data-model=penguins]")
         form.get_by_role("button", name="Predict").click()

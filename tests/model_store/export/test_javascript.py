@@ -189,11 +189,15 @@ def test_the_processor_time_of_quickjs_is_bounded_and_ctrl_c_ends_it(monkeypatch
     monkeypatch.setattr(target, "_MAX_SECONDS", 1)
     with pytest.raises(ExportError, match="take QuickJS more than 1 s of processor time; export the model to onnx"):
         target._run(endless, "[]")
-    monkeypatch.setattr(target, "_answer", lambda *_: threading.Event().wait())  # for ever
-    with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - it may come before or in the run
-        main = threading.main_thread().ident
-        threading.Timer(0.1, signal.pthread_kill, [main, signal.SIGINT]).start()
-        target._run(endless, "[]")
+    monkeypatch.setattr(target, "_answer", lambda *_: threading.Event().wait(60))
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # processes in the background may ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - it may come before or in the run
+            main = threading.main_thread().ident
+            threading.Timer(0.1, signal.pthread_kill, [main, signal.SIGINT]).start()
+            target._run(endless, "[]")
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def test_golden_rows_with_another_answer_refuse_the_export(monkeypatch: pytest.MonkeyPatch) -> None:

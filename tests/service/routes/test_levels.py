@@ -190,7 +190,8 @@ def test_a_url_asks_for_what_a_table_cannot(own: FlaskClient) -> None:
     found = own.post(f"{url}?interval=0.5", data="3,80\n", content_type="text/csv")
     assert found.json == expected
     assert own.post(f"{url}?interval=.8", json={"instances": [ROW], "interval": 0.5}).json == expected
-    for level in ("2", "nan", "1e-1", "", "0.9x"):
+    assert own.post(f"{url}?interval=5e-1", json={"instances": [ROW]}).json == expected
+    for level in ("2", "nan", "1e400", "0", "0.0", "1.", "-0.5", "", "0.9x", "e5", "."):
         error = assert_error(own.post(f"{url}?interval={level}", json={"instances": [ROW]}), 422, "invalid_request")
         assert fault_locations(error) == ["interval"]
     response = own.post(f"{url}?interval=0.99", data="3,80\n", content_type="text/csv")

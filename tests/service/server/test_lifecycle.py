@@ -94,7 +94,7 @@ def test_a_killed_worker_is_replaced_by_one_with_the_newest_version(own_server, 
     server = own_server(SERVE_WORKERS="1")
     store.publish("price", price(1))
     until(lambda: server.version() == 2)
-    lost = int(re.findall(r"\[(\d+)\] POST", server.log)[-1])
+    lost = int(until(lambda: re.findall(r"\[(\d+)\] POST", server.log))[-1])  # logged after the response is sent
     os.kill(lost, signal.SIGKILL)
 
     def replaced() -> bool:
