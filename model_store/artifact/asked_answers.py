@@ -50,9 +50,17 @@ class AskedAnswers:
         return 2 if self.interval is not None else 1 if self.set is not None else 0
 
     def intervals(self, model: Model, outputs: Array) -> Array:
-        """Return the intervals (n, targets, 2) of raw outputs (n, targets), lower ends first."""
+        """Return the intervals (n, targets, 2) of raw outputs (n, targets), lower ends first.
+
+        InputError for rows whose interval is not finite.
+        """
         values = model.signature.decode_arrays(outputs)["values"]
-        return np.stack(_scores(model).intervals(values, float(self.interval or 0)), axis=2)
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = np.stack(_scores(model).intervals(values, float(self.interval or 0)), axis=2)
+        if not (is_finite := np.isfinite(found).all(axis=(1, 2))).all():
+            problem, fix = "the interval is not finite", "send values in the range of the training data"
+            raise InputError([Fault(f"instances.{i}", problem, fix) for i in np.flatnonzero(~is_finite)[:10]])
+        return found
 
     def sets(self, model: Model, outputs: Array) -> Array:
         """Return which labels (n, labels) are in the set of each row of raw outputs."""

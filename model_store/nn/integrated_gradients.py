@@ -47,6 +47,7 @@ SEGMENTS = 32  # of a path, and then half as many: 48 backward passes, and two f
 # Operations of a point, as in cost.py, measured on layers of 4 to 123,000 values: those of the forward pass twice, and
 # for each value of a layer that is no matrix product the conversions to float64, and the mean of three more passes.
 _FORWARD_PASSES, _SECANT_OPERATIONS, _LINE_MEAN_OPERATIONS = 2, 250, 600
+_POOLING_PASSES = 12  # of a MaxPool2D: 3 places on the line, forward and backward, each of which visits all windows
 _CALLS = 10  # of a layer, in those of its inference, for the segments of a batch
 MAX_KEPT_BYTES = 2**28  # of what the layers remember of two points
 _BATCH_BYTES = 2**24  # of what they remember of a batch
@@ -363,7 +364,8 @@ def max_explained_rows(network: Sequential, operations: int) -> int:
         cost = layer_cost(module, before, after, network.dtype)
         values = max(math.prod(before), math.prod(after))
         each = _LINE_MEAN_OPERATIONS if isinstance(module, _MIXING) else _SECANT_OPERATIONS
-        of_point += _FORWARD_PASSES * cost.operations + (0 if isinstance(module, _PRODUCTS) else each * values)
+        passes = _POOLING_PASSES if isinstance(module, MaxPool2D) else _FORWARD_PASSES
+        of_point += passes * cost.operations + (0 if isinstance(module, _PRODUCTS) else each * values)
         of_pass += _CALLS * cost.pass_operations
     of_row = (SEGMENTS + SEGMENTS // 2 + 4) * of_point
     of_group = of_pass * sum(-(-count // max(1, points - 1)) for count in (SEGMENTS, SEGMENTS // 2))

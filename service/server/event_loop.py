@@ -137,7 +137,7 @@ class EventLoop:
             connection.reader.discard()
         connection.last_sent_at = now = time.monotonic()
         connection.deadline = now + READ_TIMEOUT_SECONDS
-        if response and not connection.send_buffer:
+        if response and not connection.send_buffer and not connection.send_pieces:
             sent = self._send_bytes(connection, response)  # mostly all of it, which then needs no buffer
             if sent is None:
                 return

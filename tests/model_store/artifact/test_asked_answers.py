@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,15 @@ def test_intervals_are_pairs_or_by_target() -> None:
     assert read_asked_answers({"interval": 0.5}, one).as_json(one, outputs) == {"intervals": [[-3, 5], [-2, 6]]}
     found = read_asked_answers({"interval": 0.5}, two).as_json(two, np.array([[1.0, 0.0]], np.float32))
     assert found == {"intervals": [{"price": [-3, 5], "rent": [-40, 40]}]}
+
+
+def test_an_interval_that_is_not_finite_is_refused() -> None:
+    """It was answered as [null, null]."""
+    scores = Conformal("absolute", np.array(NINE) * 1e307)
+    one = replace(model(PRICE), answers=Answers(conformal=scores))
+    asked = read_asked_answers({"interval": 0.9}, one)
+    with pytest.raises(InputError, match=r"instances\.1: the interval is not finite"):
+        asked.as_json(one, np.array([[1.0], [1.7e308]]))
 
 
 def test_sets_begin_with_the_most_probable_label() -> None:

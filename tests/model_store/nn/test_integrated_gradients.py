@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model_store.nn import Average, Sequential, Softmax, build
+from model_store.nn.cost import layer_cost
 from model_store.nn.integrated_gradients import ExplanationTooLargeError, integrated_gradients, max_explained_rows
 
 CAPTUM = Path(__file__).parents[2] / "fixtures" / "captum.npz"
@@ -164,6 +165,18 @@ def test_the_rows_to_explain_are_limited_by_what_their_passes_take() -> None:
     assert plain > 100 > max_explained_rows(network(*[dense] * 9, members=9), 10**9) > deep
     assert max_explained_rows(network(*[dense, _layer("GELU", 64)] * 100), 10**10) > mixing > 0
     assert max_explained_rows(network(dense), 10**5) == 0
+    pool = {"type": "MaxPool2D", "input_shape": [60, 60, 1], "stride": [1, 1]}
+
+    def pooled(size: int) -> tuple[Sequential, int]:
+        side = 61 - size
+        ends = {"type": "Flatten", "input_shape": [side, side, 1]}, dense | {"input_size": side**2}
+        made = network(pool | {"size": size}, *ends)
+        return made, layer_cost(made.modules[0], (60, 60, 1), (side, side, 1), made.dtype).operations
+
+    (small, _), (large, operations) = pooled(3), pooled(30)
+    few = max_explained_rows(large, 10**10)
+    assert max_explained_rows(small, 10**10) > 10 * few > 0
+    assert few <= 10**10 / (12 * 52 * operations)  # each of 52 points visits the windows 12 times
     counts = [max_explained_rows(network(dense), operations) for operations in range(10**6, 10**8, 10**6)]
     assert counts == sorted(counts)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,11 +13,13 @@ import pytest
 from flask.testing import FlaskClient
 
 from model_store.registry.store import Store
+from service.registry.errors import WouldBlock
 from service.server import fast_path as fast_path_module
 from service.server.wsgi_bridge import MAX_BUFFERED_BYTES
 from tests.service.conftest import MakeClient
 from tests.service.routes.test_row_limits import CLASSES, NATIVE, classifier
 from tests.service.server.event_worker.harness import Environ, Loop, post
+from tests.service.server.event_worker.loading_harness import Gate, end, waited
 from tests.service.server.server_process import Server
 from tests.service.server.test_fast_path import fast_path_of, take
 
@@ -54,6 +57,30 @@ def test_a_pipelined_request_has_its_response_after_the_last_piece(loop: Loop) -
     large, small = (b"HTTP" + answer for answer in found.split(b"HTTP")[1:])
     assert body_of(large) == b"".join(PIECES)
     assert body_of(small) == b"small"
+
+
+@pytest.mark.parametrize("line", [b"Connection: keep-alive", b"Connection: close"])
+def test_a_large_response_that_waited_for_a_load_is_whole_and_comes_first(line: bytes) -> None:
+    """Its head went out alone, and the next response before its pieces."""
+    gate = Gate()
+    gate.open.set()
+
+    def loads(environ: Environ, start_response: Callable[..., Any]) -> list[bytes]:
+        if environ["PATH_INFO"] == "/large":
+            if threading.get_ident() == gate.loop:
+                raise WouldBlock
+            gate("large")
+        return application(environ, start_response)
+
+    loop = Loop(application=loads)
+    sock = loop.client(post("/large", b"", line) + post("/small"))
+    found = b""
+    while len(found) < 20 * MAX_BUFFERED_BYTES or (b"keep" in line and not found.endswith(b"small")):
+        found += waited(loop, sock)
+    large, *small = (b"HTTP" + answer for answer in found.split(b"HTTP")[1:])
+    assert body_of(large) == b"".join(PIECES)
+    assert [body_of(each) for each in small] == [b"small"] * (b"keep" in line)
+    end(loop, gate)
 
 
 def test_a_client_that_does_not_read_keeps_no_other_waiting_and_counts_as_output(loop: Loop) -> None:
