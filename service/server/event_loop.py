@@ -143,9 +143,11 @@ class EventLoop:
                 return
             response = response[sent:]
         connection.send_buffer += response
-        if connection.send_buffer or connection.input_bytes:
+        if connection.send_buffer:
             self._send(connection)
         else:
+            if connection.input_bytes:
+                self.admission.update(connection)
             self._end_response(connection, now)
 
     def send_error(
@@ -324,13 +326,13 @@ class EventLoop:
             del connection.send_buffer[:sent]
             if connection.send_pieces and not connection.send_buffer:
                 connection.send_buffer += connection.send_pieces.popleft()
-            if connection.send_buffer and sent:
-                connection.last_sent_at = time.monotonic()
-        self.admission.update(connection)
-        if connection.send_buffer:
-            self._watch(connection, WRITE)
-        else:
-            self._end_response(connection, time.monotonic())
+            self.admission.update(connection)
+            if connection.send_buffer:
+                if sent:
+                    connection.last_sent_at = time.monotonic()
+                self._watch(connection, WRITE)
+                return
+        self._end_response(connection, time.monotonic())
 
     def _end_response(self, connection: Connection, now: float) -> None:
         """Close the connection, or read its next request, once the response is sent."""
