@@ -461,6 +461,20 @@ DEFENCES = {
         "if repeated > max(MIN_REPEATED_CHARACTERS, MAX_REPETITION * sum(lengths)):", "if False:",
         "tests/training/data/test_hostile_tables.py::test_rows_share_the_texts_of_a_dictionary",
     ),
+    "a batch of a wide Arrow table has few rows": Defence(
+        "model_store/tables/arrow_file.py", "_BATCH_CELLS // max(1, len(columns))", "rows",
+        "tests/training/data/test_hostile_tables.py::test_a_batch_of_a_wide_table_has_few_rows",
+    ),
+    "the rows of an Arrow stream are counted": Defence(
+        "model_store/tables/arrow_file.py", "return sum(batch.num_rows for batch in _record_batches(reader))",
+        "return sum(map(len, _record_batches(reader))) if hasattr(reader, 'num_record_batches') else 0",
+        "tests/training/data/streaming/test_dataset.py::test_an_arrow_file_of_empty_columns_is_streamed",
+    ),
+    "a text of many rows is parsed once": Defence(
+        "training/data/type_inference.py", "distinct = {cell for cell in cells if cell is not None}",
+        "distinct = [cell for cell in cells if cell is not None]",
+        "tests/training/data/test_type_inference.py::test_each_distinct_cell_is_parsed_once",
+    ),
     "texts of Parquet are read as dictionaries": Defence(
         "model_store/tables/arrow_file.py", "read_dictionary=texts", "read_dictionary=[]",
         "tests/training/data/test_hostile_tables.py::test_rows_share_the_texts_of_a_dictionary",

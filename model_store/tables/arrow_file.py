@@ -19,7 +19,7 @@ from model_store.tables.header import Header
 from model_store.tables.table_file import Block, Record, TableFile
 from model_store.utils.extras import install_command
 
-_BATCH_ROWS = 65_536
+_BATCH_ROWS, _BATCH_CELLS = 65_536, 1 << 22  # a file of 90 kB can have 1,500 columns and a million rows
 MAX_REPETITION, MIN_REPEATED_CHARACTERS = 100, 1 << 28  # for each character of a dictionary, and of any dictionary
 _PANDAS_INDEX = re.compile(r"__index_level_\d+__")  # the name of pandas' row index
 
@@ -71,14 +71,12 @@ class ArrowFile(TableFile):
             raise InputError(faults)
         return names, unsupported
 
-    def count_rows(self) -> int | None:
-        """Return the number of rows, None if only reading them tells."""
-        with self._reader() as reader:
+    def count_rows(self) -> int:
+        """Return the number of rows. Of Arrow files, the first column of each batch is read."""
+        with self._reader(arrow_columns=[0]) as reader:
             if self.is_parquet:
                 return int(reader.metadata.num_rows)
-            if not hasattr(reader, "num_record_batches"):
-                return None
-            return int(sum(reader.get_batch(i).num_rows for i in range(reader.num_record_batches)))
+            return sum(batch.num_rows for batch in _record_batches(reader))
 
     def row_group_counts(self) -> list[int]:
         """Return the number of rows of each row group of a Parquet file."""
@@ -95,19 +93,16 @@ class ArrowFile(TableFile):
     ) -> Generator[Any]:
         """Yield record batches of pyarrow's with these columns, of some row groups of a Parquet file or of all.
 
-        InputError if the file is damaged.
+        rows: of a batch, at most; fewer of many columns. InputError if the file is damaged.
         """
+        rows = max(1, min(rows, _BATCH_CELLS // max(1, len(columns))))
         with self._reader([name for name in columns if _is_text_or_bytes(self.column_type(name))]) as reader:
             if self.is_parquet:
                 for batch in reader.iter_batches(rows, row_groups, columns, use_threads=False):
                     batch.validate(full=True)
                     yield batch
                 return
-            if hasattr(reader, "num_record_batches"):
-                found = (reader.get_batch(i) for i in range(reader.num_record_batches))
-            else:
-                found = iter(reader)
-            for batch in found:
+            for batch in _record_batches(reader):
                 selected = batch.select(columns)
                 selected.validate(full=True)
                 for start in range(0, len(selected), rows):
@@ -141,8 +136,11 @@ class ArrowFile(TableFile):
         return self.name.lower().endswith(".parquet")
 
     @contextmanager
-    def _reader(self, texts: Sequence[str] = ()) -> Iterator[Any]:
-        """Open the file. The columns `texts` of Parquet are read as dictionaries. InputError if it is damaged."""
+    def _reader(self, texts: Sequence[str] = (), arrow_columns: list[int] | None = None) -> Iterator[Any]:
+        """Open the file. InputError if it is damaged.
+
+        texts: columns of Parquet that are read as dictionaries. arrow_columns: those that are read of Arrow, or all.
+        """
         try:
             from pyarrow import ipc, parquet  # noqa: PLC0415  # an extra
         except ImportError as error:
@@ -155,7 +153,8 @@ class ArrowFile(TableFile):
                 return
             start = file.read(6)
             file.seek(0)
-            with (ipc.open_file if start == b"ARROW1" else ipc.open_stream)(file) as reader:
+            options = ipc.IpcReadOptions(included_fields=arrow_columns)
+            with (ipc.open_file if start == b"ARROW1" else ipc.open_stream)(file, options=options) as reader:
                 yield reader
 
     @contextmanager
@@ -172,6 +171,13 @@ class ArrowFile(TableFile):
             if self.is_parquet and message.startswith("Not yet implemented"):  # such as deltas of texts
                 fix += ", with dictionaries or plain values"
             raise InputError([Fault("", f"not {kind}: {message}", fix)]) from error
+
+
+def _record_batches(reader: Any) -> Iterator[Any]:
+    """Yield the batches of an Arrow file or stream."""
+    if hasattr(reader, "num_record_batches"):
+        return (reader.get_batch(i) for i in range(reader.num_record_batches))
+    return iter(reader)
 
 
 def to_texts(array: Any, column: str) -> list[str | None]:

@@ -158,15 +158,18 @@ def infer_separator(cells: Sequence[str | None]) -> str | None:
     Rows have different numbers of labels, and a few labels make more texts than there are labels: in "Boston, MA" and
     "Asian / Pacific" the parts belong together.
     """
-    texts = [cell for cell in cells if cell is not None]
+    texts = Counter(cell for cell in cells if cell is not None)
     for separator in SEPARATORS:
-        rows = [split_labels(text, separator) for text in texts]
-        counts = Counter(label for row in rows for label in row)
-        lengths = Counter(map(len, rows))
+        counts, lengths = Counter[str](), Counter[int]()
+        for text, repeats in texts.items():
+            labels = split_labels(text, separator)
+            lengths[len(labels)] += repeats
+            for label in labels:
+                counts[label] += repeats
         several = sum(count for length, count in lengths.items() if length > 1)
-        if len(lengths) < 2 or several < _MIN_SEPARATED_SHARE * len(texts):
+        if len(lengths) < 2 or several < _MIN_SEPARATED_SHARE * texts.total():
             continue
-        few = len(counts) <= min(_MAX_SUGGESTED_LABELS, counts.total() / _MIN_REPEATS, len(set(texts)) - 1)
+        few = len(counts) <= min(_MAX_SUGGESTED_LABELS, counts.total() / _MIN_REPEATS, len(texts) - 1)
         if few and max(map(len, counts)) <= _MAX_LABEL_LENGTH and not are_numbers(list(counts)):
             return separator
     return None

@@ -42,11 +42,11 @@ def read_table(file: TableFile, rows: int | None = None, *, readable: bool = Fal
         lines: list[int] = []
         try:
             for block in file.blocks():
-                if rows is not None and len(lines) >= rows:
-                    break
                 lines += block.lines
                 for name, cells in block.columns.items():
                     columns[name] += parsers[name].parse(cells)
+                if rows is not None and len(lines) >= rows:
+                    break
         except InputError as error:
             if not readable or isinstance(error, EncodingError):  # another encoding may read it whole
                 raise

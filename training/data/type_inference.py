@@ -238,11 +238,9 @@ def suggest_conversion(present: Sequence[str]) -> str:
 
 
 def _invalid_number_rows(cells: Sequence[str | None]) -> list[int]:
-    return [
-        row
-        for row, cell in enumerate(cells)
-        if cell is not None and parse_finite_number(cell) is None and parse_number(cell) is None
-    ]
+    distinct = {cell for cell in cells if cell is not None}
+    invalid = {cell for cell in distinct if parse_finite_number(cell) is None and parse_number(cell) is None}
+    return [row for row, cell in enumerate(cells) if cell in invalid] if invalid else []
 
 
 def _invalid_number_fault(table: Table, column: str, invalid: Sequence[int], alternative: str) -> Fault:
@@ -319,13 +317,13 @@ def kind_warnings(table: Table, kinds: Mapping[str, str], declared: Mapping[str,
 
 def parse_labels(cells: Sequence[str]) -> list[str | int]:
     """Return the cells as labels: integers if all of them are, none beyond 2^53, else strings."""
-    labels: list[str | int] = []
-    for cell in cells:
+    labels: dict[str, int] = {}
+    for cell in dict.fromkeys(cells):
         label = _parse_integer(cell)
         if label is None or abs(label) > _MAX_INTEGER_LABEL or _has_leading_zero(cell):
             return list(cells)
-        labels.append(label)
-    return labels
+        labels[cell] = label
+    return [labels[cell] for cell in cells]
 
 
 def _parse_integer(cell: str) -> int | None:
@@ -362,7 +360,7 @@ def looks_like_classes(cells: Sequence[str]) -> bool:
     """Return True if a target looks like classes, not a quantity: strings, or a few distinct integers."""
     if not are_numbers(cells):
         return True
-    found = {float(cell) if (exact := _parse_integer(cell)) is None else exact for cell in cells}
+    found = {float(cell) if (exact := _parse_integer(cell)) is None else exact for cell in set(cells)}
     return may_be_classes(len(found), len(cells)) and all(float(value).is_integer() for value in found)
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from model_store.utils.values import parse_finite_number
-from training.data import type_inference
+from training.data import multi_label, type_inference
 from training.data.fitting.kinds import infer_kind
 from training.data.readers import Table
 from training.errors import DataError
@@ -158,3 +160,28 @@ def test_an_input_of_mostly_numbers_has_a_note_of_what_stopped_it_from_being_num
     found = table(*[f"{i}.5" for i in range(60)] * 2, *["see 12"] * 40)
     (note,) = type_inference.kind_warnings(found, {"a": infer_kind(found.columns["a"])}, {})
     assert "because 40 of its 160 cells are not numbers, such as 'see 12' in line 122" in note
+
+
+def test_each_distinct_cell_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`train init` took 14.7 s for 40 kB of Parquet with 2 million rows of one text of 130 characters."""
+    calls = 0
+
+    def count(parse: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            return parse(*args)
+
+        return counted
+
+    for module, name in [
+        (type_inference, "parse_finite_number"), (type_inference, "parse_number"),
+        (type_inference, "_parse_integer"), (multi_label, "split_labels"),
+    ]:  # fmt: skip
+        monkeypatch.setattr(module, name, count(getattr(module, name)))
+    for cells in (["0"] * 1000, ["a long text"] * 1000):
+        calls = 0
+        type_inference.rare_invalid_numbers(cells)
+        type_inference.parse_labels(cells)
+        multi_label.infer_separator(cells)
+        assert 0 < calls < 20

@@ -88,7 +88,7 @@ def _expanded_bytes(path: Path) -> int:
         table = open_job_table(path, DataSection(path=name))
         if isinstance(table, ArrowFile):
             row_bytes = max(_ROW_BYTES, len(table.header.names) * _CELL_BYTES)
-            return max((table.count_rows() or 0) * row_bytes, size * _COMPRESSION_FACTOR)
+            return max(table.count_rows() * row_bytes, size * _COMPRESSION_FACTOR)
         if not is_compressed(name) or name.lower().endswith(COMPRESSED_SUFFIXES):  # an IDX file may be compressed, too
             with open_decompressed(lambda: open_file(path)) as file:
                 blocks = iter(lambda: file.read(1 << 20), b"")

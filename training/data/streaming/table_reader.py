@@ -66,7 +66,7 @@ def open_source(section: DataSection, folder: Path, extra: Mapping[str, str] = M
 def _most_rows(file: TableFile, path: Path, fingerprint: Fingerprint) -> int:
     """Return an upper bound of the number of rows."""
     if isinstance(file, ArrowFile):
-        return file.count_rows() or sum(batch.num_rows for batch in file.batches(file.names[:1]))
+        return file.count_rows()
     if file.row_unit == "row":
         return 1 << 20  # of a worksheet
     with open_file(path) as raw, translate_read_errors(), open_decompressed(lambda: open_file(path)) as text:
