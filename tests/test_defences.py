@@ -456,6 +456,10 @@ DEFENCES = {
         "model_store/tables/json_lines.py", "if cells > max(MIN_SPARSE_CELLS, MAX_SPARSITY * values):", "if False:",
         "tests/training/data/test_odd_files.py::test_json_lines_do_not_leave_out_most_of_their_values",
     ),
+    "the names of nested JSON values have a limit": Defence(
+        "model_store/tables/json_lines.py", "if prefix and len(prefix) + len(key) > MAX_NAME_CHARACTERS:", "if False:",
+        "tests/training/data/test_odd_files.py::test_names_of_nested_json_values_have_a_limit",
+    ),
     "repeated texts of a dictionary are counted": Defence(
         "model_store/tables/arrow_file.py",
         "if repeated > max(MIN_REPEATED_CHARACTERS, MAX_REPETITION * sum(lengths)):", "if False:",
@@ -561,9 +565,13 @@ DEFENCES = {
         "tests/model_store/nn/test_average.py::test_few_outputs_of_members_are_in_memory_at_a_time",
     ),
     "a small file of many cells is streamed": Defence(
-        "training/data/streaming/dataset.py", "* _CELL_BYTES", "* 0",
+        "training/data/streaming/dataset.py", "table.count_rows() * row_bytes", "0",
         "tests/training/data/streaming/test_dataset.py::"
         "test_a_small_file_that_expands_to_a_large_one_is_streamed",
+    ),
+    "a small file of many columns is streamed": Defence(
+        "training/data/streaming/dataset.py", "* _CELL_BYTES", "* 0",
+        "tests/training/data/streaming/test_dataset.py::test_an_arrow_file_of_empty_columns_is_streamed",
     ),
     "a listing of a bucket has a limit": Defence(
         "model_store/storage/bucket.py", "if seen > MAX_LISTED_OBJECTS:", "if False:",

@@ -17,6 +17,8 @@ from model_store.utils.values import describe_value
 
 _FIRST_ROWS = 10_000  # that have every column
 _MAX_DEPTH = 8  # of objects whose values are columns
+MAX_NAME_CHARACTERS = 1000  # of a value in an object: 99 kB with one long key that holds 5,000 made names of 225 MB
+_SHOWN_CHARACTERS = 40  # of a longer name
 MAX_SPARSITY, MIN_SPARSE_CELLS = 100, 1 << 22  # cells of the table for each value in the file, and in any file
 
 
@@ -35,7 +37,7 @@ class JsonLinesFile(TableFile):
         try:
             with closing(self._objects()) as objects:
                 for number, row in islice(objects, _FIRST_ROWS):
-                    parents.update(_object_names(row, "", 0))
+                    parents.update(_object_names(row, number))
                     for name, value in _flatten(row, number).items():
                         names[name] = names.get(name, False) or isinstance(value, (list, dict))
         except InputError:
@@ -99,7 +101,7 @@ def _flatten(row: dict[str, Any], number: int) -> dict[str, Any]:
     """Return a row with the values of its objects by dotted names. InputError if two have the same name."""
     if not any(isinstance(value, dict) for value in row.values()):
         return row
-    pairs = list(_leaves(row, "", 0))
+    pairs = list(_leaves(row, number))
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
@@ -107,19 +109,33 @@ def _flatten(row: dict[str, Any], number: int) -> dict[str, Any]:
     return found
 
 
-def _object_names(row: dict[str, Any], prefix: str, depth: int) -> Iterator[str]:
+def _object_names(row: dict[str, Any], number: int, prefix: str = "", depth: int = 0) -> Iterator[str]:
     for key, value in row.items():
         if isinstance(value, dict) and depth < _MAX_DEPTH:
-            yield f"{prefix}{key}"
-            yield from _object_names(value, f"{prefix}{key}.", depth + 1)
+            name = _join(prefix, key, number)
+            yield name
+            yield from _object_names(value, number, f"{name}.", depth + 1)
 
 
-def _leaves(row: dict[str, Any], prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
+def _leaves(row: dict[str, Any], number: int, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
     for key, value in row.items():
+        name = _join(prefix, key, number)
         if isinstance(value, dict) and depth < _MAX_DEPTH:
-            yield from _leaves(value, f"{prefix}{key}.", depth + 1)
+            yield from _leaves(value, number, f"{name}.", depth + 1)
         else:
-            yield f"{prefix}{key}", value
+            yield name, value
+
+
+def _join(prefix: str, key: str, number: int) -> str:
+    """Return the name of a value in an object. InputError if it is too long: each value of the object repeats it."""
+    if prefix and len(prefix) + len(key) > MAX_NAME_CHARACTERS:
+        name = f"{prefix[:_SHOWN_CHARACTERS]}{key}"[:_SHOWN_CHARACTERS]
+        problem = (
+            f"expected names of at most {MAX_NAME_CHARACTERS} characters of the values in objects, "
+            f"found one of {len(prefix) + len(key)} that begins with {name!r}"
+        )
+        raise InputError([Fault(f"line {number}", problem, "shorten the keys")])
+    return f"{prefix}{key}"
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

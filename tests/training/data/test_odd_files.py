@@ -384,6 +384,18 @@ def test_json_lines_do_not_leave_out_most_of_their_values(tmp_path: Path, monkey
     assert len(read_table(open_job_table(path, DataSection(path=path.name)))) == 200
 
 
+def test_names_of_nested_json_values_have_a_limit(tmp_path: Path) -> None:
+    """99 kB with one key of 45,000 characters that holds 5,000 keys took 11 s, and made a job file of 225 MB."""
+    path = tmp_path / "t.jsonl"
+    path.write_text(json.dumps({"a" * 2000: 1, "b" * 494: {"c" * 495: {"d" * 9: 2}}}) + "\n")
+    assert list(map(len, read_table(open_job_table(path, DataSection(path=path.name))).columns)) == [2000, 1000]
+    first = json.dumps({"y": 1, "b": {"c": 1}}) + "\n"
+    for start, row in ((first, {"y": 1, "b": {"c" * 999: 2}}), (first, {"b" * 999: {"c": {}}})):
+        path.write_text(start + json.dumps(row) + "\n")
+        with pytest.raises(DataError, match="line 2: expected names of at most 1000 characters of the values in obj"):
+            read_table(open_job_table(path, DataSection(path=path.name)))
+
+
 @pytest.mark.parametrize(("name", "start"), [("t.csv.gz", b"x,y\n1,"), ("t.jsonl.gz", b'{"x": 1, "y": 2}\n')])
 def test_a_line_that_is_no_row_takes_bounded_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, start: bytes
