@@ -875,10 +875,14 @@ DEFENCES = {
         "service/validation/row_limits.py", "if rows > self.explained_rows:", "if False:",
         "tests/service/routes/test_explain.py::test_more_rows_than_are_explained_are_413",
     ),
+    "an explanation of one row that is too costly is refused": Defence(
+        "service/validation/row_limits.py", "if not by_cost:", "if False:",
+        "tests/service/routes/test_explain.py::test_explanations_that_are_off_or_too_costly_are_refused",
+    ),
     "rows that are explained count by their operations": Defence(
         "service/validation/row_limits.py",
         "return min(self.max_explained_rows, by_cost, by_values)", "return min(self.max_explained_rows, by_values)",
-        "tests/service/routes/test_explain.py::test_explanations_that_are_off_or_too_costly_are_refused",
+        "tests/service/routes/test_explain.py::test_rows_that_are_explained_count_by_their_operations",
     ),
     "a backward pass keeps bounded memory": Defence(
         "model_store/nn/integrated_gradients.py", "return 2 * _kept_bytes(network) <= MAX_KEPT_BYTES", "return True",

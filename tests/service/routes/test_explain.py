@@ -16,6 +16,7 @@ from flask.testing import FlaskClient
 
 from model_store.artifact.answers import Answers
 from model_store.artifact.model import Model
+from model_store.nn.integrated_gradients import max_explained_rows
 from model_store.registry.store import open_store
 from service.app import create_app
 from service.config import Settings
@@ -228,6 +229,15 @@ def test_explanations_that_are_off_or_too_costly_are_refused(tmp_path: Path, lim
     assert client.post(URL, json={"instances": [PENGUIN]}).status_code == 200
     assert client.get("/models/penguins").json["explain"]["max_rows"] == 0
     assert "/v1/models/penguins:explain" not in client.get("/openapi.json").json["paths"]
+
+
+def test_rows_that_are_explained_count_by_their_operations(tmp_path: Path) -> None:
+    network = penguins().network
+    operations = next(most for most in range(10_000, 10**8, 1000) if max_explained_rows(network, most))
+    client = make_client(tmp_path, max_operations=operations)
+    assert client.get("/models/penguins").json["explain"]["max_rows"] == 1
+    assert client.post(URL, json={"instances": [PENGUIN], "explain": True}).status_code == 200
+    assert_error(client.post(URL, json={"instances": [PENGUIN] * 2, "explain": True}), 413, "too_many_rows")
 
 
 @pytest.mark.parametrize("path", ["", "/versions/1"])
