@@ -523,6 +523,35 @@ DEFENCES = {
         "model_store/tables/arrow_file.py", "selected.validate(full=True)", "pass",
         "tests/training/data/test_hostile_tables.py::test_invalid_values_of_an_arrow_file_are_its_error",
     ),
+    "a workbook unpacks to a bounded multiple of its bytes": Defence(
+        "model_store/tables/spreadsheet.py", "max(MIN_UNPACKED_BYTES, MAX_EXPANSION * size)", "MAX_UNPACKED_BYTES",
+        "tests/training/data/test_hostile_tables.py::test_a_workbook_unpacks_to_a_bounded_multiple_of_its_size",
+    ),
+    "the tags of a workbook are counted": Defence(
+        "model_store/tables/spreadsheet.py", "if count > most:", "if False:",
+        "tests/training/data/test_hostile_tables.py::test_a_workbook_unpacks_to_a_bounded_multiple_of_its_size",
+    ),
+    "the parts of a workbook without cells have few bytes": Defence(
+        "model_store/tables/spreadsheet.py", "if member.file_size > MAX_PART_BYTES:", "if False:",
+        "tests/training/data/test_hostile_tables.py::test_the_parts_of_a_workbook_without_cells_are_small",
+    ),
+    "the parts of a workbook without cells have few tags": Defence(
+        "model_store/tables/spreadsheet.py", "most = min(most, MAX_PART_TAGS)", "pass",
+        "tests/training/data/test_hostile_tables.py::test_the_parts_of_a_workbook_without_cells_are_small",
+    ),
+    "a part of a workbook is read for one sheet": Defence(
+        "model_store/tables/spreadsheet.py", "if len(set(targets)) < len(targets):", "if False:",
+        "tests/training/data/test_hostile_tables.py::test_a_part_of_a_workbook_is_read_for_one_sheet",
+    ),
+    "a workbook has no XML entities": Defence(
+        "model_store/tables/spreadsheet.py", "if _ENTITY.search(tail + block):", "if False:",
+        "tests/training/data/test_hostile_tables.py::test_a_workbook_has_no_xml_entities",
+    ),
+    "the parts of a workbook are stored or deflated": Defence(
+        "model_store/tables/spreadsheet.py", "if member.compress_type not in _COMPRESSIONS:",
+        "if False:",
+        "tests/training/data/test_hostile_tables.py::test_the_parts_of_a_workbook_are_stored_or_deflated",
+    ),
     "the cells of a workbook have a limit": Defence(
         "model_store/tables/spreadsheet.py", "len(value) > MAX_CELL_CHARACTERS:", "False:",
         "tests/training/data/test_hostile_tables.py::test_a_workbook_has_no_longer_cells_than_excel_allows",

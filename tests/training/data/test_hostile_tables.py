@@ -134,6 +134,117 @@ def test_a_workbook_has_no_longer_cells_than_excel_allows(tmp_path: Path) -> Non
         read_table(open_job_table(path, DataSection(path=path.name)))
 
 
+def rewrite_workbook(path: Path, part: str, old: bytes, new: bytes, compression: int = zipfile.ZIP_DEFLATED) -> None:
+    """Write a workbook of two sheets of x and y with `new` in place of the last `old` of a part."""
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    book.create_sheet("other").append(["z"])
+    for row in (["x", "y"], [1, "a"]):
+        book.active.append(row)
+    book.save(path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    before, found, after = members[part].rpartition(old)
+    assert found == old
+    members[part] = before + new + after
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
+def read_workbook(path: Path) -> dict[str, list[str | None]]:
+    return read_table(open_job_table(path, DataSection(path=path.name))).columns
+
+
+@pytest.mark.parametrize(
+    ("part", "end", "added", "message"),
+    [
+        ("xl/worksheets/sheet1.xml", b"</sheetData>", b" " * 4_000_000, "the workbook unpacks to 40[0-9]+ bytes, more"),
+        ("xl/worksheets/sheet1.xml", b"</sheetData>", b"<row><c/></row>" * 35_000, "XML tags in 'xl/worksheets/sheet1"),
+        ("xl/theme/theme1.xml", b"</a:theme>", b"<a>" * 50_000 + b"</a>" * 50_000, "XML tags in 'xl/theme/theme1"),
+    ],
+)
+def test_a_workbook_unpacks_to_a_bounded_multiple_of_its_size(
+    tmp_path: Path, part: str, end: bytes, added: bytes, message: str
+) -> None:
+    """A workbook of 134 kB with 15 million empty rows or texts took 20 s and 2 GB."""
+    path = tmp_path / "t.xlsx"
+    rewrite_workbook(path, part, end, end)
+    assert read_workbook(path) == {"x": ["1"], "y": ["a"]}
+    rewrite_workbook(path, part, end, added + end)
+    assert path.stat().st_size < 25_000
+    with pytest.raises(DataError, match=rf"t\.xlsx: .*{message}.*save the sheet as CSV"):
+        read_workbook(path)
+
+
+@pytest.mark.parametrize(
+    ("part", "end"),
+    [
+        ("[Content_Types].xml", b"</Types>"),
+        ("_rels/.rels", b"</Relationships>"),
+        ("xl/_rels/workbook.xml.rels", b"</Relationships>"),
+        ("xl/workbook.xml", b"</workbook>"),
+        ("xl/styles.xml", b"</styleSheet>"),
+        ("docProps/core.xml", b"</cp:coreProperties>"),
+    ],
+)
+def test_the_parts_of_a_workbook_without_cells_are_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, end: bytes
+) -> None:
+    """openpyxl reads them whole: 265 kB of cell formats took minutes."""
+    path = tmp_path / "t.xlsx"
+    monkeypatch.setattr("model_store.tables.spreadsheet.MAX_PART_TAGS", 1000)
+    monkeypatch.setattr("model_store.tables.spreadsheet.MAX_PART_BYTES", 50_000)
+    rewrite_workbook(path, "xl/worksheets/sheet1.xml", b"</sheetData>", b"<row/>" * 9000 + b"</sheetData>")
+    assert read_workbook(path) == {"x": ["1"], "y": ["a"]}
+    for added, message in ((b"<a/>" * 1000, "at most 1000 XML tags in"), (b" " * 50_000, "at most 50000 bytes in")):
+        rewrite_workbook(path, part, end, added + end)
+        with pytest.raises(DataError, match=f"{message} '{part.replace('[', '.')[:4]}"):
+            read_workbook(path)
+
+
+def test_a_part_of_a_workbook_is_read_for_one_sheet(tmp_path: Path) -> None:
+    """2,000 sheets of one part: a workbook of 10 kB took more than a minute."""
+    path = tmp_path / "t.xlsx"
+    rewrite_workbook(path, "xl/_rels/workbook.xml.rels", b"sheet2.xml", b"sheet1.xml")
+    with pytest.raises(DataError, match="expected sheets with a part each, found 2 sheets with 1 parts"):
+        read_workbook(path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_a_workbook_has_no_xml_entities(tmp_path: Path, encoding: str) -> None:
+    """An entity may hold thousands of tags, and be referred to a hundred times."""
+    path = tmp_path / "t.xlsx"
+    text = '<!DOCTYPE sst [<!ENTITY a "<si/>">]><sst xmlns="x">&a;</sst>'.encode(encoding)
+    rewrite_workbook(path, "xl/theme/theme1.xml", b"</a:theme>", b"</a:theme>" + text)
+    with pytest.raises(DataError, match="expected no XML entities, found some in 'xl/theme"):
+        read_workbook(path)
+
+
+def test_the_parts_of_a_workbook_are_stored_or_deflated(tmp_path: Path) -> None:
+    """zipfile unpacks a block of bzip2 whole, whatever size the archive states."""
+    path = tmp_path / "t.xlsx"
+    for compression in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2):
+        rewrite_workbook(path, "xl/workbook.xml", b"<", b"<", compression)
+        if compression != zipfile.ZIP_BZIP2:
+            assert read_workbook(path) == {"x": ["1"], "y": ["a"]}
+    with pytest.raises(DataError, match="expected parts that are stored or deflated, found method 12"):
+        read_workbook(path)
+
+
+def test_a_workbook_of_repeated_values_is_read(tmp_path: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook(write_only=True)
+    sheet = book.create_sheet()
+    sheet.append([f"c{i}" for i in range(10)])
+    for _ in range(5000):
+        sheet.append([1, "a"] * 5)
+    book.save(tmp_path / "t.xlsx")
+    columns = read_workbook(tmp_path / "t.xlsx")
+    assert len(columns) == 10
+    assert columns["c9"] == ["a"] * 5000
+
+
 @pytest.mark.parametrize("name", ["t.csv.bz2", "t.jsonl.bz2"])
 def test_a_file_of_blank_lines_is_read_no_further_than_a_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
