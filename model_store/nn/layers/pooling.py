@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -70,16 +70,10 @@ class MaxPool2D(_Pool2D):
     The gradient goes to the largest pixel, the first of equals. A border of `padding` pixels is never the largest.
     """
 
-    def __init__(
-        self,
-        input_shape: Sequence[int],
-        size: Sizes = 2,
-        stride: Sizes | None = None,
-        padding: Sizes = 0,
-        dilation: Sizes = 1,
-    ) -> None:
-        super().__init__(input_shape, size, stride, padding, dilation)
-        self.index_dtype = np.min_scalar_type(self.window.places - 1)
+    @property
+    def index_dtype(self) -> np.dtype[Any]:
+        """The smallest type that numbers the pixels of a window."""
+        return np.min_scalar_type(self.window.places - 1)
 
     def pixels_by_offset(self, images: Array) -> list[Array]:
         return [self.window.pixels(images, u, v) for u, v in self.window.offsets]
