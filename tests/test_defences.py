@@ -905,7 +905,8 @@ DEFENCES = {
         "tests/service/routes/test_explain.py::test_more_rows_than_are_explained_are_413",
     ),
     "an explanation of one row that is too costly is refused": Defence(
-        "service/validation/row_limits.py", "if not by_cost:", "if False:",
+        "service/validation/row_limits.py",
+        'return 0, "the explanation of one row takes more operations than SERVE_MAX_OPERATIONS"', "by_cost = 1",
         "tests/service/routes/test_explain.py::test_explanations_that_are_off_or_too_costly_are_refused",
     ),
     "rows that are explained count by their operations": Defence(
